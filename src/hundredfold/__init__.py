@@ -1,0 +1,31 @@
+"""hundredfold: train accurate image classifiers in minutes on a plain CPU."""
+
+from hundredfold.config import Config
+from hundredfold.data import Dataset, Split, load_cifar100, load_data, load_sample
+from hundredfold.errors import UnavailableError, UserError
+from hundredfold.evaluate import evaluate
+from hundredfold.inference import predict_logits
+from hundredfold.metrics import measure
+from hundredfold.recipes import fast, tutorial, tutorial_400
+from hundredfold.run import Epoch, Run
+from hundredfold.train import train
+
+__all__ = [
+    "Config",
+    "Dataset",
+    "Epoch",
+    "Run",
+    "Split",
+    "UnavailableError",
+    "UserError",
+    "evaluate",
+    "fast",
+    "load_cifar100",
+    "load_data",
+    "load_sample",
+    "measure",
+    "predict_logits",
+    "train",
+    "tutorial",
+    "tutorial_400",
+]

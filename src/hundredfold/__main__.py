@@ -1,0 +1,5 @@
+"""python -m hundredfold."""
+
+from hundredfold.cli import entry
+
+entry()

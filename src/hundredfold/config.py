@@ -1,0 +1,119 @@
+"""The configuration of a training run: one flat frozen dataclass, written once.
+
+The command line derives its flags and their help from it, the run directory keeps it as JSON.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from hundredfold.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides a run, but for the machine and the versions.
+
+    Raises:
+        UserError: a value is out of range, or two values contradict each other.
+    """
+
+    name: str = "custom"
+    """What the run's folder name begins with; a recipe puts its own name here."""
+
+    # Data
+    data: str = "auto"
+    """auto | cifar100 | sample | kaggle:OWNER/NAME | path to cifar-100-python (folder or .tar.gz).
+    auto takes CIFAR-100 where it can be had, else the small sample that comes with hundredfold."""
+    labels: Literal["fine", "coarse"] = "fine"
+    """Which labels the model learns: the classes, or only the superclasses above them."""
+    validation: float = 0.05
+    """Share of the training pictures held out to watch progress (0..0.5), the same for each class;
+    0 trains on everything."""
+    validate_on: Literal["validation", "test"] = "validation"
+    """Pictures that each epoch is judged on. `test` repeats the tutorial; never choose by it."""
+
+    # Augmentation
+    pad: int = 2
+    """Pixels of reflected border before the random crop back to size; 0 for no crop."""
+    flip: Literal["none", "random", "alternate"] = "alternate"
+    """Horizontal flips: none, a coin each time, or a coin once and then every other epoch."""
+
+    # Model
+    model: Literal["resnet9", "whitenet"] = "whitenet"
+    """resnet9: the tutorial's network. whitenet: frozen whitening stem, few wide groups."""
+    widths: tuple[int, ...] = ()
+    """Channels of each stage (resnet9) or group (whitenet); empty for the model's own."""
+
+    # Optimisation
+    epochs: int = 4
+    """Passes over the training pictures."""
+    batch_size: int = 256
+    """Pictures a step."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """sgd has Nesterov momentum."""
+    lr: float = 0.3
+    """Peak learning rate, for the mean loss of a batch."""
+    bias_lr: float = 1.0
+    """Learning rate of the normalisation biases, as a multiple of lr."""
+    momentum: float = 0.85
+    """SGD's momentum (0..1). Adam's first beta follows the one-cycle schedule instead."""
+    weight_decay: float = 1e-3
+    """L2 penalty, added to the gradient."""
+    clip_value: float = 0.0
+    """Each gradient entry is clipped to ±this; 0 for no clipping."""
+    schedule: Literal["one_cycle", "triangle"] = "triangle"
+    """Learning rate by step: cosine one-cycle, or straight up and straight down."""
+    warmup: float = 0.2
+    """Share of the steps in which the learning rate rises (0..1)."""
+    label_smoothing: float = 0.0
+    """Probability mass spread evenly over all classes (0..1)."""
+    lookahead: float = 0.0
+    """Decay of the slow weights, which the fast ones return to every 5 steps (0..1); 0 for none."""
+    sizes: tuple[int, ...] = ()
+    """Side of the training pictures in pixels over equal parts of the run, small to large;
+    empty for full size throughout."""
+
+    # Machine
+    seed: int = 0
+    """Decides the split, the first weights, the order and the augmentation."""
+    device: str = "auto"
+    """auto | cpu | cuda | cuda:1 | mps. auto takes a GPU where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; auto is bfloat16 on GPUs that have it, else float32."""
+    out: str = "runs"
+    """Folder in which the run gets a folder of its own."""
+
+    def __post_init__(self) -> None:
+        for name, ok, wanted in _checks(self):
+            if not ok:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} is {getattr(self, name)!r}, but must be {wanted}.")
+
+
+def _checks(c: Config) -> list[tuple[str, bool, str]]:
+    """Return (field, whether its value can work, what it must be) for every field that can fail."""
+    return [
+        (
+            "name",
+            re.fullmatch(r"[\w-]{1,60}", c.name) is not None,
+            "1 to 60 letters, digits, - or _",
+        ),
+        ("validation", 0 <= c.validation <= 0.5, "between 0 and 0.5"),
+        ("pad", 0 <= c.pad <= 16, "between 0 and 16 pixels"),
+        ("widths", all(w > 0 for w in c.widths), "positive numbers of channels"),
+        ("epochs", c.epochs >= 1, "at least 1"),
+        ("batch_size", c.batch_size >= 2, "at least 2 (batch normalisation needs two pictures)"),
+        ("lr", 0 < c.lr < math.inf, "above 0"),
+        ("bias_lr", 0 < c.bias_lr < math.inf, "above 0"),
+        ("momentum", 0 <= c.momentum < 1, "at least 0 and below 1"),
+        ("weight_decay", 0 <= c.weight_decay < math.inf, "at least 0"),
+        ("clip_value", 0 <= c.clip_value < math.inf, "at least 0"),
+        ("warmup", 0 < c.warmup < 1, "between 0 and 1"),
+        ("label_smoothing", 0 <= c.label_smoothing < 1, "at least 0 and below 1"),
+        ("lookahead", 0 <= c.lookahead < 1, "at least 0 and below 1"),
+        ("sizes", list(c.sizes) == sorted(c.sizes), "from small to large"),
+        ("sizes", all(s >= 16 for s in c.sizes), "at least 16 pixels each"),
+        ("seed", 0 <= c.seed < 2**31, "between 0 and 2147483647"),
+    ]

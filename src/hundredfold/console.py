@@ -1,0 +1,55 @@
+"""The terminal: one console, a download's progress, numbers as people write them."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+console = Console(highlight=False, soft_wrap=True)
+error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def byte_progress(name: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """Show a download's progress in a terminal; yield what takes the bytes of each piece."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(name.rsplit("/", 1)[-1], total=total or None, completed=done)
+        yield lambda count: progress.advance(task, count)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 8.4 s, 3 min 20 s, 5 h 54 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def command() -> str:
+    """Return how to call this program from the user's shell."""
+    if shutil.which("hundredfold"):
+        return "hundredfold"
+    script = Path(sys.executable).parent / "hundredfold"
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)

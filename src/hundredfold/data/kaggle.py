@@ -1,0 +1,46 @@
+"""CIFAR-100 from Kaggle, through its own client: an extra."""
+
+import re
+from pathlib import Path
+
+from hundredfold.errors import UnavailableError, UserError
+
+PREFIX = "kaggle:"
+
+
+def fetch(source: str) -> Path:
+    """Download the Kaggle dataset `kaggle:OWNER/NAME` and return its folder.
+
+    Raises:
+        UserError: the name is not of that form, there is no such dataset, or kagglehub is missing.
+        UnavailableError: no network, or Kaggle wants credentials.
+    """
+    handle = source.removeprefix(PREFIX)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", handle):
+        raise UserError(f"--data {source} is not of the form kaggle:OWNER/NAME.")
+    try:
+        import kagglehub  # noqa: PLC0415  # an extra
+        from kagglehub import exceptions  # noqa: PLC0415
+    except ImportError as error:
+        raise UserError(
+            "Data from Kaggle needs an extra: pip install 'hundredfold[kaggle]'."
+        ) from error
+    try:
+        return Path(kagglehub.dataset_download(handle))
+    except (exceptions.UnauthenticatedError, exceptions.CredentialError) as error:
+        raise UnavailableError(_credentials(handle)) from error
+    except exceptions.KaggleApiHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status in (401, 403):
+            raise UnavailableError(_credentials(handle)) from error
+        raise UserError(f"Kaggle has no dataset {handle} for you ({error}).") from error
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"Cannot reach Kaggle for {handle} ({error}).") from error
+
+
+def _credentials(handle: str) -> str:
+    return (
+        f"Kaggle wants credentials for {handle}: make an API token in your Kaggle account's "
+        "settings, save it as ~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY, "
+        "then try again."
+    )

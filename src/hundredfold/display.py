@@ -1,0 +1,147 @@
+"""What training shows: a header, a live line, a row an epoch, a summary."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from hundredfold.config import Config
+from hundredfold.console import command, console, duration
+from hundredfold.run import Epoch, Run
+
+REFRESH = 0.5
+"""Seconds between two readings of the loss, which make a GPU wait."""
+
+
+class Display:
+    """Shows a training in the terminal; `with` it for the live line, which needs a terminal."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.out = Console(quiet=True) if quiet else console
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=self.out,
+            transient=True,
+            expand=True,
+            disable=not self.out.is_terminal,
+        )
+        self.task = self.progress.add_task("train", total=None, epoch="", status="")
+        self.epochs = self.done = 0
+        self.shown = self.began = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.progress.stop()
+
+    def note(self, text: str) -> None:
+        """Show a sentence that the user should not miss."""
+        self.out.print(f"[yellow]{escape(text)}[/]")
+
+    def start(self, run: Run, config: Config, lines: list[str], steps: int) -> None:
+        """Show what is about to be trained, and the table's head."""
+        self.out.print(f"[bold]{config.name}[/] → {escape(str(run))}")
+        for line in lines:
+            self.out.print(f"  {escape(line)}")
+        if config.validate_on == "test":
+            self.note(
+                "  Each epoch is judged on the TEST set, as the tutorial does: "
+                "choose nothing by these figures."
+            )
+        self.epochs, self.began = config.epochs, time.perf_counter()
+        self.progress.update(self.task, total=steps, epoch=f"1/{self.epochs}")
+        judged = "test" if config.validate_on == "test" else "val"
+        self.judged_head = judged
+        self.labels = config.labels
+
+    def step(self, pictures: int, loss: Tensor, lr: float) -> None:
+        """Move the live line on by a step."""
+        self.done += pictures
+        self.progress.advance(self.task)
+        now = time.perf_counter()
+        if not self.progress.disable and now - self.shown > REFRESH:
+            self.shown = now
+            rate = self.done / (now - self.began)
+            status = f"{rate:,.0f} images/s  loss {loss.item():.3f}  lr {lr:.4f}"
+            self.progress.update(self.task, status=status)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Add an epoch's row."""
+        columns = epoch_columns(epoch, self.labels, self.judged_head)
+        if epoch.epoch == 1:
+            head = "  ".join(f"{name:>{max(len(name), 8)}}" for name in columns)
+            self.out.print(f"\n[bold]{head}[/]")
+        row = "  ".join(f"{text:>{max(len(name), 8)}}" for name, text in columns.items())
+        self.out.print(row)
+        self.progress.update(self.task, epoch=f"{min(epoch.epoch + 1, self.epochs)}/{self.epochs}")
+
+    def summary(self, run: Run, metrics: dict[str, Any], labels: str) -> None:
+        """Show the end of a training: results, times, and what to do next."""
+        self.out.print()
+        self.out.print(metrics_table(metrics, labels))
+        self.out.print(
+            f"{duration(metrics['seconds'])} in all: training "
+            f"{duration(metrics['train_seconds'])} ({metrics['images_per_second']:,.0f} images/s), "
+            f"validation {duration(metrics['validation_seconds'])}, "
+            f"test {duration(metrics['test_seconds'])}."
+        )
+        self.out.print(f"Run     {escape(str(run))}")
+        self.out.print(f"Curves  {escape(str(run.curves))}")
+        self.out.print(f"Next    {command()} evaluate {escape(str(run))}")
+
+
+def epoch_columns(epoch: Epoch, labels: str, judged: str) -> dict[str, str]:
+    """Return an epoch's row: heading to text."""
+    columns = {
+        "epoch": str(epoch.epoch),
+        "lr": f"{epoch.lr[-1]:.2g}",
+        "train loss": f"{epoch.train_loss:.4f}",
+    }
+    if epoch.validation:
+        columns[f"{judged} loss"] = f"{epoch.validation['loss']:.4f}"
+        columns[f"{judged} {labels}"] = f"{epoch.validation['top1']:.2%}"
+        if labels == "fine" and "coarse_top1" in epoch.validation:
+            columns[f"{judged} coarse"] = f"{epoch.validation['coarse_top1']:.2%}"
+    columns["images/s"] = f"{epoch.images_per_second:,.0f}"
+    columns["time"] = duration(epoch.seconds + epoch.validation_seconds)
+    return columns
+
+
+METRICS = {
+    "top1": "top-1 {labels}",
+    "top5": "top-5 {labels}",
+    "coarse_top1": "top-1 coarse",
+    "loss": "loss (nats)",
+    "ece": "calibration error",
+}
+
+
+def metrics_table(metrics: dict[str, Any], labels: str) -> Table:
+    """Return the test metrics, single view and with flip TTA, as a table."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(f"test set, {metrics['test_pictures']:,} pictures")
+    table.add_column("single view", justify="right")
+    table.add_column("flip TTA", justify="right")
+    for key, name in METRICS.items():
+        if key in metrics["test"] and not (key == "coarse_top1" and labels == "coarse"):
+            form = "{:.4f}" if key == "loss" else "{:.2%}"
+            values = (form.format(metrics[view][key]) for view in ("test", "test_flip"))
+            table.add_row(name.format(labels=labels), *values)
+    return table

@@ -1,0 +1,38 @@
+"""The one inference path: from pictures to logits, for evaluation, prediction and export alike."""
+
+import torch
+from torch import Tensor, nn
+
+from hundredfold.augment import prepare
+from hundredfold.models import ModelInfo
+
+BATCH = 500
+"""Pictures a forward pass; fixed, so that the same weights give the same bits everywhere."""
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module, images: Tensor, info: ModelInfo, *, flip: bool = False
+) -> Tensor:
+    """Return the model's logits for pictures, in evaluation mode and float32.
+
+    Args:
+        model: maps (B, 3, S, S) to (B, C) on its own device; left in the mode it came in.
+        images: (N, 3, H, W) uint8, on any device.
+        info: how the model's pictures are prepared.
+        flip: average with the logits of the mirrored pictures (flip test-time augmentation).
+
+    Returns:
+        (N, C) float32 on the CPU.
+    """
+    device = next(model.parameters()).device
+    mean, std = (torch.tensor(values, device=device) for values in (info.mean, info.std))
+    training = model.training
+    model.eval()
+    outputs = []
+    for batch in images.split(BATCH):
+        x = prepare(batch.to(device), mean, std, info.image_size)
+        y = (model(x) + model(x.flip(3))) / 2 if flip else model(x)
+        outputs.append(y.float().cpu())
+    model.train(training)
+    return torch.cat(outputs) if outputs else torch.empty(0, len(info.classes))

@@ -1,0 +1,65 @@
+"""Flat dataclasses to JSON and back, each value checked against its field's type."""
+
+import dataclasses
+import json
+import typing
+from typing import Any, Literal, TypeVar
+
+from hundredfold.errors import UserError
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> str:
+    """Return a flat dataclass as indented JSON."""
+    return json.dumps(dataclasses.asdict(value), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(kind: type[T], text: str, name: str) -> T:
+    """Return the dataclass that `to_json` wrote.
+
+    Args:
+        kind: a dataclass of int, float, str, bool, Literal and tuple[..., ...] fields.
+        text: JSON.
+        name: what to call it in an error, such as its file's path.
+
+    Raises:
+        UserError: no JSON object; a field is missing, unknown or of the wrong type.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{name} is not valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{name} is not a JSON object.")
+    types = typing.get_type_hints(kind)
+    if unknown := sorted(values.keys() - types.keys()):
+        raise UserError(f"{name} has fields that this version does not know: {', '.join(unknown)}.")
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # a dataclass, by contract
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    if missing := sorted(needed - values.keys()):
+        raise UserError(f"{name} lacks the fields {', '.join(missing)}.")
+    checked = {}
+    for key, value in values.items():
+        if not _fits(value, types[key]):
+            raise UserError(f"{name} has a bad value for {key}: {value!r}.")
+        checked[key] = _cast(value, types[key])
+    return kind(**checked)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is Literal:
+        return value in typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        return isinstance(value, list) and all(_fits(entry, item) for entry in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind
+
+
+def _cast(value: Any, kind: Any) -> Any:
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        return tuple(_cast(entry, item) for entry in value)
+    return float(value) if kind is float else value

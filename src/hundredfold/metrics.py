@@ -1,0 +1,71 @@
+"""Metrics as pure functions of (logits, labels)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def coarse_probabilities(logits: Tensor, parents: Sequence[int]) -> Tensor:
+    """Sum the probabilities of each superclass's classes.
+
+    Args:
+        logits: (N, C).
+        parents: (C,) index of each class's superclass.
+
+    Returns:
+        (N, max(parents) + 1) probabilities.
+    """
+    probabilities = logits.softmax(1)
+    index = torch.as_tensor(parents)
+    out = torch.zeros(len(logits), max(parents) + 1, dtype=probabilities.dtype)
+    return out.index_add_(1, index, probabilities)
+
+
+def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
+    """Return the share of pictures whose label is among the k highest logits: (N, C), (N,)."""
+    hits = logits.topk(k, dim=1).indices == labels[:, None]
+    return hits.any(1).double().mean().item()
+
+
+def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Return the ECE: the gap between confidence and accuracy, averaged over confidence bins.
+
+    Guo et al., "On Calibration of Modern Neural Networks", 2017, section 2; bins of equal width.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) int64.
+        bins: number of bins.
+    """
+    confidence, predicted = logits.double().softmax(1).max(1)
+    bin_index = (confidence * bins).long().clamp(max=bins - 1)
+    gap = confidence - (predicted == labels).double()
+    sums = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_index, gap)
+    return (sums.abs().sum() / len(labels)).item()
+
+
+def measure(logits: Tensor, labels: Tensor, parents: Sequence[int] = ()) -> dict[str, float]:
+    """Return all metrics of predictions.
+
+    Args:
+        logits: (N, C), N at least 1.
+        labels: (N,) int64.
+        parents: (C,) index of each class's superclass; empty where there is no hierarchy.
+
+    Returns:
+        loss (mean cross-entropy in nats), top1, top5 (only of more than five classes), coarse_top1
+        (only with a hierarchy; by summed probabilities), ece. Shares are 0..1.
+    """
+    metrics = {
+        "loss": F.cross_entropy(logits.double(), labels).item(),
+        "top1": top_k(logits, labels, 1),
+    }
+    if logits.shape[1] > 5:
+        metrics["top5"] = top_k(logits, labels, 5)
+    if parents:
+        coarse_labels = torch.as_tensor(parents)[labels]
+        metrics["coarse_top1"] = top_k(coarse_probabilities(logits, parents), coarse_labels, 1)
+    metrics["ece"] = expected_calibration_error(logits, labels)
+    return metrics

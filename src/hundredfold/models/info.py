@@ -1,0 +1,41 @@
+"""All that a model's weights need beside them to predict anywhere: the content of model.json."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hundredfold.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A model's architecture, what its outputs mean, and how its pictures are prepared.
+
+    Raises:
+        UserError: the fields contradict each other.
+    """
+
+    model: Literal["resnet9", "whitenet"]
+    widths: tuple[int, ...]
+    """Channels of each stage; empty for the model's own."""
+    labels: Literal["fine", "coarse"]
+    """Which labels it was trained on."""
+    classes: tuple[str, ...]
+    """Names of the outputs, in order."""
+    superclasses: tuple[str, ...]
+    """Names of the coarse classes; empty where there is no hierarchy."""
+    parents: tuple[int, ...]
+    """Index of each class's superclass; empty where there is no hierarchy."""
+    image_size: int
+    """Side of the pictures in pixels."""
+    mean: tuple[float, ...]
+    """(3,) mean of the training pictures a channel, of values scaled to 0..1."""
+    std: tuple[float, ...]
+    """(3,) standard deviation of the same."""
+
+    def __post_init__(self) -> None:
+        coarse = len(self.superclasses)
+        whole = len(self.parents) == (len(self.classes) if coarse else 0)
+        if not whole or not all(0 <= parent < coarse for parent in self.parents):
+            raise UserError("The model's hierarchy does not fit its classes.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError("The model needs three channel means and three deviations above 0.")

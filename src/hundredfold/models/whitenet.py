@@ -1,0 +1,99 @@
+"""The small fast network: a frozen whitening stem, then a few wide groups of two convolutions.
+
+After Keller Jordan's airbench ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024): whitening
+first layer (section 3.2), identity initialisation (3.3), a scaled head. Unlike there, the stem
+strides by 2, so that a CPU works on small maps of many channels, which it does best.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hundredfold.errors import UserError
+
+PATCH = 3
+"""Side of the stem's patches in pixels."""
+
+
+def patch_covariance(images: Tensor) -> Tensor:
+    """Return the (D, D) float64 second moments of all PATCH x PATCH patches, D = 3*PATCH**2.
+
+    Args:
+        images: (N, 3, H, W) float32, normalised by channel.
+    """
+    patches = F.unfold(images.float(), PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2).double()
+    covariance: Tensor = patches.T @ patches / len(patches)
+    return covariance
+
+
+def whitening_filters(images: Tensor, epsilon: float = 5e-4) -> Tensor:
+    """Return filters whose responses to patches of `images` are uncorrelated with variance one.
+
+    Args:
+        images: (N, 3, H, W) float32, normalised by channel.
+        epsilon: added to the eigenvalues, so that directions of next to no variance stay small.
+
+    Returns:
+        (D, 3, PATCH, PATCH) float32, D = 3*PATCH**2, the largest variance first.
+    """
+    eigenvalues, vectors = torch.linalg.eigh(patch_covariance(images))
+    filters = (vectors / (eigenvalues + epsilon).sqrt()).T.flip(0)
+    return filters.float().view(-1, 3, PATCH, PATCH).contiguous()
+
+
+class Group(nn.Module):
+    """Two 3x3 convolutions with batch norm and activation; the first halves each side."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs, momentum=0.4)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs, momentum=0.4)
+        with torch.no_grad():  # the first channels pass through, the rest stay random
+            nn.init.dirac_(self.conv1.weight[:inputs])
+            nn.init.dirac_(self.conv2.weight[:outputs])
+        for norm in (self.norm1, self.norm2):
+            norm.weight.requires_grad_(False)  # only the bias learns
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H/2, W/2)."""
+        x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)), inplace=True)
+        return F.relu(self.norm2(self.conv2(x)), inplace=True)
+
+
+class WhiteNet(nn.Module):
+    """A frozen whitening stem of stride 2, groups, global max-pooling and a linear head.
+
+    Args:
+        classes: number of outputs.
+        widths: channels of each group.
+
+    Raises:
+        UserError: more groups than a picture of 32 pixels can be halved.
+    """
+
+    def __init__(self, classes: int, widths: tuple[int, ...] = (96, 192, 384)) -> None:
+        super().__init__()
+        if not 1 <= len(widths) <= 3:
+            raise UserError(f"whitenet has one to three groups, but --widths names {len(widths)}.")
+        stem = 2 * 3 * PATCH**2  # each filter and its negative
+        self.stem = nn.Conv2d(3, stem, PATCH, stride=2, padding=PATCH // 2)
+        self.stem.weight.requires_grad_(False)
+        nn.init.zeros_(self.stem.bias)  # type: ignore[arg-type]  # the stem has a bias
+        channels = (stem, *widths)
+        self.groups = nn.Sequential(*map(Group, channels[:-1], channels[1:]))
+        self.head = nn.Linear(channels[-1], classes, bias=False)
+
+    @torch.no_grad()
+    def whiten_(self, images: Tensor) -> None:
+        """Set the frozen stem from the statistics of `images`: (N, 3, H, W), normalised."""
+        filters = whitening_filters(images)
+        self.stem.weight.copy_(torch.cat([filters, -filters]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pictures (B, 3, H, W), sides of at least 16, to logits (B, classes)."""
+        x = F.relu(self.stem(x), inplace=True)  # (B, stem, H/2, W/2)
+        x = self.groups(x).amax((2, 3))  # (B, widths[-1])
+        logits: Tensor = self.head(x) / 9
+        return logits

@@ -1,0 +1,47 @@
+"""Named recipes: functions that return a configuration."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hundredfold.config import Config
+
+
+def fast(**changes: Any) -> Config:
+    """A small network, trained in minutes on a CPU; fine labels, coarse by summed probabilities."""
+    values: dict[str, Any] = {"name": "fast"}
+    return Config(**(values | changes))
+
+
+def tutorial(**changes: Any) -> Config:
+    """The tutorial notebook's ResNet-9, exactly: hours on a CPU; judged on the test set."""
+    values: dict[str, Any] = {
+        "name": "tutorial",
+        "labels": "coarse",
+        "validation": 0.0,
+        "validate_on": "test",
+        "pad": 4,
+        "flip": "random",
+        "model": "resnet9",
+        "epochs": 8,
+        "batch_size": 64,
+        "optimizer": "adam",
+        "lr": 0.01,
+        "weight_decay": 1e-4,
+        "clip_value": 0.1,
+        "schedule": "one_cycle",
+        "warmup": 0.3,
+        "label_smoothing": 0.0,
+    }
+    return Config(**(values | changes))
+
+
+def tutorial_400(**changes: Any) -> Config:
+    """The tutorial's own variant: batches of 400."""
+    return tutorial(**({"name": "tutorial-400", "batch_size": 400} | changes))
+
+
+RECIPES: Mapping[str, Callable[..., Config]] = {
+    "fast": fast,
+    "tutorial": tutorial,
+    "tutorial-400": tutorial_400,
+}

@@ -1,0 +1,81 @@
+"""Figures of a run, made from its run directory alone."""
+
+import io
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from hundredfold.run import CURVES, Epoch, Run
+
+BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9730d", "#2e8b57", "#9aa3ad"
+
+
+def draw_curves(run: Run) -> Path:
+    """Draw accuracy and losses by epoch and the learning rate by step; return the PNG's path."""
+    history, config = run.history, run.config
+    judged = "test" if config.validate_on == "test" else "validation"
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    accuracy, loss, rate = figure.subplots(1, 3)
+    _draw_accuracy(accuracy, history, config.labels, judged)
+    _draw_loss(loss, history, judged)
+    _draw_rate(rate, history)
+    for axes in (accuracy, loss, rate):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.set_xlim(left=0)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150)
+    return run.figure(CURVES, buffer.getvalue())
+
+
+def _draw_accuracy(axes: Axes, history: list[Epoch], labels: str, judged: str) -> None:
+    series = {"top1": (labels, BLUE)}
+    if labels == "fine":
+        series["coarse_top1"] = ("coarse", ORANGE)
+    axes.set_title(f"Accuracy on the {judged} pictures")
+    for key, (name, colour) in series.items():
+        points = [(e.epoch, e.validation[key]) for e in history if key in e.validation]
+        if not points:
+            continue
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+        axes.annotate(
+            f"{points[-1][1]:.1%}", points[-1], (0, 7), textcoords="offset points", ha="center"
+        )
+        axes.legend(loc="upper left", frameon=False)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(y=0.18)
+    axes.set_xlabel("epoch")
+
+
+def _draw_loss(axes: Axes, history: list[Epoch], judged: str) -> None:
+    axes.set_title("Loss (nats)")
+    steps = [
+        (epoch.epoch - 1 + (step + 1) / len(epoch.loss), value)
+        for epoch in history
+        for step, value in enumerate(epoch.loss)
+    ]
+    axes.plot(*zip(*steps, strict=True), color=GREY, linewidth=0.6, alpha=0.7, label="each step")
+    axes.plot(
+        [epoch.epoch for epoch in history],
+        [epoch.train_loss for epoch in history],
+        "o-",
+        color=BLUE,
+        label="training",
+    )
+    points = [(e.epoch, e.validation["loss"]) for e in history if e.validation]
+    if points:
+        axes.plot(*zip(*points, strict=True), "o-", color=ORANGE, label=judged)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.legend(frameon=False)
+
+
+def _draw_rate(axes: Axes, history: list[Epoch]) -> None:
+    rates = [rate for epoch in history for rate in epoch.lr]
+    axes.set_title("Learning rate")
+    axes.plot(range(1, len(rates) + 1), rates, color=GREEN)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("step")

@@ -1,0 +1,193 @@
+"""The run directory: what training writes and everything afterwards reads.
+
+The only module that knows the names of its files. Each file is whole or not there.
+"""
+
+import dataclasses
+import io
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from hundredfold.config import Config
+from hundredfold.errors import UserError
+from hundredfold.files import write_atomic
+from hundredfold.jsonio import from_json, to_json
+from hundredfold.models import ModelInfo, build_model
+
+CURVES = "curves.png"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did: a line of history.jsonl."""
+
+    epoch: int
+    """From 1."""
+    seconds: float
+    """Time spent training."""
+    validation_seconds: float
+    images_per_second: float
+    """Training pictures a second."""
+    train_loss: float
+    """Mean over the steps, with augmentation and label smoothing, in nats."""
+    validation: dict[str, float]
+    """What `evaluate.measure` returns; empty without a validation split."""
+    lr: list[float]
+    """Learning rate of each step."""
+    loss: list[float]
+    """Training loss of each step."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory. Making the object touches nothing."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    # Reading
+
+    @property
+    def config(self) -> Config:
+        """The configuration, with `data` resolved to what was really read."""
+        return from_json(Config, self._text("config.json"), str(self.path / "config.json"))
+
+    @property
+    def info(self) -> ModelInfo:
+        """The architecture, the classes and the preparation of pictures."""
+        return from_json(ModelInfo, self._text("model.json"), str(self.path / "model.json"))
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Machine, versions and the data's digest."""
+        return self._json("environment.json")
+
+    @property
+    def history(self) -> list[Epoch]:
+        """The finished epochs."""
+        if not (self.path / "history.jsonl").exists():
+            return []
+        lines = self._text("history.jsonl").splitlines()
+        return [Epoch(**json.loads(line)) for line in lines]
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return (self.path / "metrics.json").exists()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Final metrics: `test` and `test_flip` as of `evaluate.measure`, and times in seconds."""
+        return self._json("metrics.json")
+
+    @property
+    def curves(self) -> Path:
+        """The figure of accuracy, losses and learning rate."""
+        return self.path / "figures" / CURVES
+
+    def model(self) -> nn.Module:
+        """Return the trained model, on the CPU, in evaluation mode.
+
+        Raises:
+            UserError: no epoch was finished, or the weights do not fit model.json.
+        """
+        info = self.info
+        path = self.path / "weights.safetensors"
+        if not path.exists():
+            raise UserError(f"{self.path} has no weights: its training ended in the first epoch.")
+        model = build_model(info.model, len(info.classes), info.widths)
+        try:
+            model.load_state_dict(load(path.read_bytes()))
+        except (SafetensorError, RuntimeError) as error:
+            raise UserError(f"{path} is damaged or of another model: {error}") from error
+        return model.to(memory_format=torch.channels_last).eval()
+
+    def _text(self, name: str) -> str:
+        path = self.path / name
+        if not self.path.is_dir():
+            raise UserError(f"There is no run at {self.path}.")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.path} is not a run, or not a whole one: {error}.") from error
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self._text(name))
+        except ValueError as error:
+            raise UserError(f"{self.path / name} is not valid JSON: {error}.") from error
+        if not isinstance(value, dict):
+            raise UserError(f"{self.path / name} is not a JSON object.")
+        return value
+
+    # Writing
+
+    def start(self, config: Config, info: ModelInfo, environment: dict[str, Any]) -> None:
+        """Write what is known before the first step."""
+        self._write("config.json", to_json(config))
+        self._write("model.json", to_json(info))
+        self._write("environment.json", json.dumps(environment, indent=2) + "\n")
+
+    def save_epoch(
+        self, history: list[Epoch], weights: dict[str, Tensor], resume: dict[str, Any]
+    ) -> None:
+        """Write all finished epochs, the weights, and what going on from here will need."""
+        buffer = io.BytesIO()
+        torch.save(resume, buffer)
+        self._write("resume.pt", buffer.getvalue())
+        self._write("weights.safetensors", save({k: v.contiguous() for k, v in weights.items()}))
+        lines = (json.dumps(dataclasses.asdict(epoch)) for epoch in history)
+        self._write("history.jsonl", "".join(line + "\n" for line in lines))
+
+    def finish(self, metrics: dict[str, Any], test: dict[str, Tensor]) -> None:
+        """Write the final metrics and the test logits; what was for resuming is gone."""
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {name: value.numpy() for name, value in test.items()}
+        np.savez_compressed(buffer, **arrays)
+        self._write("test_logits.npz", buffer.getvalue())
+        self._write("metrics.json", json.dumps(metrics, indent=2) + "\n")
+        (self.path / "resume.pt").unlink(missing_ok=True)
+
+    def figure(self, name: str, content: bytes) -> Path:
+        """Write a figure and return its path."""
+        (self.path / "figures").mkdir(exist_ok=True)
+        self._write(f"figures/{name}", content)
+        return self.path / "figures" / name
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        data = content.encode() if isinstance(content, str) else content
+        try:
+            write_atomic(self.path / name, data)
+        except OSError as error:
+            raise UserError(f"Cannot write {self.path / name}: {error.strerror}.") from error
+
+
+def new_run(config: Config) -> Run:
+    """Make an empty run directory `<out>/<name>-<UTC time>-s<seed>`.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    name = f"{config.name}-{stamp}-s{config.seed}"
+    for suffix in ("", *(f"-{n}" for n in range(2, 100))):
+        path = Path(config.out).expanduser() / (name + suffix)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"Cannot make the folder {path}: {error.strerror}.") from error
+        return Run(path)
+    raise UserError(f"There are already a hundred runs named {name} in {config.out}.")
