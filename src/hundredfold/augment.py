@@ -105,17 +105,17 @@ def prepare(images: Tensor, mean: Tensor, std: Tensor, size: int = 0) -> Tensor:
 
     Args:
         images: (B, C, H, W) uint8.
-        mean: (C,) float32, of pixel values scaled to 0..1.
-        std: (C,) float32, all above 0.
+        mean: (C,) floating point, of pixel values scaled to 0..1.
+        std: (C,) of the same type, all above 0.
         size: side of the result in pixels (bilinear, antialiased); 0 to leave as it is.
 
     Returns:
-        (B, C, size, size) float32 in channels_last memory order.
+        (B, C, size, size) of the mean's type, in channels_last memory order.
     """
     # One multiply-add a pixel: (x / 255 - mean) / std.
     scale = (1 / (255 * std)).view(1, -1, 1, 1)
     shift = (mean / std).view(1, -1, 1, 1)
-    x = images.to(torch.float32, memory_format=torch.channels_last) * scale - shift
+    x = images.to(mean.dtype, memory_format=torch.channels_last) * scale - shift
     if size and size != images.shape[-1]:
         x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
         x = x.contiguous(memory_format=torch.channels_last)

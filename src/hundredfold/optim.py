@@ -47,8 +47,15 @@ def one_cycle_beta1(step: int, steps: int, warmup: float = 0.3) -> float:
 
 
 def triangle(step: int, steps: int, warmup: float = 0.2, end: float = 0.07) -> float:
-    """Return the learning rate of a step as a share of the peak: 0 to 1, then down to `end`."""
-    done = step / steps
+    """Return the learning rate of a step as a share of the peak: up from 0, then down to `end`.
+
+    Args:
+        step: 0..steps-1.
+        steps: length of the cycle.
+        warmup: share of the steps spent rising.
+        end: what the last step has.
+    """
+    done = (step + 1) / steps
     return done / warmup if done < warmup else 1 - (1 - end) * (done - warmup) / (1 - warmup)
 
 

@@ -253,12 +253,11 @@ def train(config: Config, dataset: Dataset | None = None, *, quiet: bool = False
             read or written.
         KeyboardInterrupt: interrupted; the finished epochs are in the run directory.
     """
-    display = Display(quiet)
+    display, device = Display(quiet), pick_device(config.device)
     dataset = dataset or load_data(config.data, display.note)
     digest = dataset.digest()
     dataset = dataset.with_labels(config.labels)
     config = dataclasses.replace(config, data=dataset.source)
-    device = pick_device(config.device)
     setup = prepare_setup(config, dataset, device)
     run = new_run(config)
     run.start(config, setup.info, describe(device, digest))

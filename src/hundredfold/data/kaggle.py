@@ -35,7 +35,10 @@ def fetch(source: str) -> Path:
             raise UnavailableError(_credentials(handle)) from error
         raise UserError(f"Kaggle has no dataset {handle} for you ({error}).") from error
     except (OSError, ValueError) as error:
-        raise UnavailableError(f"Cannot reach Kaggle for {handle} ({error}).") from error
+        reason = type(error).__name__
+        raise UnavailableError(
+            f"Cannot fetch {handle} from Kaggle ({reason}): is there a network?"
+        ) from error
 
 
 def _credentials(handle: str) -> str:

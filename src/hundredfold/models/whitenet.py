@@ -37,7 +37,7 @@ def whitening_filters(images: Tensor, epsilon: float = 5e-4) -> Tensor:
         (D, 3, PATCH, PATCH) float32, D = 3*PATCH**2, the largest variance first.
     """
     eigenvalues, vectors = torch.linalg.eigh(patch_covariance(images))
-    filters = (vectors / (eigenvalues + epsilon).sqrt()).T.flip(0)
+    filters: Tensor = (vectors / (eigenvalues + epsilon).sqrt()).T.flip(0)
     return filters.float().view(-1, 3, PATCH, PATCH).contiguous()
 
 

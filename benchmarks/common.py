@@ -1,0 +1,25 @@
+"""What every benchmark needs: the machine in words, a dated file for the result."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hundredfold.environment import describe
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Return the machine and the versions."""
+    return describe(torch.device("cpu"), "")
+
+
+def save_result(name: str, result: dict[str, Any]) -> None:
+    """Write a result under today's date."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"saved {path}")

@@ -1,0 +1,94 @@
+"""How fast is the tutorial's recipe: ours beside a peer that runs it as its reader would.
+
+    python benchmarks/throughput.py --peer notebook.py --data FOLDER
+
+The peer is any script that trains the tutorial's network by --data FOLDER --steps N and prints a
+line of JSON with `images_per_s`. Rounds alternate, peer first, so that both meet the same machine.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+from common import machine, save_result
+from torch import Tensor
+
+from hundredfold import load_cifar100, tutorial
+from hundredfold.train import epochs, first_state, pick_device, prepare_setup
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    peer: Path
+    """The peer's script."""
+    data: Path
+    """Folder with the official pickles train and test."""
+    steps: int = 60
+    """Steps a round."""
+    rounds: int = 3
+    """Rounds of each."""
+    save: bool = False
+    """Write the result to benchmarks/results."""
+
+
+class Nothing:
+    """Watches without looking."""
+
+    def step(self, pictures: int, loss: Tensor, lr: float) -> None:
+        """Do nothing."""
+
+
+def ours(steps: int) -> float:
+    """Return the images/s of `steps` steps of recipe tutorial, from the first step on."""
+    dataset = load_cifar100().with_labels("coarse")
+    config = tutorial()
+    part = replace(dataset, train=dataset.train[torch.arange(steps * config.batch_size)])
+    setup = prepare_setup(config, part, pick_device("auto"))
+    setup = replace(setup, judged=setup.judged[torch.arange(0)])
+    state = first_state(setup)
+    started = time.perf_counter()
+    next(epochs(state, setup, Nothing()))
+    return steps * config.batch_size / (time.perf_counter() - started)
+
+
+def theirs(options: Options) -> float:
+    """Return the images/s that the peer reports."""
+    arguments = ["--data", str(options.data), "--steps", str(options.steps)]
+    command = [sys.executable, str(options.peer), *arguments]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(json.loads(output.strip().splitlines()[-1])["images_per_s"])
+
+
+def main() -> None:
+    """Measure in turn, print and save."""
+    options = tyro.cli(Options)
+    peer, own = [], []
+    for number in range(options.rounds):
+        peer.append(theirs(options))
+        own.append(round(ours(options.steps), 1))
+        print(f"round {number + 1}: peer {peer[-1]} images/s, ours {own[-1]}", flush=True)
+    ratios = [mine / other for mine, other in zip(own, peer, strict=True)]
+    result = {
+        "what": f"images/s over {options.steps} steps of the tutorial's recipe, rounds alternating",
+        "peer": peer,
+        "ours": own,
+        "ratio_mean": round(statistics.mean(ratios), 3),
+        "ratio_std": round(statistics.stdev(ratios), 3) if len(ratios) > 1 else None,
+        "peer_hours_for_8_epochs": round(8 * 50_000 / statistics.mean(peer) / 3600, 2),
+        "machine": machine(),
+    }
+    print(json.dumps(result, indent=2))
+    if options.save:
+        save_result("throughput", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Shared fixtures: small data, the official data where it is at hand, an empty cache."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from hundredfold import Config, Dataset, Split, load_cifar100
+from hundredfold.data import DATA_VARIABLE
+
+DATA = os.environ.get(DATA_VARIABLE)
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No test reads the user's data or cache, or writes outside its own folder."""
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+@pytest.fixture(scope="session")
+def official() -> Path:
+    """The folder of the official CIFAR-100."""
+    if not DATA:
+        pytest.skip(f"{DATA_VARIABLE} is not set")
+    return Path(DATA)
+
+
+@pytest.fixture(scope="session")
+def cifar(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The official CIFAR-100."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return load_cifar100(official)
+
+
+def make_split(count: int, classes: int, seed: int = 0) -> Split:
+    """Return random pictures, the labels in turn, each class of a brightness of its own."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    noise = torch.randint(0, 100, (count, 3, 32, 32), generator=rng)
+    return Split((noise + 150 * labels.view(-1, 1, 1, 1) // classes).to(torch.uint8), labels)
+
+
+@pytest.fixture
+def tiny() -> Dataset:
+    """96 + 24 pictures of 6 classes in 2 superclasses, easy to tell apart."""
+    return Dataset(
+        source="tiny",
+        train=make_split(96, 6),
+        test=make_split(24, 6, seed=1),
+        classes=tuple("abcdef"),
+        superclasses=("low", "high"),
+        parents=(0, 0, 0, 1, 1, 1),
+    )
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path) -> Config:
+    """A whitenet that trains on `tiny` in a second."""
+    return Config(
+        name="tiny",
+        widths=(8, 16, 16),
+        epochs=2,
+        batch_size=16,
+        validation=0.25,
+        lr=0.05,
+        out=str(tmp_path / "runs"),
+        device="cpu",
+    )

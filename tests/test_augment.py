@@ -1,0 +1,130 @@
+"""Augmentation against slow per-picture versions."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hundredfold import Config, Dataset
+from hundredfold.augment import channel_stats, crop_flip, generator, plan_epoch, prepare
+from hundredfold.batches import batches, count_steps
+from hundredfold.errors import UserError
+
+
+def slow_crop_flip(image: np.ndarray, top: int, left: int, flip: bool, pad: int) -> np.ndarray:
+    """Pad, crop and flip one picture (C, H, W) the obvious way."""
+    _, height, width = image.shape
+    padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="reflect")
+    crop = padded[:, top : top + height, left : left + width]
+    return crop[:, :, ::-1] if flip else crop
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), pad=st.integers(0, 6), seed=st.integers(0, 99))
+def test_crop_flip_equals_the_per_picture_version(data: st.DataObject, pad: int, seed: int) -> None:
+    count, height, width = (data.draw(st.integers(low, 12)) for low in (1, 7, 7))
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, height, width), generator=rng, dtype=torch.uint8)
+    top, left = torch.randint(0, 2 * pad + 1, (2, count), generator=rng)
+    flip = torch.rand(count, generator=rng) < 0.5
+    result = crop_flip(images, top, left, flip, pad)
+    for i in range(count):
+        choices = int(top[i]), int(left[i]), bool(flip[i]), pad
+        np.testing.assert_array_equal(result[i], slow_crop_flip(images[i].numpy(), *choices))
+
+
+@pytest.mark.parametrize("flip", ["none", "random", "alternate"])
+def test_batches_are_the_planned_pictures_each_once(flip: str, tiny: Dataset) -> None:
+    config = Config(pad=4, flip=flip, batch_size=20, seed=3)  # type: ignore[arg-type]
+    plan = plan_epoch(96, 1, config)
+    got = list(batches(tiny.train, 1, config))
+    assert [len(labels) for _, labels in got] == [20, 20, 20, 20, 16]
+    assert plan.order.sort().values.equal(torch.arange(96))
+    images, labels = (torch.cat(part) for part in zip(*got, strict=True))
+    assert labels.equal(tiny.train.labels[plan.order])
+    for place in range(0, 96, 7):
+        source = tiny.train.images[plan.order[place]].numpy()
+        choices = int(plan.top[place]), int(plan.left[place]), bool(plan.flip[place]), 4
+        np.testing.assert_array_equal(images[place], slow_crop_flip(source, *choices))
+
+
+def test_alternating_flips_show_both_sides_in_any_two_epochs() -> None:
+    config = Config(flip="alternate")
+    flipped = []
+    for epoch in range(4):
+        plan = plan_epoch(500, epoch, config)
+        by_picture = torch.zeros(500, dtype=torch.bool)
+        by_picture[plan.order] = plan.flip
+        flipped.append(by_picture)
+    assert 200 < int(flipped[0].sum()) < 300
+    assert flipped[1].equal(~flipped[0])
+    assert flipped[2].equal(flipped[0])
+    assert flipped[3].equal(flipped[1])
+
+
+def test_an_epochs_plan_depends_on_seed_and_epoch_alone() -> None:
+    first = plan_epoch(100, 3, Config(seed=1))
+    torch.rand(7)  # the global generator has no say
+    assert plan_epoch(100, 3, Config(seed=1)).order.equal(first.order)
+    assert not plan_epoch(100, 4, Config(seed=1)).order.equal(first.order)
+    assert not plan_epoch(100, 3, Config(seed=2)).order.equal(first.order)
+
+
+def test_crop_offsets_are_uniform_over_the_whole_border() -> None:
+    plan = plan_epoch(90_000, 0, Config(pad=4))
+    for offsets in (plan.top, plan.left):
+        counts = torch.bincount(offsets, minlength=9)
+        assert len(counts) == 9
+        assert (counts - 10_000).abs().max() < 500  # five standard deviations
+
+
+@pytest.mark.parametrize(("pictures", "steps"), [(2, 1), (16, 1), (17, 1), (18, 2), (32, 2)])
+def test_no_batch_is_a_single_picture(pictures: int, steps: int) -> None:
+    assert count_steps(pictures, 16) == steps
+
+
+def test_one_picture_cannot_be_trained_on() -> None:
+    with pytest.raises(UserError, match="at least 2 pictures"):
+        count_steps(1, 16)
+
+
+def test_prepare_normalises_by_channel() -> None:
+    images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
+    want = (images / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    got = prepare(images, mean, std)
+    torch.testing.assert_close(got, want)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_prepare_resizes_as_torch_does() -> None:
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    zero, one = torch.zeros(3), torch.ones(3)
+    want = torch.nn.functional.interpolate(
+        images / 255, (24, 24), mode="bilinear", antialias=True, align_corners=False
+    )
+    torch.testing.assert_close(prepare(images, zero, one, 24), want)
+    assert prepare(images, zero, one, 32).shape[-1] == 32
+
+
+def test_channel_stats_equal_numpys() -> None:
+    images = torch.randint(0, 256, (7, 3, 9, 9), dtype=torch.uint8)
+    mean, std = channel_stats(images)
+    scaled = images.double().numpy() / 255
+    np.testing.assert_allclose(mean, scaled.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, scaled.std((0, 2, 3)), rtol=1e-12)
+
+
+def test_cifar100_has_the_published_channel_statistics(cifar: Dataset) -> None:
+    mean, std = channel_stats(cifar.train.images)
+    assert mean == pytest.approx((0.5071, 0.4865, 0.4409), abs=5e-4)
+    assert std == pytest.approx((0.2673, 0.2564, 0.2762), abs=5e-4)
+
+
+def test_generators_of_different_purpose_differ() -> None:
+    draws = {tuple(torch.rand(3, generator=generator(*key)).tolist()) for key in KEYS}
+    assert len(draws) == len(KEYS)
+
+
+KEYS: list[tuple[int, str, int]] = [(0, "a", 1), (0, "a", 2), (0, "b", 1), (1, "a", 1)]

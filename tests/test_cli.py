@@ -1,0 +1,142 @@
+"""The command line as a user meets it."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hundredfold import Run
+from hundredfold.cli import main
+from hundredfold.data import cifar100
+
+SMALL = ["--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu"]
+
+
+def test_train_then_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL]) == 0
+    out = capsys.readouterr().out
+    path = re.search(r"^Run +(runs/fast-\S+)$", out, re.MULTILINE)
+    assert path
+    for words in ("val fine", "val coarse", "images/s", "top-5 fine", "flip TTA", "Next "):
+        assert words in out
+    assert Run(Path(path[1])).config.widths == (8, 8)
+    assert main(["evaluate", path[1]]) == 0
+    again = capsys.readouterr().out
+    assert "Equal, to the last digit" in again
+    rows = [line for line in out.splitlines() if line.startswith((" top-", " loss", " calib"))]
+    assert len(rows) == 5
+    assert all(row in again for row in rows)
+
+
+def test_evaluate_of_an_unfinished_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL]) == 0
+    path = next(Path("runs").iterdir())
+    (path / "metrics.json").unlink()
+    assert main(["evaluate", str(path)]) == 0
+    assert "not finished: these are its weights after 1 of 1 epochs" in capsys.readouterr().out
+
+
+def test_evaluate_notices_other_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL]) == 0
+    path = next(Path("runs").iterdir())
+    metrics = (path / "metrics.json").read_text()
+    (path / "metrics.json").write_text(metrics.replace('"loss": ', '"loss": 1'))
+    assert main(["evaluate", str(path)]) == 0
+    assert "NOT equal to what training recorded" in capsys.readouterr().out
+
+
+def test_the_tutorial_warns_of_the_test_set(capsys: pytest.CaptureFixture[str]) -> None:
+    widths = ["--widths", "4", "4", "4", "4"]
+    assert main(["train", "tutorial", *SMALL[:2], *widths, "--epochs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "judged on the TEST set" in out
+    assert "test coarse" in out
+    assert "top-1 coarse" in out
+    assert "top-1 fine" not in out
+
+
+def test_no_data_and_no_network(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/cifar-100-python.tar.gz")
+    assert main(["train", *SMALL[2:]]) == 0
+    out = capsys.readouterr().out
+    assert "Training on the small sample" in out
+    assert main(["train", "--data", "cifar100"]) == 2
+    assert capsys.readouterr().err.startswith("error: Cannot fetch http://127.0.0.1:9/")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("trian", "no command 'trian'.*Did you mean train"),
+        ("train fsat", "no recipe 'fsat'.*Did you mean fast"),
+        ("train --lr 0", "--lr is 0.0, but must be above 0"),
+        ("train --device abacus", "--device abacus is none of"),
+        ("train --data nowhere", "nowhere does not exist"),
+        ("train --data kaggle:x", "not of the form kaggle:OWNER/NAME"),
+        ("evaluate nowhere", "no run at nowhere"),
+    ],
+)
+def test_mistakes_are_explained(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error)
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", ["train --lr abc", "train --colour red", "evaluate"])
+def test_flags_that_cannot_be_parsed_exit_2(
+    arguments: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("arguments", ["train --help", "train tutorial --help", "evaluate --help"])
+def test_help_shows_every_flag_with_its_default(
+    arguments: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    if "train" in arguments:
+        assert "--weight-decay" in out
+        assert f"(default: {64 if 'tutorial' in arguments else 256})" in out
+
+
+def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert main(["--help"]) == 0
+    assert main(["--version"]) == 0
+    out = capsys.readouterr().out
+    assert "hundredfold train [RECIPE]" in out
+    assert "tutorial-400" in out
+    assert re.search(r"hundredfold \d", out)
+
+
+def test_ctrl_c_ends_with_130_and_keeps_the_finished_epochs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hundredfold", "train", *SMALL[:5], "--epochs", "500"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    runs, deadline = tmp_path / "runs", time.monotonic() + 120
+    while not list(runs.glob("*/history.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in error
+    assert "Traceback" not in error
+    run = Run(next(runs.iterdir()))
+    assert len(run.history) >= 1
+    assert not run.finished
+    assert (run.path / "resume.pt").exists()
+    run.model()
+    assert not list(run.path.glob(".*"))

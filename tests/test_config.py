@@ -1,0 +1,94 @@
+"""Configuration: JSON round trips, refusals, recipes."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hundredfold import Config, UserError, tutorial, tutorial_400
+from hundredfold.jsonio import from_json, to_json
+from hundredfold.recipes import RECIPES
+
+configs = st.builds(
+    Config,
+    data=st.text(),
+    labels=st.sampled_from(["fine", "coarse"]),
+    validation=st.floats(0, 0.5),
+    widths=st.lists(st.integers(1, 999), max_size=4).map(tuple),
+    lr=st.floats(1e-9, 1e9),
+    seed=st.integers(0, 2**31 - 1),
+    sizes=st.lists(st.integers(16, 64), max_size=4).map(lambda sizes: tuple(sorted(sizes))),
+)
+
+
+@given(config=configs)
+def test_json_round_trip(config: Config) -> None:
+    assert from_json(Config, to_json(config), "config") == config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_round_trip_and_carry_their_name(name: str) -> None:
+    config = RECIPES[name]()
+    assert config.name == name
+    assert from_json(Config, to_json(config), "config") == config
+    assert RECIPES[name](seed=7) == dataclasses.replace(config, seed=7)
+
+
+def test_the_tutorial_recipe_is_the_notebooks() -> None:
+    config = tutorial()
+    assert (config.model, config.labels, config.batch_size, config.epochs) == (
+        "resnet9",
+        "coarse",
+        64,
+        8,
+    )
+    assert (config.optimizer, config.lr, config.weight_decay) == ("adam", 0.01, 1e-4)
+    assert (config.schedule, config.clip_value) == ("one_cycle", 0.1)
+    assert (config.pad, config.flip) == (4, "random")
+    assert (config.validation, config.validate_on, config.label_smoothing) == (0, "test", 0)
+    assert tutorial_400() == tutorial(name="tutorial-400", batch_size=400)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("lr", 0.0, "--lr is 0.0, but must be above 0"),
+        ("lr", float("nan"), "--lr"),
+        ("epochs", 0, "--epochs is 0, but must be at least 1"),
+        ("batch_size", 1, "--batch-size"),
+        ("validation", 0.9, "--validation"),
+        ("sizes", (32, 24), "from small to large"),
+        ("sizes", (8, 32), "at least 16 pixels"),
+        ("name", "../../etc", "--name"),
+        ("momentum", 1.0, "--momentum"),
+        ("warmup", 0.0, "--warmup"),
+        ("seed", -1, "--seed"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(field: str, value: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Config(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "x is not valid JSON"),
+        ("[]", "x is not a JSON object"),
+        ('{"colour": 1}', "does not know: colour"),
+        ('{"lr": "fast"}', "bad value for lr: 'fast'"),
+        ('{"epochs": true}', "bad value for epochs"),
+        ('{"widths": [1, "2"]}', "bad value for widths"),
+        ('{"flip": "sometimes"}', "bad value for flip"),
+    ],
+)
+def test_json_that_is_no_configuration_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        from_json(Config, text, "x")
+
+
+def test_json_numbers_become_floats() -> None:
+    config = from_json(Config, '{"lr": 1}', "x")
+    assert isinstance(config.lr, float)

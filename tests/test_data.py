@@ -1,0 +1,254 @@
+"""Reading CIFAR-100, its cache, the sample, splits; damaged and hostile archives."""
+
+import hashlib
+import io
+import json
+import pickle
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_split
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hundredfold import (
+    Dataset,
+    UnavailableError,
+    UserError,
+    load_cifar100,
+    load_data,
+    load_sample,
+)
+from hundredfold.data import DATA_VARIABLE, cache, cifar100, hold_out
+
+
+def test_cifar100_is_whole_and_official(cifar: Dataset) -> None:
+    assert cifar.train.images.shape == (50_000, 3, 32, 32)
+    assert cifar.test.images.shape == (10_000, 3, 32, 32)
+    assert torch.bincount(cifar.train.labels).tolist() == [500] * 100
+    assert torch.bincount(cifar.test.labels).tolist() == [100] * 100
+    assert torch.bincount(torch.tensor(cifar.parents)).tolist() == [5] * 20
+    assert cifar.digest() == cifar100.DIGEST
+
+
+def test_cifar100_has_the_published_hierarchy(cifar: Dataset) -> None:
+    people = {
+        cifar.classes[i] for i in range(100) if cifar.superclasses[cifar.parents[i]] == "people"
+    }
+    assert people == {"baby", "boy", "girl", "man", "woman"}
+
+
+def test_cifar100_equals_its_pickles(cifar: Dataset, official: Path) -> None:
+    with tarfile.open(official / cifar100.ARCHIVE) as archive:
+        file = archive.extractfile("cifar-100-python/test")
+        assert file is not None
+        raw = pickle.load(file, encoding="bytes")
+    np.testing.assert_array_equal(cifar.test.images.reshape(10_000, -1), raw[b"data"])
+    assert cifar.test.labels.tolist() == raw[b"fine_labels"]
+    coarse = cifar.with_labels("coarse")
+    assert coarse.test.labels.tolist() == raw[b"coarse_labels"]
+    assert coarse.classes == coarse.superclasses == cifar.superclasses
+    assert coarse.parents == tuple(range(20))
+
+
+def extract(official: Path, target: Path) -> Path:
+    """Unpack the official archive."""
+    with tarfile.open(official / cifar100.ARCHIVE) as archive:
+        archive.extractall(target, filter="data")
+    return target / cifar100.FOLDER
+
+
+def test_the_folder_the_cache_and_the_environment_give_the_same(
+    cifar: Dataset, official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = extract(official, tmp_path)
+    assert load_cifar100(folder).digest() == cifar100.DIGEST
+    started = time.perf_counter()
+    assert load_cifar100(tmp_path).digest() == cifar100.DIGEST
+    assert time.perf_counter() - started < 20  # a guard against reading it anew many times over
+    assert load_cifar100().digest() == cifar100.DIGEST  # no path: the converted copy serves
+    monkeypatch.setenv(DATA_VARIABLE, str(folder))
+    assert load_data("auto").source == "cifar100"
+
+    # A source that changes is read again, and refused; so is a damaged copy in the cache.
+    with (folder / "test").open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"!")
+    with pytest.raises(UserError, match=r"test in .* is not the official one: its MD5 is"):
+        load_data("cifar100")
+    monkeypatch.delenv(DATA_VARIABLE)
+    copy = cache.folder() / cache.DATA
+    blob = bytearray(copy.read_bytes())
+    blob[-1] ^= 1
+    copy.write_bytes(blob)
+    assert cache.read() is None
+
+
+def test_a_truncated_archive_is_named(official: Path, tmp_path: Path) -> None:
+    whole = official / cifar100.ARCHIVE
+    cut = tmp_path / cifar100.ARCHIVE
+    with whole.open("rb") as file:
+        cut.write_bytes(file.read(10_000_000))
+    with pytest.raises(UserError, match=r"cut short or damaged.*Delete it"):
+        load_cifar100(cut)
+    assert not (cache.folder() / cache.DATA).exists()
+
+
+def make_archive(
+    path: Path, members: dict[str, bytes], *, links: dict[str, str] | None = None
+) -> Path:
+    """Write a .tar.gz of files and symbolic links, any names allowed."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+    return path
+
+
+class Bomb:
+    """Unpickling it would make a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.target,)
+
+
+def test_a_foreign_pickle_is_never_loaded(tmp_path: Path) -> None:
+    blob = pickle.dumps(Bomb(tmp_path / "boom"))
+    members = {f"cifar-100-python/{name}": blob for name in cifar100.MEMBERS}
+    path = make_archive(tmp_path / "x.tar.gz", members)
+    with pytest.raises(UserError, match="not the official one"):
+        load_cifar100(path)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_nothing_of_an_archive_reaches_the_disk(tmp_path: Path) -> None:
+    members = {"../escaped": b"x", "/absolute": b"x", "cifar-100-python/train": b"x"}
+    links = {"cifar-100-python/meta": "/etc/passwd"}
+    path = make_archive(tmp_path / "x.tar.gz", members, links=links)
+    with pytest.raises(UserError, match=r"not the official one|lacks the file"):
+        load_cifar100(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.tar.gz"]
+
+
+def test_an_archive_without_a_member_says_which(tmp_path: Path) -> None:
+    path = make_archive(tmp_path / "x.tar.gz", {"cifar-100-python/other": b"x"})
+    with pytest.raises(UserError, match="lacks the file cifar-100-python/train"):
+        load_cifar100(path)
+
+
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(b"<html>404</html>")
+    with pytest.raises(UserError, match="cut short or damaged"):
+        load_cifar100(path)
+
+
+def test_missing_data_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="nowhere does not exist: wanted is cifar-100-python"):
+        load_data(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="holds no CIFAR-100"):
+        load_data(str(tmp_path))
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    with pytest.raises(UserError, match="from the environment variable HUNDREDFOLD_DATA"):
+        load_data("auto")
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert load_cifar100(official).digest() == cifar100.DIGEST
+
+
+def test_auto_falls_back_to_the_sample_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/cifar-100-python.tar.gz")
+    said: list[str] = []
+    assert load_data("auto", said.append).source == "sample"
+    assert "could not be had" in said[0]
+    assert "NOT comparable" in said[0]
+    with pytest.raises(UnavailableError, match=r"Cannot fetch http://127.0.0.1:9/.*refused"):
+        load_data("cifar100")
+    assert not list(cache.folder().iterdir())
+
+
+def test_the_sample_is_drawn_evenly_and_loads_anywhere() -> None:
+    sample = load_sample()
+    assert torch.bincount(sample.train.labels).tolist() == [25] * 100
+    assert torch.bincount(sample.test.labels).tolist() == [5] * 100
+    assert len(sample.train.images.flatten(1).unique(dim=0)) == 2500
+    root = Path(cifar100.__file__).parent / "sample"
+    assert sum(file.stat().st_size for file in root.iterdir()) < 8e6
+
+
+def test_the_sample_is_pixel_for_pixel_from_the_official_data(cifar: Dataset) -> None:
+    sample = load_sample()
+    root = Path(cifar100.__file__).parent / "sample"
+    names = json.loads((root / "sample.json").read_text())
+    for split in ("train", "test"):
+        ours, theirs = getattr(sample, split), getattr(cifar, split)
+        index = torch.tensor(names[f"{split}_index"])
+        assert ours.images.equal(theirs.images[index])
+        assert ours.labels.equal(theirs.labels[index])
+    assert (sample.classes, sample.superclasses, sample.parents) == (
+        cifar.classes,
+        cifar.superclasses,
+        cifar.parents,
+    )
+
+
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    share=st.floats(0, 0.5),
+    seed=st.integers(0, 9),
+)
+def test_a_held_out_split_is_stratified(counts: list[int], share: float, seed: int) -> None:
+    split = make_split(0, 1)
+    split = type(split)(
+        torch.arange(sum(counts)).view(-1, 1, 1, 1),
+        torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)),
+    )
+    rest, held = hold_out(split, share, seed)
+    both = torch.cat([rest.images, held.images]).flatten()
+    assert both.sort().values.equal(torch.arange(sum(counts)))
+    for label, count in enumerate(counts):
+        want = min(round(share * count), count - 1)
+        assert int((held.labels == label).sum()) == want
+    again = hold_out(split, share, seed)[1]
+    assert again.images.equal(held.images)
+
+
+def test_a_dataset_without_superclasses_has_no_coarse_labels(tiny: Dataset) -> None:
+    flat = Dataset(source="flat", train=tiny.train, test=tiny.test, classes=tiny.classes)
+    assert flat.with_labels("fine") is flat
+    with pytest.raises(UserError, match="needs superclasses, and flat has none"):
+        flat.with_labels("coarse")
+
+
+def test_the_digest_sees_pictures_labels_and_names(tiny: Dataset) -> None:
+    def change(**fields: object) -> str:
+        return Dataset(**{**vars(tiny), **fields}).digest()  # type: ignore[arg-type]
+
+    images = tiny.train.images.clone()
+    images[3, 1, 5, 7] ^= 1
+    digests = {
+        tiny.digest(),
+        change(train=type(tiny.train)(images, tiny.train.labels)),
+        change(train=type(tiny.train)(tiny.train.images, tiny.train.labels.flip(0))),
+        change(classes=tuple("abcdeg")),
+    }
+    assert len(digests) == 4
+    assert change(source="moved") == tiny.digest()
+    assert len(tiny.digest()) == len(hashlib.sha256().hexdigest())

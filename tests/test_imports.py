@@ -1,0 +1,51 @@
+"""Imports point one way."""
+
+import ast
+from pathlib import Path
+
+import hundredfold
+
+ROOT = Path(hundredfold.__file__).parent
+LAYERS = [  # each may import from the ones above it, and from its own line
+    {"errors", "files"},
+    {"jsonio", "console"},
+    {"config"},
+    {"augment", "models", "optim", "metrics", "environment"},
+    {"data"},
+    {"batches", "inference"},
+    {"run"},
+    {"display", "report", "recipes"},
+    {"evaluate"},
+    {"train"},
+    {"__init__"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the first part below `hundredfold` of every import in a file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    ours = (name.split(".") for name in names if name.split(".")[0] == "hundredfold")
+    return {parts[1] if len(parts) > 1 else "__init__" for parts in ours}
+
+
+def test_every_module_has_a_layer_and_imports_only_from_above() -> None:
+    for path in ROOT.rglob("*.py"):
+        module = path.relative_to(ROOT).with_suffix("").parts[0]
+        for other in imported(path):
+            assert LEVEL[other] <= LEVEL[module], f"{module} must not import {other}"
+
+
+def test_predicting_needs_neither_training_nor_data() -> None:
+    for module in ("inference", "metrics", "models", "augment", "run"):
+        path = ROOT / f"{module}.py"
+        paths = [path] if path.exists() else list((ROOT / module).glob("*.py"))
+        for file in paths:
+            assert not imported(file) & {"train", "data", "batches", "optim", "cli"}

@@ -1,0 +1,83 @@
+"""Metrics against scikit-learn, torchmetrics and loops."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from hundredfold.metrics import (
+    coarse_probabilities,
+    expected_calibration_error,
+    measure,
+    top_k,
+)
+
+PARENTS = torch.arange(20) % 6
+
+
+@pytest.fixture
+def predictions() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (500, 20) that are right about half the time, and labels (500,)."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 20, (500,), generator=rng)
+    logits = torch.randn(500, 20, generator=rng) + 2 * F.one_hot(labels, 20)
+    return logits, labels
+
+
+def test_loss_and_accuracies_equal_scikit_learns(
+    predictions: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    logits, labels = predictions
+    metrics = measure(logits, labels, PARENTS.tolist())
+    probabilities = logits.double().softmax(1).numpy()
+    assert metrics["loss"] == pytest.approx(log_loss(labels, probabilities), rel=1e-6)
+    assert metrics["top1"] == pytest.approx(accuracy_score(labels, probabilities.argmax(1)))
+    want = top_k_accuracy_score(labels, probabilities, k=5, labels=range(20))
+    assert metrics["top5"] == pytest.approx(want)
+
+
+def test_coarse_accuracy_equals_a_loop(predictions: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, labels = predictions
+    right = 0
+    for row, label in zip(logits.softmax(1).tolist(), labels.tolist(), strict=True):
+        sums = [0.0] * 6
+        for probability, parent in zip(row, PARENTS.tolist(), strict=True):
+            sums[parent] += probability
+        right += int(np.argmax(sums)) == int(PARENTS[label])
+    assert measure(logits, labels, PARENTS.tolist())["coarse_top1"] == right / 500
+    torch.testing.assert_close(
+        coarse_probabilities(logits, PARENTS.tolist()).sum(1), torch.ones(500)
+    )
+
+
+@pytest.mark.parametrize("bins", [10, 15])
+def test_calibration_error_equals_torchmetrics(
+    predictions: tuple[torch.Tensor, torch.Tensor], bins: int
+) -> None:
+    logits, labels = predictions
+    want = multiclass_calibration_error(
+        logits.double().softmax(1), labels, num_classes=20, n_bins=bins, norm="l1"
+    )
+    assert expected_calibration_error(logits, labels, bins) == pytest.approx(want.item(), abs=1e-6)
+
+
+def test_a_certain_and_right_model_is_calibrated() -> None:
+    labels = torch.arange(4)
+    metrics = measure(1000 * F.one_hot(labels).float(), labels)
+    assert metrics == {"loss": 0, "top1": 1, "ece": 0}  # top-5 of four classes says nothing
+
+
+def test_top_k_counts_labels_among_the_k_highest() -> None:
+    logits = torch.tensor([[3.0, 2, 1], [3, 2, 1], [3, 2, 1]])
+    labels = torch.tensor([0, 1, 2])
+    assert [top_k(logits, labels, k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_coarse_labels_are_their_own_parents(
+    predictions: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    logits, labels = predictions
+    metrics = measure(logits, labels, range(20))
+    assert metrics["coarse_top1"] == metrics["top1"]

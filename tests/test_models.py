@@ -1,0 +1,101 @@
+"""Every model forward and backward; the whitening stem against its definition."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hundredfold.errors import UserError
+from hundredfold.models import MODELS, WhiteNet, build_model, count_parameters
+from hundredfold.models.whitenet import PATCH, patch_covariance, whitening_filters
+
+WIDTHS = {"resnet9": (8, 8, 16, 16), "whitenet": (8, 16, 16)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("size", [20, 24, 32])
+@pytest.mark.parametrize("classes", [2, 100])
+def test_models_go_forward_and_backward(name: str, size: int, classes: int) -> None:
+    model = build_model(name, classes, WIDTHS[name])
+    logits = model(torch.randn(4, 3, size, size))
+    assert logits.shape == (4, classes)
+    F.cross_entropy(logits, torch.tensor([0, 1, 0, 1])).backward()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None
+            assert parameter.grad.isfinite().all()
+
+
+def resnet9_size(widths: tuple[int, ...], classes: int) -> int:
+    """Count ResNet-9's weights by hand: 3x3 convolutions with bias, batch norms, a linear layer."""
+    w1, w2, w3, w4 = widths
+    pairs = [(3, w1), (w1, w2), (w2, w2), (w2, w2), (w2, w3), (w3, w4), (w4, w4), (w4, w4)]
+    return sum(9 * i * o + 3 * o for i, o in pairs) + (w4 + 1) * classes
+
+
+@pytest.mark.parametrize(("widths", "classes"), [((64, 128, 256, 512), 20), ((8, 16, 24, 32), 7)])
+def test_resnet9_has_the_size_counted_by_hand(widths: tuple[int, ...], classes: int) -> None:
+    assert count_parameters(build_model("resnet9", classes, widths)) == resnet9_size(
+        widths, classes
+    )
+
+
+def test_the_tutorials_network_has_6_6_million_parameters() -> None:
+    assert count_parameters(build_model("resnet9", 20)) == 6_580_500
+
+
+def test_widths_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UserError, match="four stages"):
+        build_model("resnet9", 10, (8, 8))
+    with pytest.raises(UserError, match="one to three groups"):
+        build_model("whitenet", 10, (8, 8, 8, 8))
+
+
+def natural_images(count: int = 64) -> torch.Tensor:
+    """Return smooth random pictures, whose neighbouring pixels are correlated like a photo's."""
+    noise = torch.randn(count, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    return F.avg_pool2d(noise, 3, stride=1) + 0.1 * noise[:, :, 1:-1, 1:-1]
+
+
+def test_whitening_makes_the_patch_covariance_the_identity() -> None:
+    images = natural_images()
+    responses = F.conv2d(images, whitening_filters(images, epsilon=0))
+    flat = responses.transpose(0, 1).flatten(1).double()
+    covariance = flat @ flat.T / flat.shape[1]
+    torch.testing.assert_close(covariance, torch.eye(27).double(), atol=1e-4, rtol=0)
+
+
+def test_epsilon_damps_directions_of_little_variance() -> None:
+    images = natural_images()
+    filters = whitening_filters(images, epsilon=0.05).flatten(1).double()
+    variances = (filters @ patch_covariance(images) @ filters.T).diagonal()
+    eigenvalues = torch.linalg.eigvalsh(patch_covariance(images)).flip(0)
+    torch.testing.assert_close(variances, eigenvalues / (eigenvalues + 0.05), atol=1e-5, rtol=0)
+
+
+def test_patch_covariance_equals_a_loop_over_patches() -> None:
+    images = natural_images(2)[:, :, :6, :6]
+    total = torch.zeros(27, 27, dtype=torch.float64)
+    for image in images:
+        for row in range(6 - PATCH + 1):
+            for column in range(6 - PATCH + 1):
+                patch = image[:, row : row + PATCH, column : column + PATCH].reshape(-1).double()
+                total += torch.outer(patch, patch)
+    torch.testing.assert_close(patch_covariance(images), total / (2 * 16))
+
+
+def test_whitenets_stem_is_the_filters_and_their_negatives_and_frozen() -> None:
+    model, images = WhiteNet(10, (8, 16)), natural_images()
+    model.whiten_(images)
+    positive, negative = model.stem.weight.chunk(2)
+    assert positive.equal(-negative)
+    assert positive.equal(whitening_filters(images))
+    assert not model.stem.weight.requires_grad
+
+
+def test_whitenets_groups_start_as_the_identity_on_what_comes_in() -> None:
+    model = WhiteNet(10, (60, 70))
+    x = torch.randn(2, 54, 8, 8)
+    conv = model.groups[0].conv1
+    assert isinstance(conv, nn.Conv2d)
+    torch.testing.assert_close(conv(x)[:, :54], x)

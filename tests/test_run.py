@@ -1,0 +1,90 @@
+"""The run directory: whole files, and clear words about what is wrong with one."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from hundredfold import Config, Dataset, Run, UserError, train
+from hundredfold.files import write_atomic
+from hundredfold.models import ModelInfo
+from hundredfold.run import new_run
+
+
+@pytest.fixture
+def run(tiny: Dataset, tiny_config: Config) -> Run:
+    """A finished run."""
+    return train(dataclasses.replace(tiny_config, epochs=1), tiny, quiet=True)
+
+
+def test_names_carry_recipe_time_and_seed_and_never_clash(tmp_path: Path) -> None:
+    runs = [new_run(Config(name="x", seed=3, out=str(tmp_path))) for _ in range(3)]
+    assert len({run.path for run in runs}) == 3
+    assert all(run.path.name.startswith("x-2") and "Z-s3" in run.path.name for run in runs)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"Cannot make the folder .*file"):
+        new_run(Config(out=str(tmp_path / "file")))
+
+
+def test_atomic_writes_leave_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    write_atomic(target, b"old")
+    write_atomic(target, b"new")
+    assert target.read_bytes() == b"new"
+    with pytest.raises(FileNotFoundError):
+        write_atomic(tmp_path / "nowhere" / "file", b"x")
+    with pytest.raises(TypeError):
+        write_atomic(target, "text")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_bytes() == b"new"
+
+
+def test_no_run_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no run at"):
+        _ = Run(tmp_path / "nowhere").config
+    with pytest.raises(UserError, match="is not a run, or not a whole one"):
+        _ = Run(tmp_path).config
+
+
+def test_a_run_without_weights_says_why(run: Run) -> None:
+    (run.path / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match="has no weights: its training ended in the first epoch"):
+        run.model()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 100])
+def test_damaged_weights_are_named(run: Run, damage: bytes) -> None:
+    (run.path / "weights.safetensors").write_bytes(damage)
+    with pytest.raises(UserError, match=r"weights.safetensors is damaged"):
+        run.model()
+
+
+def test_weights_of_another_model_are_refused(run: Run) -> None:
+    values = json.loads((run.path / "model.json").read_text())
+    values["widths"] = [4, 4, 4]
+    (run.path / "model.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="of another model"):
+        run.model()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_damaged_json_is_named(run: Run, text: str) -> None:
+    (run.path / "metrics.json").write_text(text)
+    with pytest.raises(UserError, match=r"metrics.json is not"):
+        _ = run.metrics
+
+
+def test_model_info_must_make_sense(run: Run) -> None:
+    for changes in (
+        {"parents": (0,)},
+        {"parents": (9,) * 6},
+        {"std": (1.0, 1.0, 0.0)},
+        {"mean": ()},
+    ):
+        with pytest.raises(UserError):
+            dataclasses.replace(run.info, **changes)
+    assert isinstance(run.info, ModelInfo)

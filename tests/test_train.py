@@ -1,0 +1,283 @@
+"""The training loop: against a plain reference, reproducible, and what it writes."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_split
+from torch import Tensor, nn
+
+from hundredfold import Config, Dataset, Run, UserError, evaluate, load_sample, train, tutorial
+from hundredfold.batches import batches
+from hundredfold.data import Split
+from hundredfold.models import count_parameters
+from hundredfold.train import (
+    epochs,
+    first_state,
+    pick_device,
+    prepare_setup,
+    training_size,
+    uses_bfloat16,
+)
+
+
+class Silent:
+    """A watcher that only remembers."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, float, float]] = []
+
+    def step(self, pictures: int, loss: Tensor, lr: float) -> None:
+        self.seen.append((pictures, loss.item(), lr))
+
+
+class Reference(nn.Module):
+    """The tutorial's network, written out plainly."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+
+        def block(i: int, o: int, pool: bool = False) -> nn.Sequential:
+            layers = [nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()]
+            return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
+
+        self.conv1, self.conv2 = block(3, 64), block(64, 128, pool=True)
+        self.res1 = nn.Sequential(block(128, 128), block(128, 128))
+        self.conv3, self.conv4 = block(128, 256, pool=True), block(256, 512, pool=True)
+        self.res2 = nn.Sequential(block(512, 512), block(512, 512))
+        self.head = nn.Sequential(
+            nn.MaxPool2d(4), nn.Flatten(), nn.Dropout(0.2), nn.Linear(512, classes)
+        )
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.conv2(self.conv1(x))
+        x = self.res1(x) + x
+        x = self.conv4(self.conv3(x))
+        x = self.res2(x) + x
+        return self.head(x)
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Compute in float64 where nothing else is said."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_tutorials_first_20_losses_equal_a_plain_reference() -> None:
+    """Same batches, first weights and dropout; torch's own scheduler, optimizer and clipping.
+
+    In float64: Adam turns gradients that are zero but for rounding into full steps, so that in
+    float32 any other order of summation drifts off. Batches of 4 keep it short.
+    """
+    sample = load_sample().with_labels("coarse")
+    dataset = dataclasses.replace(sample, train=sample.train[torch.arange(0, 2400, 30)])
+    config = tutorial(batch_size=4, epochs=313)  # 313 times 20 steps: as many as the real run has
+    setup = prepare_setup(config, dataset, torch.device("cpu"))
+    setup = dataclasses.replace(setup, judged=sample.test[:0])
+    state = first_state(setup)
+    model = Reference(20)
+    model.load_state_dict(state.model.state_dict())
+
+    generator = torch.get_rng_state()
+    ours = next(epochs(state, setup, Silent()))
+
+    torch.set_rng_state(generator)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01, weight_decay=1e-4)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=313 * 20)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (setup.info.mean, setup.info.std))
+    losses = []
+    for images, labels in batches(setup.training, 0, config):
+        loss = F.cross_entropy(model((images / 255 - mean) / std), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_value_(model.parameters(), 0.1)
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+    assert len(losses) == 20
+    np.testing.assert_allclose(ours.loss, losses, atol=1e-4, rtol=0)
+
+
+def test_training_learns_and_writes_its_run(tiny: Dataset, tiny_config: Config) -> None:
+    run = train(dataclasses.replace(tiny_config, epochs=12, lr=0.5), tiny, quiet=True)
+    names = {str(file.relative_to(run.path)) for file in run.path.rglob("*") if file.is_file()}
+    assert names == {
+        "config.json",
+        "environment.json",
+        "model.json",
+        "weights.safetensors",
+        "history.jsonl",
+        "metrics.json",
+        "test_logits.npz",
+        "figures/curves.png",
+    }
+    assert run.finished
+    assert run.config == dataclasses.replace(tiny_config, epochs=12, lr=0.5, data="tiny")
+    assert [epoch.epoch for epoch in run.history] == list(range(1, 13))
+    assert all(len(epoch.lr) == len(epoch.loss) == 5 for epoch in run.history)  # 72 of 96 pictures
+    assert run.history[-1].train_loss < run.history[0].train_loss
+    assert run.metrics["test"]["top1"] > 0.7
+    assert run.metrics["test_pictures"] == 24
+    assert run.environment["data_sha256"] == tiny.digest()
+
+
+def test_recorded_logits_give_the_recorded_metrics(tiny: Dataset, tiny_config: Config) -> None:
+    run = train(tiny_config, tiny, quiet=True)
+    stored = np.load(run.path / "test_logits.npz", allow_pickle=False)
+    assert stored["labels"].tolist() == tiny.test.labels.tolist()
+    for view, key in (("test", "logits"), ("test_flip", "flip_logits")):
+        right = (stored[key].argmax(1) == stored["labels"]).mean()
+        assert run.metrics[view]["top1"] == pytest.approx(right)
+
+
+def test_evaluate_repeats_the_numbers_to_the_last_digit(tmp_path: Path) -> None:
+    config = Config(data="sample", widths=(8, 8), epochs=1, out=str(tmp_path), device="cpu")
+    run = train(config, quiet=True)
+    metrics = evaluate(run.path)
+    assert metrics["test"] == run.metrics["test"]
+    assert metrics["test_flip"] == run.metrics["test_flip"]
+    with pytest.raises(UserError, match=r"is not the data that .* was trained on"):
+        environment = json.loads((run.path / "environment.json").read_text())
+        environment["data_sha256"] = "0"
+        (run.path / "environment.json").write_text(json.dumps(environment))
+        evaluate(run)
+
+
+@pytest.mark.parametrize("changes", [{}, {"lookahead": 0.9, "bias_lr": 4.0, "sizes": (24, 32)}])
+def test_the_same_seed_gives_the_same_bits(
+    changes: dict[str, Any], tiny: Dataset, tiny_config: Config
+) -> None:
+    config = dataclasses.replace(tiny_config, **changes)
+    torch.rand(5)  # the global generator has no say
+    first = train(config, tiny, quiet=True)
+    before = torch.get_rng_state()
+    second = train(config, tiny, quiet=True)
+    assert torch.get_rng_state().equal(before)  # and is left alone
+    other = train(dataclasses.replace(config, seed=1), tiny, quiet=True)
+    blobs = [(run.path / "weights.safetensors").read_bytes() for run in (first, second, other)]
+    assert blobs[0] == blobs[1] != blobs[2]
+    assert [e.loss for e in first.history] == [e.loss for e in second.history]
+    assert len({run.path for run in (first, second, other)}) == 3
+
+
+def test_dropout_is_reproducible_too(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, model="resnet9", widths=(4, 4, 8, 8))
+    runs = [train(config, tiny, quiet=True) for _ in range(2)]
+    assert runs[0].history[-1].loss == runs[1].history[-1].loss
+
+
+def test_validation_size_0_trains_on_everything(tiny: Dataset, tiny_config: Config) -> None:
+    run = train(dataclasses.replace(tiny_config, validation=0.0, epochs=1), tiny, quiet=True)
+    assert run.history[0].validation == {}
+    assert len(run.history[0].loss) == 6
+    assert run.metrics["validated_on"] is None
+
+
+def test_the_tutorials_way_judges_on_the_test_set(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, validate_on="test", validation=0.0, epochs=1)
+    run = train(config, tiny, quiet=True)
+    assert run.history[-1].validation == run.metrics["test"]
+    assert run.metrics["validated_on"] == "test"
+
+
+def test_coarse_labels_train_a_coarse_model(tiny: Dataset, tiny_config: Config) -> None:
+    run = train(dataclasses.replace(tiny_config, labels="coarse"), tiny, quiet=True)
+    assert run.info.classes == ("low", "high")
+    assert run.metrics["test"]["top1"] == run.metrics["test"]["coarse_top1"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, lr=1e30, epochs=3)
+    with pytest.raises(UserError, match=r"no longer finite in epoch .*lower --lr"):
+        train(config, tiny, quiet=True)
+
+
+def test_autocast_trains_too(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, precision="bfloat16")
+    exact = train(tiny_config, tiny, quiet=True)
+    mixed = train(config, tiny, quiet=True)
+    assert mixed.history[0].loss != exact.history[0].loss
+    np.testing.assert_allclose(mixed.history[0].loss[0], exact.history[0].loss[0], rtol=0.02)
+
+
+def test_an_interrupted_run_keeps_its_finished_epochs(
+    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = train(tiny_config, tiny, quiet=True)
+    setup = prepare_setup(tiny_config, tiny, torch.device("cpu"))
+
+    class Interrupting(Silent):
+        def step(self, pictures: int, loss: Tensor, lr: float) -> None:
+            super().step(pictures, loss, lr)
+            if len(self.seen) == 7:  # in the second epoch
+                raise KeyboardInterrupt
+
+    state, seen = first_state(setup), []
+    with pytest.raises(KeyboardInterrupt):
+        for epoch in epochs(state, setup, Interrupting()):
+            seen.append(epoch)
+    assert [epoch.loss for epoch in seen] == [full.history[0].loss]
+
+
+def test_the_resume_file_is_safe_and_goes_once_finished(
+    tiny: Dataset, tiny_config: Config, tmp_path: Path
+) -> None:
+    setup = prepare_setup(tiny_config, tiny, torch.device("cpu"))
+    state = first_state(setup)
+    next(epochs(state, setup, Silent()))
+    run = Run(tmp_path)
+    run.save_epoch(state.history, state.model.state_dict(), state.to_resume())
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    assert (saved["epoch"], saved["step"]) == (1, 5)
+    assert saved["model"].keys() == state.model.state_dict().keys()
+    run.finish({}, {})
+    assert not (tmp_path / "resume.pt").exists()
+
+
+def test_sizes_share_the_steps_equally() -> None:
+    config = Config(sizes=(20, 24, 32))
+    assert [training_size(config, step, 7) for step in range(7)] == [20, 20, 20, 24, 24, 32, 32]
+    assert training_size(Config(), 3, 7) == 0
+
+
+def test_sizes_must_end_at_full_size(tiny: Dataset, tiny_config: Config) -> None:
+    with pytest.raises(UserError, match="must end with 32 pixels"):
+        train(dataclasses.replace(tiny_config, sizes=(16, 24)), tiny, quiet=True)
+
+
+def test_devices_are_picked_and_refused() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("cuda:99", "abacus", "xpu"):
+        with pytest.raises(UserError, match=f"--device {name} is"):
+            pick_device(name)
+    assert not uses_bfloat16(Config(), torch.device("cpu"))
+
+
+def test_two_pictures_train_a_step(tiny_config: Config) -> None:
+    two = Dataset(source="two", train=make_split(2, 2), test=make_split(1, 1), classes=("a", "b"))
+    run = train(dataclasses.replace(tiny_config, epochs=1), two, quiet=True)
+    assert len(run.history[0].loss) == 1
+    assert "coarse_top1" not in run.metrics["test"]
+    assert "top5" not in run.metrics["test"]
+    one = dataclasses.replace(two, train=Split(two.train.images[:1], two.train.labels[:1]))
+    with pytest.raises(UserError, match="at least 2 pictures"):
+        train(tiny_config, one, quiet=True)
+
+
+def test_the_watcher_sees_every_step(tiny: Dataset, tiny_config: Config) -> None:
+    setup = prepare_setup(tiny_config, tiny, torch.device("cpu"))
+    watcher = Silent()
+    records = list(epochs(first_state(setup), setup, watcher))
+    assert [pictures for pictures, _, _ in watcher.seen] == [16, 16, 16, 16, 8] * 2
+    assert [lr for _, _, lr in watcher.seen] == [lr for record in records for lr in record.lr]
+    assert count_parameters(first_state(setup).model) > 0
