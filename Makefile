@@ -22,10 +22,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "Installing hundredfold and PyTorch into $(VENV): some minutes, once."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing hundredfold, PyTorch and the test tools into $(VENV): some minutes, once."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/installed
 

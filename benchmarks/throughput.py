@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 import tyro
 from common import machine, save_result
 from torch import Tensor
@@ -50,9 +49,9 @@ def ours(steps: int) -> float:
     """Return the images/s of `steps` steps of recipe tutorial, from the first step on."""
     dataset = load_cifar100().with_labels("coarse")
     config = tutorial()
-    part = replace(dataset, train=dataset.train[torch.arange(steps * config.batch_size)])
+    part = replace(dataset, train=dataset.train[: steps * config.batch_size])
     setup = prepare_setup(config, part, pick_device("auto"))
-    setup = replace(setup, judged=setup.judged[torch.arange(0)])
+    setup = replace(setup, judged=setup.judged[:0])
     state = first_state(setup)
     started = time.perf_counter()
     next(epochs(state, setup, Nothing()))

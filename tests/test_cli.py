@@ -130,11 +130,12 @@ def test_ctrl_c_ends_with_130_and_keeps_the_finished_epochs(tmp_path: Path) -> N
     while not list(runs.glob("*/history.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted" in error
     assert "Traceback" not in error
-    run = Run(next(runs.iterdir()))
+    run = Run(next(path.relative_to(tmp_path) for path in runs.iterdir()))
+    assert f"{len(run.history)} finished epochs are kept in {run}." in output
     assert len(run.history) >= 1
     assert not run.finished
     assert (run.path / "resume.pt").exists()

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         error_console.print(f"[red]error:[/] {escape(str(error))}")
         return WRONG_USE
     except KeyboardInterrupt:
-        error_console.print("Interrupted. What was finished is kept.")
+        error_console.print("Interrupted.")
         return INTERRUPTED
     return DONE
 

@@ -55,8 +55,6 @@ class Config:
     """sgd has Nesterov momentum."""
     lr: float = 0.3
     """Peak learning rate, for the mean loss of a batch."""
-    bias_lr: float = 1.0
-    """Learning rate of the normalisation biases, as a multiple of lr."""
     momentum: float = 0.85
     """SGD's momentum (0..1). Adam's first beta follows the one-cycle schedule instead."""
     weight_decay: float = 1e-3
@@ -106,7 +104,6 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("epochs", c.epochs >= 1, "at least 1"),
         ("batch_size", c.batch_size >= 2, "at least 2 (batch normalisation needs two pictures)"),
         ("lr", 0 < c.lr < math.inf, "above 0"),
-        ("bias_lr", 0 < c.bias_lr < math.inf, "above 0"),
         ("momentum", 0 <= c.momentum < 1, "at least 0 and below 1"),
         ("weight_decay", 0 <= c.weight_decay < math.inf, "at least 0"),
         ("clip_value", 0 <= c.clip_value < math.inf, "at least 0"),

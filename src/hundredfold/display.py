@@ -36,7 +36,8 @@ class Display:
             disable=not self.out.is_terminal,
         )
         self.task = self.progress.add_task("train", total=None, epoch="", status="")
-        self.epochs = self.done = 0
+        self.config = Config()
+        self.done = 0
         self.shown = self.began = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -65,11 +66,8 @@ class Display:
                 "  Each epoch is judged on the TEST set, as the tutorial does: "
                 "choose nothing by these figures."
             )
-        self.epochs, self.began = config.epochs, time.perf_counter()
-        self.progress.update(self.task, total=steps, epoch=f"1/{self.epochs}")
-        judged = "test" if config.validate_on == "test" else "val"
-        self.judged_head = judged
-        self.labels = config.labels
+        self.config, self.began = config, time.perf_counter()
+        self.progress.update(self.task, total=steps, epoch=f"1/{config.epochs}")
 
     def step(self, pictures: int, loss: Tensor, lr: float) -> None:
         """Move the live line on by a step."""
@@ -84,18 +82,19 @@ class Display:
 
     def epoch(self, epoch: Epoch) -> None:
         """Add an epoch's row."""
-        columns = epoch_columns(epoch, self.labels, self.judged_head)
+        columns = epoch_columns(epoch, self.config)
         if epoch.epoch == 1:
             head = "  ".join(f"{name:>{max(len(name), 8)}}" for name in columns)
             self.out.print(f"\n[bold]{head}[/]")
         row = "  ".join(f"{text:>{max(len(name), 8)}}" for name, text in columns.items())
         self.out.print(row)
-        self.progress.update(self.task, epoch=f"{min(epoch.epoch + 1, self.epochs)}/{self.epochs}")
+        epochs = self.config.epochs
+        self.progress.update(self.task, epoch=f"{min(epoch.epoch + 1, epochs)}/{epochs}")
 
-    def summary(self, run: Run, metrics: dict[str, Any], labels: str) -> None:
+    def summary(self, run: Run, metrics: dict[str, Any]) -> None:
         """Show the end of a training: results, times, and what to do next."""
         self.out.print()
-        self.out.print(metrics_table(metrics, labels))
+        self.out.print(metrics_table(metrics, self.config.labels))
         self.out.print(
             f"{duration(metrics['seconds'])} in all: training "
             f"{duration(metrics['train_seconds'])} ({metrics['images_per_second']:,.0f} images/s), "
@@ -107,8 +106,9 @@ class Display:
         self.out.print(f"Next    {command()} evaluate {escape(str(run))}")
 
 
-def epoch_columns(epoch: Epoch, labels: str, judged: str) -> dict[str, str]:
+def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
     """Return an epoch's row: heading to text."""
+    labels, judged = config.labels, "test" if config.validate_on == "test" else "val"
     columns = {
         "epoch": str(epoch.epoch),
         "lr": f"{epoch.lr[-1]:.2g}",

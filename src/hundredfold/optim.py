@@ -1,4 +1,4 @@
-"""Schedules as pure functions of the step, parameter groups, optimizers, lookahead."""
+"""Schedules as pure functions of the step, optimizers, lookahead."""
 
 import math
 
@@ -64,38 +64,20 @@ def set_schedule(optimizer: torch.optim.Optimizer, step: int, steps: int, config
     schedule = one_cycle if config.schedule == "one_cycle" else triangle
     lr = config.lr * schedule(step, steps, config.warmup)
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        group["lr"] = lr
         if config.schedule == "one_cycle" and "betas" in group:
             group["betas"] = (one_cycle_beta1(step, steps, config.warmup), group["betas"][1])
     return lr
 
 
 def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Return the optimizer over the model's trainable parameters, in at most two groups.
-
-    Biases of normalisation layers learn `bias_lr` times as fast, with as much less weight decay,
-    so that what a step takes off them stays the same.
-    """
-    scaled = [
-        layer.bias
-        for layer in model.modules()
-        if isinstance(layer, nn.BatchNorm2d) and config.bias_lr != 1
-    ]
-    chosen = {id(bias) for bias in scaled}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
-    groups = [
-        {"params": rest, "lr_scale": 1.0, "weight_decay": config.weight_decay},
-        {
-            "params": scaled,
-            "lr_scale": config.bias_lr,
-            "weight_decay": config.weight_decay / config.bias_lr,
-        },
-    ]
-    groups = [group for group in groups if group["params"]]
+    """Return the optimizer over the model's trainable parameters."""
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    lr, decay, momentum = config.lr, config.weight_decay, config.momentum
     if config.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=config.lr)
+        return torch.optim.Adam(weights, lr, weight_decay=decay, fused=True)
     return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0
+        weights, lr, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True
     )
 
 

@@ -265,11 +265,15 @@ def train(config: Config, dataset: Dataset | None = None, *, quiet: bool = False
         started = time.perf_counter()
         state = first_state(setup)
         display.start(run, config, _header(setup, state.model), setup.steps)
-        for epoch in epochs(state, setup, display):
-            run.save_epoch(state.history, state.model.state_dict(), state.to_resume())
-            display.epoch(epoch)
+        try:
+            for epoch in epochs(state, setup, display):
+                run.save_epoch(state.history, state.model.state_dict(), state.to_resume())
+                display.epoch(epoch)
+        except KeyboardInterrupt:
+            display.note(f"{len(run.history)} finished epochs are kept in {run}.")
+            raise
         metrics = _finish(run, state, setup, dataset.test, started)
-    display.summary(run, metrics, config.labels)
+    display.summary(run, metrics)
     return run
 
 

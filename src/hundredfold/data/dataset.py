@@ -23,8 +23,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: Tensor) -> "Split":
-        """Return the pictures at `index`, (M,) int64, in that order."""
+    def __getitem__(self, index: Tensor | slice) -> "Split":
+        """Return the pictures at `index`, (M,) int64 in that order, or of a slice."""
         return Split(self.images[index], self.labels[index])
 
     def to(self, device: torch.device) -> "Split":

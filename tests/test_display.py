@@ -1,0 +1,79 @@
+"""What the terminal shows, and what the README promises."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from hundredfold import Config, Dataset, train
+from hundredfold.console import byte_progress, command, duration
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a terminal 120 columns wide receives."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120, highlight=False)
+    monkeypatch.setattr("hundredfold.display.console", console)
+    monkeypatch.setattr("hundredfold.console.console", console)
+    monkeypatch.setattr("hundredfold.display.REFRESH", 0)
+    return out
+
+
+def test_a_terminal_gets_a_live_line(
+    terminal: io.StringIO, tiny: Dataset, tiny_config: Config
+) -> None:
+    train(tiny_config, tiny)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+    assert re.search(r"epoch 2/2 .*images/s  loss \d\.\d+  lr \d\.\d+ .*left", text)
+
+
+def test_quiet_says_nothing(terminal: io.StringIO, tiny: Dataset, tiny_config: Config) -> None:
+    train(tiny_config, tiny, quiet=True)
+    assert terminal.getvalue() == ""
+
+
+def test_a_download_shows_its_progress_in_a_terminal(terminal: io.StringIO) -> None:
+    with byte_progress("http://host/file.tar.gz", 100, 20) as advance:
+        advance(80)
+    assert "file.tar.gz" in terminal.getvalue()
+    assert "100/100 bytes" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(8.44, "8.4 s"), (59.94, "59.9 s"), (200, "3 min 20 s"), (21_240, "5 h 54 min")],
+)
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_command_is_one_that_runs() -> None:
+    assert command().endswith("hundredfold")
+
+
+def test_the_curves_are_a_picture(tiny: Dataset, tiny_config: Config) -> None:
+    run = train(tiny_config, tiny, quiet=True)
+    with Image.open(run.curves) as picture:
+        assert picture.size == (1800, 540)
+        colours = picture.convert("RGB").getcolors(maxcolors=1 << 20)
+    assert colours
+    shown = {colour for _, colour in colours}
+    assert {(0x25, 0x63, 0xA8), (0xD9, 0x73, 0x0D), (0x2E, 0x8B, 0x57)} <= shown
+
+
+def test_the_readmes_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    exec(compile(blocks[0], "README.md", "exec"), {})
+    assert "top-1 coarse" in capsys.readouterr().out
+
+
+def test_the_readmes_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
