@@ -19,7 +19,8 @@ from common import machine, save_result
 from torch import Tensor
 
 from hundredfold import load_cifar100, tutorial
-from hundredfold.train import epochs, first_state, pick_device, prepare_setup
+from hundredfold.job import first_state, make_job, pick_device
+from hundredfold.train import epochs
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ def ours(steps: int) -> float:
     dataset = load_cifar100().with_labels("coarse")
     config = tutorial()
     part = replace(dataset, train=dataset.train[: steps * config.batch_size])
-    setup = prepare_setup(config, part, pick_device("auto"))
-    setup = replace(setup, judged=setup.judged[:0])
-    state = first_state(setup)
+    job = make_job(config, part, pick_device("auto"))
+    job = replace(job, judged=job.judged[:0])
+    state = first_state(job)
     started = time.perf_counter()
-    next(epochs(state, setup, Nothing()))
+    next(epochs(state, job, Nothing()))
     return steps * config.batch_size / (time.perf_counter() - started)
 
 

@@ -16,15 +16,9 @@ from torch import Tensor, nn
 from hundredfold import Config, Dataset, Run, UserError, evaluate, load_sample, train, tutorial
 from hundredfold.batches import batches
 from hundredfold.data import Split
+from hundredfold.job import first_state, make_job, pick_device
 from hundredfold.models import count_parameters
-from hundredfold.train import (
-    epochs,
-    first_state,
-    pick_device,
-    prepare_setup,
-    training_size,
-    uses_bfloat16,
-)
+from hundredfold.train import epochs, training_size, uses_bfloat16
 
 
 class Silent:
@@ -81,21 +75,21 @@ def test_the_tutorials_first_20_losses_equal_a_plain_reference() -> None:
     sample = load_sample().with_labels("coarse")
     dataset = dataclasses.replace(sample, train=sample.train[:2400:30])
     config = tutorial(batch_size=4, epochs=313)  # 313 times 20 steps: as many as the real run has
-    setup = prepare_setup(config, dataset, torch.device("cpu"))
-    setup = dataclasses.replace(setup, judged=sample.test[:0])
-    state = first_state(setup)
+    job = make_job(config, dataset, torch.device("cpu"))
+    job = dataclasses.replace(job, judged=sample.test[:0])
+    state = first_state(job)
     model = Reference(20)
     model.load_state_dict(state.model.state_dict())
 
     generator = torch.get_rng_state()
-    ours = next(epochs(state, setup, Silent()))
+    ours = next(epochs(state, job, Silent()))
 
     torch.set_rng_state(generator)
     optimizer = torch.optim.Adam(model.parameters(), 0.01, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=313 * 20)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (setup.info.mean, setup.info.std))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (job.info.mean, job.info.std))
     losses = []
-    for images, labels in batches(setup.training, 0, config):
+    for images, labels in batches(job.training, 0, config):
         loss = F.cross_entropy(model((images / 255 - mean) / std), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -213,7 +207,7 @@ def test_an_interrupted_run_keeps_its_finished_epochs(
     tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = train(tiny_config, tiny, quiet=True)
-    setup = prepare_setup(tiny_config, tiny, torch.device("cpu"))
+    job = make_job(tiny_config, tiny, torch.device("cpu"))
 
     class Interrupting(Silent):
         def step(self, pictures: int, loss: Tensor, lr: float) -> None:
@@ -221,9 +215,9 @@ def test_an_interrupted_run_keeps_its_finished_epochs(
             if len(self.seen) == 7:  # in the second epoch
                 raise KeyboardInterrupt
 
-    state, seen = first_state(setup), []
+    state, seen = first_state(job), []
     with pytest.raises(KeyboardInterrupt):
-        for epoch in epochs(state, setup, Interrupting()):
+        for epoch in epochs(state, job, Interrupting()):
             seen.append(epoch)
     assert [epoch.loss for epoch in seen] == [full.history[0].loss]
 
@@ -231,9 +225,9 @@ def test_an_interrupted_run_keeps_its_finished_epochs(
 def test_the_resume_file_is_safe_and_goes_once_finished(
     tiny: Dataset, tiny_config: Config, tmp_path: Path
 ) -> None:
-    setup = prepare_setup(tiny_config, tiny, torch.device("cpu"))
-    state = first_state(setup)
-    next(epochs(state, setup, Silent()))
+    job = make_job(tiny_config, tiny, torch.device("cpu"))
+    state = first_state(job)
+    next(epochs(state, job, Silent()))
     run = Run(tmp_path)
     run.save_epoch(state.history, state.model.state_dict(), state.to_resume())
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)
@@ -275,9 +269,9 @@ def test_two_pictures_train_a_step(tiny_config: Config) -> None:
 
 
 def test_the_watcher_sees_every_step(tiny: Dataset, tiny_config: Config) -> None:
-    setup = prepare_setup(tiny_config, tiny, torch.device("cpu"))
+    job = make_job(tiny_config, tiny, torch.device("cpu"))
     watcher = Silent()
-    records = list(epochs(first_state(setup), setup, watcher))
+    records = list(epochs(first_state(job), job, watcher))
     assert [pictures for pictures, _, _ in watcher.seen] == [16, 16, 16, 16, 8] * 2
     assert [lr for _, _, lr in watcher.seen] == [lr for record in records for lr in record.lr]
-    assert count_parameters(first_state(setup).model) > 0
+    assert count_parameters(first_state(job).model) > 0

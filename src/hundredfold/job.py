@@ -1,0 +1,136 @@
+"""A training before its first step: what stays the same, and what will change."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hundredfold.augment import channel_stats, generator, prepare
+from hundredfold.batches import count_steps
+from hundredfold.config import Config
+from hundredfold.data import Dataset, Split, hold_out
+from hundredfold.errors import UserError
+from hundredfold.models import ModelInfo, WhiteNet, build_model
+from hundredfold.optim import build_optimizer
+from hundredfold.run import Epoch
+
+WHITENING_PICTURES = 1000
+"""Their 900,000 patches settle the stem's 27 x 27 covariance to a fraction of a percent."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that stays the same while training."""
+
+    config: Config
+    info: ModelInfo
+    training: Split
+    """On the device to train on."""
+    judged: Split
+    """Pictures to judge each epoch by; may be empty."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device to train on."""
+        return self.training.images.device
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs together."""
+        return self.config.epochs * count_steps(len(self.training), self.config.batch_size)
+
+
+@dataclass
+class State:
+    """All that changes while training."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    slow: dict[str, Tensor]
+    """The lookahead's slow weights; empty without one."""
+    epoch: int = 0
+    """Finished epochs."""
+    step: int = 0
+    """Finished steps of all epochs."""
+    history: list[Epoch] = field(default_factory=list)
+
+    def to_resume(self) -> dict[str, Any]:
+        """Return what another process would need to go on from here, as plain tensors and values.
+
+        The order of the pictures and their augmentation follow from the seed and the epoch; only
+        dropout draws from torch's own generator.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "slow": self.slow,
+            "epoch": self.epoch,
+            "step": self.step,
+            "generator": torch.get_rng_state(),
+        }
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; auto is CUDA, else MPS, else the CPU.
+
+    Raises:
+        UserError: no device of that name, or not on this machine.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is none of auto, cpu, cuda, cuda:N, mps.") from error
+    here = {
+        "cpu": True,
+        "cuda": cuda and (device.index or 0) < torch.cuda.device_count(),
+        "mps": mps,
+    }
+    if not here.get(device.type, False):
+        raise UserError(f"--device {name} is not on this machine: try --device auto.")
+    return device
+
+
+def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
+    """Split the dataset and work out how its pictures are prepared.
+
+    Raises:
+        UserError: the configuration does not fit the data.
+    """
+    side = dataset.train.images.shape[-1]
+    if config.sizes and config.sizes[-1] != side:
+        raise UserError(f"--sizes ends with {config.sizes[-1]}, but must end with {side} pixels.")
+    training, judged = hold_out(dataset.train, config.validation, config.seed)
+    if config.validate_on == "test":
+        judged = dataset.test
+    mean, std = channel_stats(training.images)
+    info = ModelInfo(
+        model=config.model,
+        widths=config.widths,
+        labels=config.labels,
+        classes=dataset.classes,
+        superclasses=dataset.superclasses,
+        parents=dataset.parents,
+        image_size=side,
+        mean=mean,
+        std=std,
+    )
+    return Job(config, info, training.to(device), judged)
+
+
+def first_state(job: Job) -> State:
+    """Return the state before the first step, from the seed alone."""
+    config, info = job.config, job.info
+    torch.manual_seed(config.seed)
+    model = build_model(info.model, len(info.classes), info.widths)
+    if isinstance(model, WhiteNet):
+        rng = generator(config.seed, "whitening")
+        chosen = torch.randperm(len(job.training), generator=rng)[:WHITENING_PICTURES]
+        images = job.training.images[chosen.to(job.device)].cpu()
+        model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
+    model = model.to(job.device).to(memory_format=torch.channels_last)
+    slow = {name: value.clone() for name, value in model.state_dict().items()}
+    return State(model, build_optimizer(model, config), slow if config.lookahead else {})
