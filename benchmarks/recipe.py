@@ -8,11 +8,11 @@ Each seed is trained as `hundredfold train` would, and reads the test set once, 
 import json
 import statistics
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import tyro
-from common import machine, save_result
+from common import save_result
 
 from hundredfold import train
 from hundredfold.recipes import RECIPES
@@ -49,7 +49,7 @@ def main() -> None:
         make = RECIPES[options.recipe]
         runs = [train(make(seed=s, data=options.data, out=out)) for s in range(options.seeds)]
         results = [run.metrics for run in runs]
-        config = json.loads((runs[0].path / "config.json").read_text())
+        config, environment = asdict(runs[0].config), runs[0].environment
     keys = {
         f"{view}.{key}": (view, key) for view in ("test", "test_flip") for key in results[0][view]
     }
@@ -59,7 +59,7 @@ def main() -> None:
         "seconds": spread([r["seconds"] for r in results]),
         "images_per_second": spread([r["images_per_second"] for r in results]),
         "config": {key: value for key, value in config.items() if key not in ("seed", "out")},
-        "machine": machine(),
+        "machine": environment,
     }
     print(json.dumps(result, indent=2))
     if options.save:

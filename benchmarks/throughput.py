@@ -14,12 +14,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 import tyro
 from common import machine, save_result
 from torch import Tensor
 
 from hundredfold import load_cifar100, tutorial
-from hundredfold.job import first_state, make_job, pick_device
+from hundredfold.job import first_state, make_job
 from hundredfold.train import epochs
 
 
@@ -49,9 +50,9 @@ class Nothing:
 def ours(steps: int) -> float:
     """Return the images/s of `steps` steps of recipe tutorial, from the first step on."""
     dataset = load_cifar100().with_labels("coarse")
-    config = tutorial()
+    config = tutorial(device="cpu")
     part = replace(dataset, train=dataset.train[: steps * config.batch_size])
-    job = make_job(config, part, pick_device("auto"))
+    job = make_job(config, part, torch.device("cpu"))
     job = replace(job, judged=job.judged[:0])
     state = first_state(job)
     started = time.perf_counter()

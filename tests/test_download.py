@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hundredfold.data.download import download
-from hundredfold.errors import UnavailableError, UserError
+from hundredfold.errors import UnavailableError
 
 CONTENT = random.Random(0).randbytes(1_000_000)
 
@@ -119,11 +119,11 @@ def test_a_target_that_cannot_be_written_is_named(
     server: tuple[type[Handler], str], tmp_path: Path
 ) -> None:
     (tmp_path / "taken").touch()
-    with pytest.raises(UserError, match=r"Cannot write .*taken/file"):
+    with pytest.raises(UnavailableError, match=r"Cannot write .*taken/file"):
         download(server[1] + "/file", tmp_path / "taken" / "file")
 
 
 def test_a_full_disk_is_said(server: tuple[type[Handler], str], tmp_path: Path) -> None:
     (tmp_path / "file.part").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"No space left.*Free some space"):
+    with pytest.raises(UnavailableError, match=r"No space left.*Make room there"):
         download(server[1] + "/file", tmp_path / "file")

@@ -10,6 +10,7 @@ LAYERS = [  # each may import from the ones above it, and from its own line
     {"errors", "files"},
     {"jsonio", "console"},
     {"config"},
+    {"device"},
     {"augment", "models", "optim", "metrics", "environment"},
     {"data"},
     {"batches", "inference"},

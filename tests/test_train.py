@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from hundredfold import Config, Dataset, Run, UserError, evaluate, load_sample, train, tutorial
 from hundredfold.batches import batches
 from hundredfold.data import Split
-from hundredfold.job import first_state, make_job, pick_device
+from hundredfold.device import pick_device
+from hundredfold.job import first_state, make_job
 from hundredfold.models import count_parameters
 from hundredfold.train import epochs, training_size, uses_bfloat16
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hundredfold.config import Config
+from hundredfold.device import memory_format
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
@@ -22,7 +23,7 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Plan:
-    """The random choices of one epoch over N pictures, each an (N,) tensor on the CPU."""
+    """The random choices of one epoch over N pictures, each an (N,) tensor."""
 
     order: Tensor
     """int64, the order of visit: a permutation of 0..N-1."""
@@ -32,6 +33,10 @@ class Plan:
     """int64, the crop's first column, by place in the order."""
     flip: Tensor
     """bool, by place in the order."""
+
+    def to(self, device: torch.device) -> "Plan":
+        """Return the plan on a device; it is drawn on the CPU, the same for every device."""
+        return Plan(*(part.to(device) for part in (self.order, self.top, self.left, self.flip)))
 
 
 def plan_epoch(count: int, epoch: int, config: Config) -> Plan:
@@ -110,13 +115,14 @@ def prepare(images: Tensor, mean: Tensor, std: Tensor, size: int = 0) -> Tensor:
         size: side of the result in pixels (bilinear, antialiased); 0 to leave as it is.
 
     Returns:
-        (B, C, size, size) of the mean's type, in channels_last memory order.
+        (B, C, size, size) of the mean's type, in the device's `memory_format`.
     """
     # One multiply-add a pixel: (x / 255 - mean) / std.
     scale = (1 / (255 * std)).view(1, -1, 1, 1)
     shift = (mean / std).view(1, -1, 1, 1)
-    x = images.to(mean.dtype, memory_format=torch.channels_last) * scale - shift
+    memory = memory_format(images.device)
+    x = images.to(mean.dtype, memory_format=memory) * scale - shift
     if size and size != images.shape[-1]:
         x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=memory)
     return x

@@ -33,10 +33,9 @@ def batches(split: Split, epoch: int, config: Config) -> Iterator[tuple[Tensor, 
     Yields:
         pictures (B, 3, H, W) uint8 and labels (B,) int64.
     """
-    plan = plan_epoch(len(split), epoch, config)
-    device = split.images.device
+    plan = plan_epoch(len(split), epoch, config).to(split.images.device)
     for step in range(count_steps(len(split), config.batch_size)):
         now = slice(step * config.batch_size, (step + 1) * config.batch_size)
-        batch = split[plan.order[now].to(device)]
-        top, left, flip = (choice[now].to(device) for choice in (plan.top, plan.left, plan.flip))
-        yield crop_flip(batch.images, top, left, flip, config.pad), batch.labels
+        batch = split[plan.order[now]]
+        images = crop_flip(batch.images, plan.top[now], plan.left[now], plan.flip[now], config.pad)
+        yield images, batch.labels

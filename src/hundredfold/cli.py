@@ -41,6 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:
         error_console.print(f"[red]error:[/] {escape(str(error))}")
         return WRONG_USE
+    except OSError as error:  # no permission, no space, a name too long: it says which file
+        error_console.print(f"[red]error:[/] {escape(str(error))}")
+        return WRONG_USE
     except KeyboardInterrupt:
         error_console.print("Interrupted.")
         return INTERRUPTED
@@ -96,21 +99,24 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     tyro.cli(evaluate_run, prog="hundredfold evaluate", args=arguments)
 
 
-def evaluate_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") -> None:
+def evaluate_run(
+    run: Annotated[Path, tyro.conf.Positional], /, data: str = "", device: str = ""
+) -> None:
     """Measure a run's weights again on the test set, and compare with what training recorded.
 
     Args:
         run: The run directory.
         data: Where the data is now, as in train; empty for where the run found it.
+        device: As in train; empty for the one that the run asked for.
     """
     found = Run(run)
-    metrics = evaluate(found, data)
+    metrics = evaluate(found, data, device)
     console.print(metrics_table(metrics, found.info.labels))
     if not found.finished:
         progress = f"{len(found.history)} of {found.config.epochs} epochs"
         console.print(f"The run was not finished: these are its weights after {progress}.")
         return
-    recorded = {view: found.metrics[view] for view in ("test", "test_flip")}
+    recorded = {view: found.metrics.get(view) for view in ("test", "test_flip")}
     if all(recorded[view] == metrics[view] for view in recorded):
         console.print("Equal, to the last digit, to what training recorded.")
     else:

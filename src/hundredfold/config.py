@@ -56,7 +56,7 @@ class Config:
     lr: float = 0.3
     """Peak learning rate, for the mean loss of a batch."""
     momentum: float = 0.85
-    """SGD's momentum (0..1). Adam's first beta follows the one-cycle schedule instead."""
+    """SGD's momentum (0..1). Adam's first beta is 0.9, or follows the one-cycle schedule."""
     weight_decay: float = 1e-3
     """L2 penalty, added to the gradient."""
     clip_value: float = 0.0
@@ -79,7 +79,7 @@ class Config:
     device: str = "auto"
     """auto | cpu | cuda | cuda:1 | mps. auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is bfloat16 on GPUs that have it, else float32."""
+    """Arithmetic of the forward pass; auto is bfloat16 on CUDA GPUs that have it, else float32."""
     out: str = "runs"
     """Folder in which the run gets a folder of its own."""
 
@@ -99,6 +99,11 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
             "1 to 60 letters, digits, - or _",
         ),
         ("validation", 0 <= c.validation <= 0.5, "between 0 and 0.5"),
+        (
+            "validate_on",
+            c.validate_on == "validation" or c.validation == 0,
+            "`validation` unless --validation is 0: held-out pictures would go unused",
+        ),
         ("pad", 0 <= c.pad <= 16, "between 0 and 16 pixels"),
         ("widths", all(w > 0 for w in c.widths), "positive numbers of channels"),
         ("epochs", c.epochs >= 1, "at least 1"),

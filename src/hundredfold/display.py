@@ -58,7 +58,7 @@ class Display:
 
     def start(self, run: Run, config: Config, lines: list[str], steps: int) -> None:
         """Show what is about to be trained, and the table's head."""
-        self.out.print(f"[bold]{config.name}[/] → {escape(str(run))}")
+        self.out.print(f"[bold]{config.name}[/] -> {escape(str(run))}")
         for line in lines:
             self.out.print(f"  {escape(line)}")
         if config.validate_on == "test":

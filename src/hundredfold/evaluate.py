@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hundredfold.data import Split, load_data
+from hundredfold.data import Dataset, Split, load_data
+from hundredfold.device import pick_device
 from hundredfold.errors import UserError
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
@@ -18,13 +19,14 @@ def test_model(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Measure a model on the test split, single view and with flip test-time augmentation.
 
+    The latter averages the logits of each picture and of its mirror image.
+
     Returns:
         metrics `test` and `test_flip`, each as of `metrics.measure`, and `test_pictures`; and the
         tensors `logits` and `flip_logits` (N, C) and `labels` (N,) that they come from.
     """
-    logits, flipped = (
-        predict_logits(model, test.images, info, flip=flip) for flip in (False, True)
-    )
+    logits = predict_logits(model, test.images, info)
+    flipped = (logits + predict_logits(model, test.images.flip(3), info)) / 2
     metrics = {
         "test": measure(logits, test.labels, info.parents),
         "test_flip": measure(flipped, test.labels, info.parents),
@@ -33,23 +35,26 @@ def test_model(
     return metrics, {"logits": logits, "flip_logits": flipped, "labels": test.labels}
 
 
-def evaluate(run: Run | str | Path, data: str = "") -> dict[str, Any]:
+def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") -> dict[str, Any]:
     """Measure a run's weights on the test split that it was trained beside.
 
     Args:
         run: the run, or its directory.
-        data: where the data is now, as `--data` would name it; empty for where the run found it.
+        data: where the data is now, as `--data` would name it, or the dataset itself; empty for
+            where the run found it.
+        device: as in `Config.device`; empty for the one that the run asked for.
 
     Returns:
         What `test_model` measures: the same numbers, to the last digit, that training recorded on
-        the same machine.
+        the same machine and device.
 
     Raises:
-        UserError: no such run, or the data is not what the run was trained on.
+        UserError: no such run or device, or the data is not what the run was trained on.
     """
     run = run if isinstance(run, Run) else Run(Path(run))
-    info, model = run.info, run.model()
-    dataset = load_data(data or run.config.data)
+    config, info = run.config, run.info
+    model = run.model(pick_device(device or config.device))
+    dataset = data if isinstance(data, Dataset) else load_data(data or config.data)
     if dataset.digest() != run.environment.get("data_sha256"):
         raise UserError(
             f"{dataset.source} is not the data that {run} was trained on: its digest differs. "

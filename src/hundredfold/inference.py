@@ -7,20 +7,17 @@ from hundredfold.augment import prepare
 from hundredfold.models import ModelInfo
 
 BATCH = 500
-"""Pictures a forward pass; fixed, so that the same weights give the same bits everywhere."""
+"""Pictures a forward pass; fixed, since sums of other batches may round otherwise."""
 
 
 @torch.inference_mode()
-def predict_logits(
-    model: nn.Module, images: Tensor, info: ModelInfo, *, flip: bool = False
-) -> Tensor:
+def predict_logits(model: nn.Module, images: Tensor, info: ModelInfo) -> Tensor:
     """Return the model's logits for pictures, in evaluation mode and float32.
 
     Args:
         model: maps (B, 3, S, S) to (B, C) on its own device; left in the mode it came in.
         images: (N, 3, H, W) uint8, on any device.
         info: how the model's pictures are prepared.
-        flip: average with the logits of the mirrored pictures (flip test-time augmentation).
 
     Returns:
         (N, C) float32 on the CPU.
@@ -32,7 +29,6 @@ def predict_logits(
     outputs = []
     for batch in images.split(BATCH):
         x = prepare(batch.to(device), mean, std, info.image_size)
-        y = (model(x) + model(x.flip(3))) / 2 if flip else model(x)
-        outputs.append(y.float().cpu())
+        outputs.append(model(x).float().cpu())
     model.train(training)
     return torch.cat(outputs) if outputs else torch.empty(0, len(info.classes))

@@ -1,5 +1,6 @@
 """A training before its first step: what stays the same, and what will change."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from hundredfold.augment import channel_stats, generator, prepare
 from hundredfold.batches import count_steps
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
+from hundredfold.device import memory_format
 from hundredfold.errors import UserError
 from hundredfold.models import ModelInfo, WhiteNet, build_model
 from hundredfold.optim import build_optimizer
@@ -61,37 +63,17 @@ class State:
         The order of the pictures and their augmentation follow from the seed and the epoch; only
         dropout draws from torch's own generator.
         """
+        device = next(self.model.parameters()).device
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "slow": self.slow,
             "epoch": self.epoch,
             "step": self.step,
+            "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "generator": torch.get_rng_state(),
+            "device_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of a name; auto is CUDA, else MPS, else the CPU.
-
-    Raises:
-        UserError: no device of that name, or not on this machine.
-    """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name} is none of auto, cpu, cuda, cuda:N, mps.") from error
-    here = {
-        "cpu": True,
-        "cuda": cuda and (device.index or 0) < torch.cuda.device_count(),
-        "mps": mps,
-    }
-    if not here.get(device.type, False):
-        raise UserError(f"--device {name} is not on this machine: try --device auto.")
-    return device
 
 
 def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
@@ -103,6 +85,8 @@ def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
     side = dataset.train.images.shape[-1]
     if config.sizes and config.sizes[-1] != side:
         raise UserError(f"--sizes ends with {config.sizes[-1]}, but must end with {side} pixels.")
+    if config.pad >= side:
+        raise UserError(f"--pad is {config.pad}, but the pictures have only {side} pixels a side.")
     training, judged = hold_out(dataset.train, config.validation, config.seed)
     if config.validate_on == "test":
         judged = dataset.test
@@ -131,6 +115,6 @@ def first_state(job: Job) -> State:
         chosen = torch.randperm(len(job.training), generator=rng)[:WHITENING_PICTURES]
         images = job.training.images[chosen.to(job.device)].cpu()
         model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
-    model = model.to(job.device).to(memory_format=torch.channels_last)
+    model = model.to(job.device).to(memory_format=memory_format(job.device))
     slow = {name: value.clone() for name, value in model.state_dict().items()}
     return State(model, build_optimizer(model, config), slow if config.lookahead else {})

@@ -44,7 +44,10 @@ def from_json(kind: type[T], text: str, name: str) -> T:
         if not _fits(value, types[key]):
             raise UserError(f"{name} has a bad value for {key}: {value!r}.")
         checked[key] = _cast(value, types[key])
-    return kind(**checked)
+    try:
+        return kind(**checked)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -85,7 +85,7 @@ def lookahead_decay(step: int, steps: int, config: Config) -> float | None:
     """Return how much of the slow weights stays at a step, or None where they wait.
 
     Every 5 steps, and at the last. The share rises with the cube of the progress to `lookahead`
-    to the 5th, as Jordan has it ("94% on CIFAR-10 in 3.29 Seconds", 2024, section 3.4), from
+    to the 5th, after Jordan ("94% on CIFAR-10 in 3.29 Seconds", 2024, section 3.4) and
     Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", 2019.
     """
     if not config.lookahead or (step % LOOKAHEAD_STEPS and step != steps - 1):

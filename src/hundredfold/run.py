@@ -6,6 +6,7 @@ The only module that knows the names of its files. Each file is whole or not the
 import dataclasses
 import io
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +19,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from hundredfold.config import Config
+from hundredfold.device import memory_format
 from hundredfold.errors import UserError
-from hundredfold.files import write_atomic
+from hundredfold.files import hold_interrupt, write_atomic
 from hundredfold.jsonio import from_json, to_json
 from hundredfold.models import ModelInfo, build_model
 
 CURVES = "curves.png"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Epoch:
     train_loss: float
     """Mean over the steps, with augmentation and label smoothing, in nats."""
     validation: dict[str, float]
-    """What `evaluate.measure` returns; empty without a validation split."""
+    """What `metrics.measure` returns; empty without a validation split."""
     lr: list[float]
     """Learning rate of each step."""
     loss: list[float]
@@ -79,7 +82,10 @@ class Run:
         if not (self.path / "history.jsonl").exists():
             return []
         lines = self._text("history.jsonl").splitlines()
-        return [Epoch(**json.loads(line)) for line in lines]
+        try:
+            return [Epoch(**json.loads(line)) for line in lines]
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.path / 'history.jsonl'} is damaged: {error}.") from error
 
     @property
     def finished(self) -> bool:
@@ -88,7 +94,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Final metrics: `test` and `test_flip` as of `evaluate.measure`, and times in seconds."""
+        """Final metrics: `test` and `test_flip` as of `metrics.measure`, and times in seconds."""
         return self._json("metrics.json")
 
     @property
@@ -96,8 +102,8 @@ class Run:
         """The figure of accuracy, losses and learning rate."""
         return self.path / "figures" / CURVES
 
-    def model(self) -> nn.Module:
-        """Return the trained model, on the CPU, in evaluation mode.
+    def model(self, device: torch.device = CPU) -> nn.Module:
+        """Return the trained model on a device, in evaluation mode.
 
         Raises:
             UserError: no epoch was finished, or the weights do not fit model.json.
@@ -111,7 +117,7 @@ class Run:
             model.load_state_dict(load(path.read_bytes()))
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{path} is damaged or of another model: {error}") from error
-        return model.to(memory_format=torch.channels_last).eval()
+        return model.to(device).to(memory_format=memory_format(device)).eval()
 
     def _text(self, name: str) -> str:
         path = self.path / name
@@ -145,10 +151,12 @@ class Run:
         """Write all finished epochs, the weights, and what going on from here will need."""
         buffer = io.BytesIO()
         torch.save(resume, buffer)
-        self._write("resume.pt", buffer.getvalue())
-        self._write("weights.safetensors", save({k: v.contiguous() for k, v in weights.items()}))
-        lines = (json.dumps(dataclasses.asdict(epoch)) for epoch in history)
-        self._write("history.jsonl", "".join(line + "\n" for line in lines))
+        blob = save({name: value.contiguous() for name, value in weights.items()})
+        lines = [json.dumps(dataclasses.asdict(epoch)) + "\n" for epoch in history]
+        with hold_interrupt():  # the three belong together
+            self._write("resume.pt", buffer.getvalue())
+            self._write("weights.safetensors", blob)
+            self._write("history.jsonl", "".join(lines))
 
     def finish(self, metrics: dict[str, Any], test: dict[str, Tensor]) -> None:
         """Write the final metrics and the test logits; what was for resuming is gone."""
@@ -182,7 +190,7 @@ def new_run(config: Config) -> Run:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     name = f"{config.name}-{stamp}-s{config.seed}"
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-        path = Path(config.out).expanduser() / (name + suffix)
+        path = Path(os.path.expanduser(config.out)) / (name + suffix)  # noqa: PTH111  # never raises
         try:
             path.mkdir(parents=True)
         except FileExistsError:

@@ -14,12 +14,13 @@ from hundredfold.augment import prepare
 from hundredfold.batches import batches
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, load_data
+from hundredfold.device import pick_device
 from hundredfold.display import Display
 from hundredfold.environment import describe, device_name
 from hundredfold.errors import UserError
 from hundredfold.evaluate import test_model
 from hundredfold.inference import predict_logits
-from hundredfold.job import Job, State, first_state, make_job, pick_device
+from hundredfold.job import Job, State, first_state, make_job
 from hundredfold.metrics import measure
 from hundredfold.models import count_parameters
 from hundredfold.optim import lookahead_, lookahead_decay, set_schedule

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from hundredfold.data import cache, cifar100, kaggle
@@ -13,7 +14,7 @@ from hundredfold.errors import UnavailableError, UserError
 __all__ = ["Dataset", "Split", "hold_out", "load_cifar100", "load_data", "load_sample"]
 
 DATA_VARIABLE = "HUNDREDFOLD_DATA"
-"""Environment variable that names a folder with CIFAR-100 in it."""
+"""Environment variable that says where CIFAR-100 is: a folder with it, or the archive."""
 
 
 def load_data(source: str, tell: Callable[[str], None] = print) -> Dataset:
@@ -41,8 +42,9 @@ def load_data(source: str, tell: Callable[[str], None] = print) -> Dataset:
                 "50,000 pictures. The accuracy is NOT comparable with CIFAR-100's."
             )
             return load_sample()
-    path = kaggle.fetch(source) if source.startswith(kaggle.PREFIX) else Path(source).expanduser()
-    return load_cifar100(path)
+    if source.startswith(kaggle.PREFIX):
+        return replace(load_cifar100(kaggle.fetch(source)), source=source)
+    return load_cifar100(source)
 
 
 def load_cifar100(path: str | Path | None = None) -> Dataset:
@@ -52,31 +54,45 @@ def load_cifar100(path: str | Path | None = None) -> Dataset:
     later loads take a fraction of a second.
 
     Args:
-        path: the folder cifar-100-python, its .tar.gz, or a folder with either in it. None looks in
-            the folder that HUNDREDFOLD_DATA names, then in the user's cache folder, then downloads
-            it there.
+        path: the folder cifar-100-python, its .tar.gz, or a folder with either in it. None takes
+            what the environment variable HUNDREDFOLD_DATA names, in the same way; where it is not
+            set, what is in the user's cache folder, downloaded if need be.
 
     Raises:
         UserError: nothing there, or it is damaged.
         UnavailableError: the download is not possible.
     """
-    named = path or os.environ.get(DATA_VARIABLE)
-    if named:
-        where = Path(named).expanduser()
-        found = cifar100.find(where)
-        if found is None:
-            origin = "" if path else f" (from the environment variable {DATA_VARIABLE})"
-            state = "holds no CIFAR-100" if where.exists() else "does not exist"
-            raise UserError(
-                f"{where}{origin} {state}: wanted is {cifar100.ARCHIVE} or the folder "
-                f"{cifar100.FOLDER} with the files train, test and meta."
-            )
-        return cache.load(found)
-    cached = cache.read()
-    if cached is not None:
-        return cached
-    found = cifar100.find(cache.folder())
+    if path:
+        found = _find(path, "")
+        return replace(cache.load(found), source=str(found.resolve()))
+    if named := os.environ.get(DATA_VARIABLE):
+        return cache.load(_find(named, f" (from the environment variable {DATA_VARIABLE})"))
+    return cache.read() or _from_cache_folder()
+
+
+def _find(path: str | Path, origin: str) -> Path:
+    """Return the archive or folder of CIFAR-100 at a path that the user named."""
+    where = Path(os.path.expanduser(path))  # noqa: PTH111  # of a user unknown here, it is no error
+    found = cifar100.find(where)
     if found is None:
-        found = cache.folder() / cifar100.ARCHIVE
-        download(cifar100.URL, found)
-    return cache.load(found)
+        state = "holds no CIFAR-100" if where.exists() else "does not exist"
+        raise UserError(
+            f"{where}{origin} {state}: wanted is {cifar100.ARCHIVE} or the folder "
+            f"{cifar100.FOLDER} with the files train, test and meta."
+        )
+    return found
+
+
+def _from_cache_folder() -> Dataset:
+    """Read the archive or folder in the user's cache folder, downloaded if need be."""
+    found = cifar100.find(cache.folder())
+    if found:
+        return cache.load(found)
+    archive = cache.folder() / cifar100.ARCHIVE
+    download(cifar100.URL, archive)
+    try:
+        return cache.load(archive)
+    except UserError as error:  # a login page, say, or a mirror gone wrong: no later run trusts it
+        raise UnavailableError(f"What {cifar100.URL} sent is not CIFAR-100: {error}") from error
+    finally:
+        archive.unlink(missing_ok=True)  # the converted copy is what later runs read

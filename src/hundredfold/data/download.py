@@ -6,27 +6,24 @@ import urllib.request
 from pathlib import Path
 
 from hundredfold.console import byte_progress
-from hundredfold.errors import UnavailableError, UserError
+from hundredfold.errors import UnavailableError
 
 TIMEOUT = 20
 """Seconds without a byte before the connection is given up."""
 CHUNK = 1 << 18
 TRIES = 3
-NETWORK = (
-    urllib.error.URLError,
-    http.client.HTTPException,
-    ConnectionError,
-    TimeoutError,
-)
-"""What a network does wrong; any other OSError is the disk's."""
+
+
+class _NetworkError(Exception):
+    """The network's fault, not the disk's."""
 
 
 def download(url: str, target: Path) -> None:
     """Fetch `url` into `target`, by way of `target`.part, which a later call goes on from.
 
     Raises:
-        UnavailableError: no network, or the server does not give the file.
-        UserError: the target cannot be written (permission, full disk).
+        UnavailableError: no network, the server does not give the file, or the target cannot be
+            written (permission, full disk).
     """
     part = target.with_name(target.name + ".part")
     try:
@@ -37,14 +34,14 @@ def download(url: str, target: Path) -> None:
                     part.replace(target)
                     return
                 problem = "the connection was cut; what came is kept, the same command goes on"
-            except NETWORK as error:
-                problem = str(getattr(error, "reason", None) or error or type(error).__name__)
+            except _NetworkError as error:
+                problem = str(error)
                 if not part.exists():
                     break  # nothing ever came: asking again would only cost time
     except OSError as error:
-        raise UserError(
-            f"Cannot write {target}: {error.strerror or error}. Free some space, or name another "
-            "folder for the cache in the environment variable XDG_CACHE_HOME."
+        raise UnavailableError(
+            f"Cannot write {target}: {error.strerror or error}. Make room there, or put "
+            f"{target.name} somewhere yourself and name its folder in HUNDREDFOLD_DATA."
         ) from error
     raise UnavailableError(f"Cannot fetch {url}: {problem}.")
 
@@ -52,20 +49,39 @@ def download(url: str, target: Path) -> None:
 def _fetch(url: str, part: Path) -> bool:
     """Append what is missing of `url` to `part`; return whether it is whole now."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
-    except urllib.error.HTTPError as error:
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            part.unlink()  # longer than the file: not a piece of it
-            return False
-        raise
+    response = _open(url, have)
+    if response is None:  # `part` is no piece of the file
+        part.unlink()
+        return False
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
             have = 0  # the server sends all of it again
-        total = have + int(response.headers.get("Content-Length", 0))
+        total = have + int(response.headers.get("Content-Length") or 0)
         with part.open("ab" if have else "wb") as file, byte_progress(url, total, have) as advance:
-            while chunk := response.read(CHUNK):
+            while chunk := _read(response):
                 file.write(chunk)
                 advance(len(chunk))
     return part.stat().st_size >= total
+
+
+def _open(url: str, start: int) -> http.client.HTTPResponse | None:
+    """Return the answer from byte `start` on, or None where the file is not longer than that."""
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  # the official address
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
+    except (OSError, http.client.HTTPException) as error:
+        status = error.code if isinstance(error, urllib.error.HTTPError) else None
+        if status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+            return None
+        reason = getattr(error, "reason", None) or error or type(error).__name__
+        raise _NetworkError(str(reason)) from error
+    assert isinstance(response, http.client.HTTPResponse)  # noqa: S101  # http and https give it
+    return response
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _NetworkError(str(error) or type(error).__name__) from error

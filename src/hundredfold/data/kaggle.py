@@ -33,11 +33,14 @@ def fetch(source: str) -> Path:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             raise UnavailableError(_credentials(handle)) from error
-        raise UserError(f"Kaggle has no dataset {handle} for you ({error}).") from error
-    except (OSError, ValueError) as error:
-        reason = type(error).__name__
+        if status == 404:
+            raise UserError(f"Kaggle has no dataset {handle}.") from error
+        raise UnavailableError(f"Kaggle does not give {handle} now: {error}.") from error
+    except (exceptions.DataCorruptionError, exceptions.BackendError, OSError, ValueError) as error:
+        # requests' errors are OSErrors whose text is a page long: their kind says as much
         raise UnavailableError(
-            f"Cannot fetch {handle} from Kaggle ({reason}): is there a network?"
+            f"Cannot fetch {handle} from Kaggle ({type(error).__name__}): is there a network, and "
+            "room on the disk?"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """All that a model's weights need beside them to predict anywhere: the content of model.json."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,5 +38,11 @@ class ModelInfo:
         whole = len(self.parents) == (len(self.classes) if coarse else 0)
         if not whole or not all(0 <= parent < coarse for parent in self.parents):
             raise UserError("The model's hierarchy does not fit its classes.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        if self.labels == "coarse" and coarse and self.classes != self.superclasses:
+            raise UserError("The model's labels are coarse, but its classes are not.")
+        if not self.classes or not 8 <= self.image_size <= 1024 or min(self.widths, default=1) < 1:
+            raise UserError(
+                "The model needs classes, a picture size of 8 to 1024 and widths above 0."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
             raise UserError("The model needs three channel means and three deviations above 0.")

@@ -70,7 +70,7 @@ class WhiteNet(nn.Module):
         widths: channels of each group.
 
     Raises:
-        UserError: more groups than a picture of 32 pixels can be halved.
+        UserError: no group, or more than a picture of 16 pixels can be halved by.
     """
 
     def __init__(self, classes: int, widths: tuple[int, ...] = (96, 192, 384)) -> None:

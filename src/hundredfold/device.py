@@ -1,0 +1,37 @@
+"""The device to compute on, and how it likes its pictures laid out."""
+
+import torch
+
+from hundredfold.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; auto is CUDA, else MPS, else the CPU.
+
+    Raises:
+        UserError: no device of that name, or not on this machine.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is none of auto, cpu, cuda, cuda:N, mps.") from error
+    here = {
+        "cpu": True,
+        "cuda": cuda and (device.index or 0) < torch.cuda.device_count(),
+        "mps": mps,
+    }
+    if not here.get(device.type, False):
+        raise UserError(f"--device {name} is not on this machine: try --device auto.")
+    return device
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return the order of memory to keep pictures and convolutions in on a device.
+
+    Channels last is 1.2 to 2.2 times as fast on CPUs and suits CUDA's tensor cores; on MPS several
+    versions of torch got the gradients of batch norm and max-pooling wrong in it.
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
