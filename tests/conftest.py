@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hundredfold import Config, Dataset, Split, load_cifar100
-from hundredfold.data import DATA_VARIABLE
+from hundredfold.data import DATA_VARIABLE, cifar100
 
-DATA = os.environ.get(DATA_VARIABLE)
+DATA = Path(os.environ[DATA_VARIABLE]).resolve() if DATA_VARIABLE in os.environ else None
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +24,11 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def official() -> Path:
-    """The folder of the official CIFAR-100."""
-    if not DATA:
-        pytest.skip(f"{DATA_VARIABLE} is not set")
-    return Path(DATA)
+    """The official archive of CIFAR-100."""
+    found = cifar100.find(DATA) if DATA else None
+    if found is None or found.is_dir():
+        pytest.skip(f"{DATA_VARIABLE} names no {cifar100.ARCHIVE}")
+    return found
 
 
 @pytest.fixture(scope="session")

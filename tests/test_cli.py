@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import dataclasses
 import re
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hundredfold import Run
+from hundredfold import Config, Run
 from hundredfold.cli import main
 from hundredfold.data import cifar100
 
@@ -109,7 +110,8 @@ def test_help_shows_every_flag_with_its_default(
     assert caught.value.code == 0
     out = capsys.readouterr().out
     if "train" in arguments:
-        assert "--weight-decay" in out
+        for field in dataclasses.fields(Config):
+            assert f"--{field.name.replace('_', '-')} " in out
         assert f"(default: {64 if 'tutorial' in arguments else 256})" in out
 
 

@@ -59,6 +59,7 @@ def test_the_tutorial_recipe_is_the_notebooks() -> None:
         ("epochs", 0, "--epochs is 0, but must be at least 1"),
         ("batch_size", 1, "--batch-size"),
         ("validation", 0.9, "--validation"),
+        ("validate_on", "test", "unless --validation is 0"),
         ("sizes", (32, 24), "from small to large"),
         ("sizes", (8, 32), "at least 16 pixels"),
         ("name", "../../etc", "--name"),

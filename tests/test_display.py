@@ -2,6 +2,7 @@
 
 import io
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,8 @@ def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
 
 
 def test_the_command_is_one_that_runs() -> None:
-    assert command().endswith("hundredfold")
+    done = subprocess.run([command(), "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("hundredfold ")
 
 
 def test_the_curves_are_a_picture(tiny: Dataset, tiny_config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,21 @@ import torch.nn.functional as F
 from conftest import make_split
 from torch import Tensor, nn
 
-from hundredfold import Config, Dataset, Run, UserError, evaluate, load_sample, train, tutorial
+from hundredfold import (
+    Config,
+    Dataset,
+    Epoch,
+    Run,
+    UserError,
+    evaluate,
+    load_sample,
+    train,
+    tutorial,
+)
 from hundredfold.batches import batches
 from hundredfold.data import Split
-from hundredfold.device import pick_device
+from hundredfold.device import memory_format, pick_device
+from hundredfold.files import write_atomic
 from hundredfold.job import first_state, make_job
 from hundredfold.models import count_parameters
 from hundredfold.train import epochs, training_size, uses_bfloat16
@@ -205,22 +217,41 @@ def test_autocast_trains_too(tiny: Dataset, tiny_config: Config) -> None:
 
 
 def test_an_interrupted_run_keeps_its_finished_epochs(
-    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     full = train(tiny_config, tiny, quiet=True)
-    job = make_job(tiny_config, tiny, torch.device("cpu"))
+    steps = iter(range(100))
 
-    class Interrupting(Silent):
-        def step(self, pictures: int, loss: Tensor, lr: float) -> None:
-            super().step(pictures, loss, lr)
-            if len(self.seen) == 7:  # in the second epoch
-                raise KeyboardInterrupt
+    def interrupt(*_: object) -> None:
+        if next(steps) == 6:  # in the second epoch
+            raise KeyboardInterrupt
 
-    state, seen = first_state(job), []
+    monkeypatch.setattr("hundredfold.display.Display.step", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        for epoch in epochs(state, job, Interrupting()):
-            seen.append(epoch)
-    assert [epoch.loss for epoch in seen] == [full.history[0].loss]
+        train(dataclasses.replace(tiny_config, out=str(tmp_path / "cut")), tiny, quiet=True)
+    run = Run(next((tmp_path / "cut").iterdir()))
+    assert [epoch.loss for epoch in run.history] == [full.history[0].loss]
+    assert not run.finished
+    assert evaluate(run, tiny)["test_pictures"] == 24
+
+
+def test_ctrl_c_waits_for_an_epochs_files(
+    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_interrupt(path: Path, content: bytes) -> None:
+        write_atomic(path, content)
+        if path.name == "resume.pt":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("hundredfold.run.write_atomic", write_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config, tiny, quiet=True)
+    run = Run(next(Path(tiny_config.out).iterdir()))
+    saved = torch.load(run.path / "resume.pt", weights_only=True)
+    assert [Epoch(**record) for record in saved["history"]] == run.history
+    assert len(run.history) == saved["epoch"] == 1
+    for name, value in run.model().state_dict().items():
+        assert value.equal(saved["model"][name])
 
 
 def test_the_resume_file_is_safe_and_goes_once_finished(
@@ -249,6 +280,20 @@ def test_sizes_must_end_at_full_size(tiny: Dataset, tiny_config: Config) -> None
         train(dataclasses.replace(tiny_config, sizes=(16, 24)), tiny, quiet=True)
 
 
+def test_a_mistake_leaves_no_run_behind(tiny: Dataset, tiny_config: Config) -> None:
+    for changes in ({"widths": (8,) * 9}, {"pad": 16, "sizes": (16,)}):
+        with pytest.raises(UserError):
+            train(dataclasses.replace(tiny_config, **changes), tiny, quiet=True)
+    assert not Path(tiny_config.out).exists()
+
+
+def test_a_crop_border_must_be_smaller_than_the_pictures(tiny_config: Config) -> None:
+    small = Split(torch.zeros(8, 3, 12, 12, dtype=torch.uint8), torch.arange(8) % 2)
+    dataset = Dataset(source="small", train=small, test=small, classes=("a", "b"))
+    with pytest.raises(UserError, match="only 12 pixels a side"):
+        train(dataclasses.replace(tiny_config, pad=12), dataset, quiet=True)
+
+
 def test_devices_are_picked_and_refused() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
@@ -256,6 +301,8 @@ def test_devices_are_picked_and_refused() -> None:
         with pytest.raises(UserError, match=f"--device {name} is"):
             pick_device(name)
     assert not uses_bfloat16(Config(), torch.device("cpu"))
+    assert memory_format(torch.device("cpu")) is torch.channels_last
+    assert memory_format(torch.device("mps")) is torch.contiguous_format
 
 
 def test_two_pictures_train_a_step(tiny_config: Config) -> None:

@@ -47,17 +47,17 @@ class Config:
     """Channels of each stage (resnet9) or group (whitenet); empty for the model's own."""
 
     # Optimisation
-    epochs: int = 4
+    epochs: int = 6
     """Passes over the training pictures."""
     batch_size: int = 256
     """Pictures a step."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """sgd has Nesterov momentum."""
-    lr: float = 0.3
+    lr: float = 0.25
     """Peak learning rate, for the mean loss of a batch."""
-    momentum: float = 0.85
+    momentum: float = 0.9
     """SGD's momentum (0..1). Adam's first beta is 0.9, or follows the one-cycle schedule."""
-    weight_decay: float = 1e-3
+    weight_decay: float = 5e-4
     """L2 penalty, added to the gradient."""
     clip_value: float = 0.0
     """Each gradient entry is clipped to ±this; 0 for no clipping."""

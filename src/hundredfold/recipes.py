@@ -8,7 +8,16 @@ from hundredfold.config import Config
 
 def fast(**changes: Any) -> Config:
     """A small network, trained in minutes on a CPU; fine labels, coarse by summed probabilities."""
-    values: dict[str, Any] = {"name": "fast"}
+    values: dict[str, Any] = {
+        "name": "fast",
+        "epochs": 6,
+        "lr": 0.25,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "label_smoothing": 0.2,
+        "lookahead": 0.95,
+        "sizes": (24, 32),
+    }
     return Config(**(values | changes))
 
 
