@@ -38,10 +38,7 @@ def main(arguments: Sequence[str]) -> int:
             console.print(f"hundredfold {version('hundredfold')}")
         else:
             choose("command", arguments[0], COMMANDS)(arguments[1:])
-    except UserError as error:
-        error_console.print(f"[red]error:[/] {escape(str(error))}")
-        return WRONG_USE
-    except OSError as error:  # no permission, no space, a name too long: it says which file
+    except (UserError, OSError) as error:  # an OSError says which file, and why not
         error_console.print(f"[red]error:[/] {escape(str(error))}")
         return WRONG_USE
     except KeyboardInterrupt:

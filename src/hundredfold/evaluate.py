@@ -14,7 +14,7 @@ from hundredfold.models import ModelInfo
 from hundredfold.run import Run
 
 
-def test_model(
+def measure_model(
     model: nn.Module, test: Split, info: ModelInfo
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Measure a model on the test split, single view and with flip test-time augmentation.
@@ -45,8 +45,8 @@ def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") 
         device: as in `Config.device`; empty for the one that the run asked for.
 
     Returns:
-        What `test_model` measures: the same numbers, to the last digit, that training recorded on
-        the same machine and device.
+        What `measure_model` measures: to the last digit what training recorded, on the same machine
+        and device.
 
     Raises:
         UserError: no such run or device, or the data is not what the run was trained on.
@@ -60,4 +60,4 @@ def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") 
             f"{dataset.source} is not the data that {run} was trained on: its digest differs. "
             "Name the right one with --data."
         )
-    return test_model(model, dataset.with_labels(info.labels).test, info)[0]
+    return measure_model(model, dataset.with_labels(info.labels).test, info)[0]

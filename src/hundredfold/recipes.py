@@ -22,7 +22,11 @@ def fast(**changes: Any) -> Config:
 
 
 def tutorial(**changes: Any) -> Config:
-    """The tutorial notebook's ResNet-9, exactly: hours on a CPU; judged on the test set."""
+    """The tutorial notebook's recipe: ResNet-9, hours on a CPU; judged on the test set, as there.
+
+    Its one difference: the channels' deviations are those of all pixels, not the mean of the
+    deviations within each picture (docs/LOG.md, 2026-11-25).
+    """
     values: dict[str, Any] = {
         "name": "tutorial",
         "labels": "coarse",

@@ -18,7 +18,7 @@ from hundredfold.device import pick_device
 from hundredfold.display import Display
 from hundredfold.environment import describe, device_name
 from hundredfold.errors import UserError
-from hundredfold.evaluate import test_model
+from hundredfold.evaluate import measure_model
 from hundredfold.inference import predict_logits
 from hundredfold.job import Job, State, first_state, make_job
 from hundredfold.metrics import measure
@@ -175,7 +175,7 @@ def _header(job: Job, model: nn.Module) -> list[str]:
 def _finish(run: Run, state: State, job: Job, test: Split, started: float) -> dict[str, Any]:
     """Read the test split, write the final metrics and the curves; return the metrics."""
     test_started = time.perf_counter()
-    metrics, tensors = test_model(state.model, test, job.info)
+    metrics, tensors = measure_model(state.model, test, job.info)
     now = time.perf_counter()
     train_seconds = sum(epoch.seconds for epoch in state.history)
     metrics |= {
