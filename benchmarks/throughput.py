@@ -4,6 +4,7 @@
 
 The peer is any script that trains the tutorial's network by --data FOLDER --steps N and prints a
 line of JSON with `images_per_s`. Rounds alternate, peer first, so that both meet the same machine.
+The floor is what the network's convolutions alone would reach, all else being free.
 """
 
 import json
@@ -17,10 +18,11 @@ from pathlib import Path
 import torch
 import tyro
 from common import machine, save_result
-from torch import Tensor
+from torch import Tensor, nn
 
 from hundredfold import load_cifar100, tutorial
 from hundredfold.job import first_state, make_job
+from hundredfold.models import ResNet9
 from hundredfold.train import epochs
 
 
@@ -68,6 +70,26 @@ def theirs(options: Options) -> float:
     return float(json.loads(output.strip().splitlines()[-1])["images_per_s"])
 
 
+def floor() -> float:
+    """Return the images/s of the eight convolutions alone, forward and backward, channels_last."""
+    seconds, batch = 0.0, 64
+    model = ResNet9(20)
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    for conv, side in zip(convolutions, (32, 32, 16, 16, 16, 8, 4, 4), strict=True):
+        conv.to(memory_format=torch.channels_last)
+        shape = (batch, conv.in_channels, side, side)
+        x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        x.requires_grad_(conv.in_channels != 3)  # nobody asks for the pictures' gradient
+        times = []
+        for _ in range(8):
+            started = time.perf_counter()
+            y = conv(x)
+            y.backward(y)
+            times.append(time.perf_counter() - started)
+        seconds += min(times)
+    return batch / seconds
+
+
 def main() -> None:
     """Measure in turn, print and save."""
     options = tyro.cli(Options)
@@ -83,6 +105,7 @@ def main() -> None:
         "ours": own,
         "ratio_mean": round(statistics.mean(ratios), 3),
         "ratio_std": round(statistics.stdev(ratios), 3) if len(ratios) > 1 else None,
+        "floor": round(floor(), 1),
         "peer_hours_for_8_epochs": round(8 * 50_000 / statistics.mean(peer) / 3600, 2),
         "machine": machine(),
     }
