@@ -43,7 +43,9 @@ def download(url: str, target: Path) -> None:
             f"Cannot write {target}: {error.strerror or error}. Make room there, or put "
             f"{target.name} somewhere yourself and name its folder in HUNDREDFOLD_DATA."
         ) from error
-    raise UnavailableError(f"Cannot fetch {url}: {problem}.")
+    raise UnavailableError(
+        f"Cannot fetch {url}: {problem}. With the file from elsewhere, name its place by --data."
+    )
 
 
 def _fetch(url: str, part: Path) -> bool:
