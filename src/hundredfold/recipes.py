@@ -27,7 +27,7 @@ def fast(**changes: Any) -> Config:
 
 
 def tutorial(**changes: Any) -> Config:
-    """The tutorial notebook's recipe: ResNet-9, hours on a CPU; judged on the test set, as there.
+    """The tutorial notebook's recipe: ResNet-9, an hour or more; judged on the test set, as there.
 
     Its one difference: the channels' deviations are those of all pixels, not the mean of the
     deviations within each picture (docs/LOG.md, 2026-11-25).
