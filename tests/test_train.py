@@ -261,7 +261,7 @@ def test_the_resume_file_is_safe_and_goes_once_finished(
     state = first_state(job)
     next(epochs(state, job, Silent()))
     run = Run(tmp_path)
-    run.save_epoch(state.history, state.model.state_dict(), state.to_resume())
+    run.save_epoch(state.to_resume())
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)
     assert (saved["epoch"], saved["step"]) == (1, 5)
     assert saved["model"].keys() == state.model.state_dict().keys()

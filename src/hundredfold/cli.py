@@ -113,7 +113,8 @@ def evaluate_run(
         progress = f"{len(found.history)} of {found.config.epochs} epochs"
         console.print(f"The run was not finished: these are its weights after {progress}.")
         return
-    recorded = {view: found.metrics.get(view) for view in ("test", "test_flip")}
+    stored = found.metrics
+    recorded = {view: stored.get(view) for view in ("test", "test_flip")}
     if all(recorded[view] == metrics[view] for view in recorded):
         console.print("Equal, to the last digit, to what training recorded.")
     else:

@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with ~ and ~user replaced; of a user unknown here it stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's own raises there
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, flush it to disk, then give it its name.
 

@@ -51,11 +51,14 @@ class State:
     optimizer: torch.optim.Optimizer
     slow: dict[str, Tensor]
     """The lookahead's slow weights; empty without one."""
-    epoch: int = 0
-    """Finished epochs."""
     step: int = 0
     """Finished steps of all epochs."""
     history: list[Epoch] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history)
 
     def to_resume(self) -> dict[str, Any]:
         """Return what another process would need to go on from here, as plain tensors and values.

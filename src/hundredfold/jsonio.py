@@ -15,6 +15,21 @@ def to_json(value: Any) -> str:
     return json.dumps(dataclasses.asdict(value), indent=2, ensure_ascii=False) + "\n"
 
 
+def parse_object(text: str, name: str) -> dict[str, Any]:
+    """Return a JSON object; `name` is what to call it in an error.
+
+    Raises:
+        UserError: the text is no JSON object.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{name} is not valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{name} is not a JSON object.")
+    return values
+
+
 def from_json(kind: type[T], text: str, name: str) -> T:
     """Return the dataclass that `to_json` wrote.
 
@@ -26,12 +41,7 @@ def from_json(kind: type[T], text: str, name: str) -> T:
     Raises:
         UserError: no JSON object; a field is missing, unknown or of the wrong type.
     """
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{name} is not valid JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{name} is not a JSON object.")
+    values = parse_object(text, name)
     types = typing.get_type_hints(kind)
     if unknown := sorted(values.keys() - types.keys()):
         raise UserError(f"{name} has fields that this version does not know: {', '.join(unknown)}.")

@@ -15,11 +15,10 @@ BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9730d", "#2e8b57", "#9aa3ad"
 def draw_curves(run: Run) -> Path:
     """Draw accuracy and losses by epoch and the learning rate by step; return the PNG's path."""
     history, config = run.history, run.config
-    judged = "test" if config.validate_on == "test" else "validation"
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     accuracy, loss, rate = figure.subplots(1, 3)
-    _draw_accuracy(accuracy, history, config.labels, judged)
-    _draw_loss(loss, history, judged)
+    _draw_accuracy(accuracy, history, config.labels, config.validate_on)
+    _draw_loss(loss, history, config.validate_on)
     _draw_rate(rate, history)
     for axes in (accuracy, loss, rate):
         axes.spines[["top", "right"]].set_visible(False)

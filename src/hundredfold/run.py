@@ -3,10 +3,8 @@
 The only module that knows the names of its files. Each file is whole or not there.
 """
 
-import dataclasses
 import io
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +19,8 @@ from torch import Tensor, nn
 from hundredfold.config import Config
 from hundredfold.device import memory_format
 from hundredfold.errors import UserError
-from hundredfold.files import hold_interrupt, write_atomic
-from hundredfold.jsonio import from_json, to_json
+from hundredfold.files import expanded, hold_interrupt, write_atomic
+from hundredfold.jsonio import from_json, parse_object, to_json
 from hundredfold.models import ModelInfo, build_model
 
 CURVES = "curves.png"
@@ -129,13 +127,7 @@ class Run:
             raise UserError(f"{self.path} is not a run, or not a whole one: {error}.") from error
 
     def _json(self, name: str) -> dict[str, Any]:
-        try:
-            value = json.loads(self._text(name))
-        except ValueError as error:
-            raise UserError(f"{self.path / name} is not valid JSON: {error}.") from error
-        if not isinstance(value, dict):
-            raise UserError(f"{self.path / name} is not a JSON object.")
-        return value
+        return parse_object(self._text(name), str(self.path / name))
 
     # Writing
 
@@ -145,14 +137,16 @@ class Run:
         self._write("model.json", to_json(info))
         self._write("environment.json", json.dumps(environment, indent=2) + "\n")
 
-    def save_epoch(
-        self, history: list[Epoch], weights: dict[str, Tensor], resume: dict[str, Any]
-    ) -> None:
-        """Write all finished epochs, the weights, and what going on from here will need."""
+    def save_epoch(self, resume: dict[str, Any]) -> None:
+        """Write what going on from here will need, and of that the weights and the history.
+
+        Args:
+            resume: what `State.to_resume` returns.
+        """
         buffer = io.BytesIO()
         torch.save(resume, buffer)
-        blob = save({name: value.contiguous() for name, value in weights.items()})
-        lines = [json.dumps(dataclasses.asdict(epoch)) + "\n" for epoch in history]
+        blob = save({name: value.contiguous() for name, value in resume["model"].items()})
+        lines = [json.dumps(epoch) + "\n" for epoch in resume["history"]]
         with hold_interrupt():  # the three belong together
             self._write("resume.pt", buffer.getvalue())
             self._write("weights.safetensors", blob)
@@ -190,7 +184,7 @@ def new_run(config: Config) -> Run:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     name = f"{config.name}-{stamp}-s{config.seed}"
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-        path = Path(os.path.expanduser(config.out)) / (name + suffix)  # noqa: PTH111  # never raises
+        path = expanded(config.out) / (name + suffix)
         try:
             path.mkdir(parents=True)
         except FileExistsError:

@@ -70,7 +70,6 @@ def epochs(state: State, job: Job, watch: Watcher) -> Iterator[Epoch]:
             rates.append(lr)
             losses.append(loss.detach())
             watch.step(len(labels), losses[-1], lr)
-        state.epoch += 1
         state.history.append(_record(state, job, rates, torch.stack(losses).tolist(), started))
         yield state.history[-1]
 
@@ -84,7 +83,7 @@ def _record(
     mean_loss = sum(losses) / len(losses)
     if not math.isfinite(mean_loss):
         raise UserError(
-            f"The loss is no longer finite in epoch {state.epoch}: lower --lr "
+            f"The loss is no longer finite in epoch {state.epoch + 1}: lower --lr "
             f"(now {job.config.lr:g}), or set --clip-value."
         )
     validation = {}
@@ -92,7 +91,7 @@ def _record(
         logits = predict_logits(state.model, judged.images, info)
         validation = measure(logits, judged.labels, info.parents)
     return Epoch(
-        epoch=state.epoch,
+        epoch=state.epoch + 1,
         seconds=seconds,
         validation=validation,
         validation_seconds=time.perf_counter() - started - seconds,
@@ -146,7 +145,7 @@ def train(config: Config, dataset: Dataset | None = None, *, quiet: bool = False
         display.start(run, config, _header(job, state.model), job.steps)
         try:
             for epoch in epochs(state, job, display):
-                run.save_epoch(state.history, state.model.state_dict(), state.to_resume())
+                run.save_epoch(state.to_resume())
                 display.epoch(epoch)
         except KeyboardInterrupt:
             display.note(f"{len(run.history)} finished epochs are kept in {run}.")

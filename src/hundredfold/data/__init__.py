@@ -10,6 +10,7 @@ from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.data.download import download
 from hundredfold.data.sample import load_sample
 from hundredfold.errors import UnavailableError, UserError
+from hundredfold.files import expanded
 
 __all__ = ["Dataset", "Split", "hold_out", "load_cifar100", "load_data", "load_sample"]
 
@@ -72,7 +73,7 @@ def load_cifar100(path: str | Path | None = None) -> Dataset:
 
 def _find(path: str | Path, origin: str) -> Path:
     """Return the archive or folder of CIFAR-100 at a path that the user named."""
-    where = Path(os.path.expanduser(path))  # noqa: PTH111  # of a user unknown here, it is no error
+    where = expanded(path)
     found = cifar100.find(where)
     if found is None:
         state = "holds no CIFAR-100" if where.exists() else "does not exist"

@@ -1,0 +1,123 @@
+"""Where data is fetched from: the fallback to the sample, a whole download, Kaggle."""
+
+import http.server
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kagglehub
+import pytest
+from kagglehub import exceptions
+
+from hundredfold import UnavailableError, UserError, load_data
+from hundredfold.data import cache, cifar100
+
+
+def test_auto_falls_back_to_the_sample_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/cifar-100-python.tar.gz")
+    said: list[str] = []
+    assert load_data("auto", said.append).source == "sample"
+    assert "could not be had" in said[0]
+    assert "NOT comparable" in said[0]
+    with pytest.raises(UnavailableError, match=r"Cannot fetch http://127.0.0.1:9/.*refused"):
+        load_data("cifar100")
+    assert not list(cache.folder().iterdir())
+
+
+def test_auto_falls_back_where_there_is_no_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said: list[str] = []
+    assert load_data("auto", said.append).source == "sample"
+    assert "Cannot write" in said[0]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which a server on this machine gives its files."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/{cifar100.ARCHIVE}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_download_ends_as_the_converted_copy(
+    official: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (served[0] / cifar100.ARCHIVE).symlink_to(official)
+    monkeypatch.setattr(cifar100, "URL", served[1])
+    assert load_data("auto").digest() == cifar100.DIGEST
+    assert {file.name for file in cache.folder().iterdir()} == {cache.DATA, cache.VERIFIED}
+    monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/")
+    assert load_data("cifar100").digest() == cifar100.DIGEST
+
+
+def test_a_download_that_is_something_else_is_not_kept(
+    served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (served[0] / cifar100.ARCHIVE).write_text("<html>Please log in to this network</html>")
+    monkeypatch.setattr(cifar100, "URL", served[1])
+    with pytest.raises(UnavailableError, match="is not CIFAR-100"):
+        load_data("cifar100")
+    assert not list(cache.folder().iterdir())
+    assert load_data("auto", lambda _: None).source == "sample"
+
+
+class Answer:
+    """An HTTP answer of a status."""
+
+    def __init__(self, status: int) -> None:
+        self.status_code = status
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (exceptions.UnauthenticatedError(), UnavailableError, "wants credentials for a/b"),
+        (exceptions.KaggleApiHTTPError("x", Answer(403)), UnavailableError, "wants credentials"),
+        (exceptions.KaggleApiHTTPError("x", Answer(404)), UserError, "has no dataset a/b"),
+        (exceptions.KaggleApiHTTPError("x", Answer(503)), UnavailableError, "not give a/b now"),
+        (exceptions.DataCorruptionError("x"), UnavailableError, "Cannot fetch a/b"),
+        (ConnectionError("x"), UnavailableError, "is there a network"),
+    ],
+)
+def test_kaggles_refusals_are_explained(
+    error: Exception, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> str:
+        raise error
+
+    monkeypatch.setattr(kagglehub, "dataset_download", refuse)
+    with pytest.raises(kind, match=said):
+        load_data("kaggle:a/b")
+
+
+def test_kaggles_folder_is_read_and_remembered(
+    official: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kagglehub, "dataset_download", lambda _: str(official.parent))
+    dataset = load_data("kaggle:a/b")
+    assert dataset.source == "kaggle:a/b"
+    assert dataset.digest() == cifar100.DIGEST
+
+
+def test_without_kagglehub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(UserError, match=r"pip install 'hundredfold\[kaggle\]'"):
+        load_data("kaggle:a/b")
