@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from hundredfold import load_cifar100, tutorial
 from hundredfold.job import first_state, make_job
+from hundredfold.loop import epochs
 from hundredfold.models import ResNet9
-from hundredfold.train import epochs
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Options:
 class Nothing:
     """Watches without looking."""
 
-    def step(self, pictures: int, loss: Tensor, lr: float) -> None:
+    def step(self, pictures: int, loss: Tensor, lr: float, progress: float) -> None:
         """Do nothing."""
 
 

@@ -112,7 +112,7 @@ def test_help_shows_every_flag_with_its_default(
     if "train" in arguments:
         for field in dataclasses.fields(Config):
             assert f"--{field.name.replace('_', '-')} " in out
-        assert f"(default: {64 if 'tutorial' in arguments else 256})" in out
+        assert f"(default: {64 if 'tutorial' in arguments else 512})" in out
 
 
 def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hundredfold import Config, UserError, tutorial, tutorial_400
+from hundredfold.config import parse_duration
 from hundredfold.jsonio import from_json, to_json
 from hundredfold.recipes import RECIPES
 
@@ -18,6 +19,7 @@ configs = st.builds(
     validation=st.floats(0, 0.5),
     widths=st.lists(st.integers(1, 999), max_size=4).map(tuple),
     lr=st.floats(1e-9, 1e9),
+    epochs=st.floats(1e-3, 1e3),
     seed=st.integers(0, 2**31 - 1),
     sizes=st.lists(st.integers(16, 64), max_size=4).map(lambda sizes: tuple(sorted(sizes))),
 )
@@ -56,7 +58,10 @@ def test_the_tutorial_recipe_is_the_notebooks() -> None:
     [
         ("lr", 0.0, "--lr is 0.0, but must be above 0"),
         ("lr", float("nan"), "--lr"),
-        ("epochs", 0, "--epochs is 0, but must be at least 1"),
+        ("epochs", 0, "--epochs is 0, but must be above 0"),
+        ("budget", "5 parsecs", "--budget is '5 parsecs', but must be a time such as 90s"),
+        ("budget", "0s", "--budget"),
+        ("muon_lr", 0.0, "--muon-lr"),
         ("batch_size", 1, "--batch-size"),
         ("validation", 0.9, "--validation"),
         ("validate_on", "test", "unless --validation is 0"),
@@ -93,3 +98,12 @@ def test_json_that_is_no_configuration_is_refused(text: str, said: str) -> None:
 def test_json_numbers_become_floats() -> None:
     config = from_json(Config, '{"lr": 1}', "x")
     assert isinstance(config.lr, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("5min", 300), ("5 m", 300), ("1.5h", 5400), ("1h30min5s", 5405)]
+    + [(bad, 0) for bad in ("", "min", "-5s", "5d", "1,5h", "s5", "1e3")],
+)
+def test_durations_as_people_write_them(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds

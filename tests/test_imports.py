@@ -7,7 +7,7 @@ import hundredfold
 
 ROOT = Path(hundredfold.__file__).parent
 LAYERS = [  # each may import from the ones above it, and from its own line
-    {"errors", "files"},
+    {"errors", "files", "pace"},
     {"jsonio", "console"},
     {"config"},
     {"device"},
@@ -17,6 +17,8 @@ LAYERS = [  # each may import from the ones above it, and from its own line
     {"run"},
     {"display", "report", "recipes"},
     {"evaluate", "job"},
+    {"loop"},
+    {"budget"},
     {"train"},
     {"__init__"},
     {"cli"},

@@ -1,5 +1,6 @@
-"""Schedules against torch's own scheduler, parameter groups, lookahead."""
+"""Schedules against torch's own scheduler, optimizers against torch's and against definitions."""
 
+import copy
 import math
 
 import pytest
@@ -10,11 +11,12 @@ from torch import nn
 
 from hundredfold import Config
 from hundredfold.optim import (
+    MUON_MOMENTUM,
+    NEWTON_SCHULZ,
     build_optimizer,
-    lookahead_,
-    lookahead_decay,
     one_cycle,
     one_cycle_beta1,
+    orthogonalised,
     set_schedule,
     triangle,
 )
@@ -54,7 +56,7 @@ def test_triangle_by_hand() -> None:
 
 
 def test_set_schedule_sets_and_returns_the_rate() -> None:
-    config = Config(lr=0.5, schedule="triangle", warmup=0.5)
+    config = Config(optimizer="sgd", lr=0.5, schedule="triangle", warmup=0.5)
     optimizer = build_optimizer(nn.Linear(2, 2), config)
     rates = [set_schedule(optimizer, step, 4, config) for step in range(2)]
     assert rates == pytest.approx([0.25, 0.5])
@@ -64,7 +66,8 @@ def test_set_schedule_sets_and_returns_the_rate() -> None:
 def test_frozen_parameters_are_not_optimised() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].weight.requires_grad_(False)
-    chosen = {id(p) for p in build_optimizer(model, Config()).param_groups[0]["params"]}
+    groups = build_optimizer(model, Config()).param_groups
+    chosen = {id(p) for group in groups for p in group["params"]}
     assert chosen == {id(model[0].bias), id(model[1].weight), id(model[1].bias)}
 
 
@@ -97,29 +100,90 @@ def test_adam_follows_the_beta_cycle() -> None:
     assert optimizer.param_groups[0]["betas"] == (pytest.approx(0.85), 0.999)
 
 
-def test_lookahead_equals_a_plain_loop() -> None:
-    model = nn.BatchNorm1d(2)
-    slow = {name: value.clone() for name, value in model.state_dict().items()}
-    want = dict(model.named_parameters())["weight"].detach().clone()
-    for step in range(3):
-        with torch.no_grad():
-            model.weight.add_(step + 1.0)
-            model.state_dict()["num_batches_tracked"].add_(1)
-        want = 0.75 * want + 0.25 * (want + step + 1.0)
-        lookahead_(slow, model, 0.75)
-        torch.testing.assert_close(model.weight.detach(), want)
-    assert model.state_dict()["num_batches_tracked"] == 3
+@pytest.mark.parametrize("shape", [(5, 5), (6, 40), (40, 6)])
+def test_orthogonalised_acts_on_the_singular_values_alone(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / values.norm()
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(3):
+        values = a * values + b * values**3 + c * values**5
+    torch.testing.assert_close(orthogonalised(matrix), u @ torch.diag(values) @ v)
 
 
-def test_lookahead_waits_four_steps_of_five_and_ends_on_the_last() -> None:
-    config = Config(lookahead=0.9)
-    decays = [lookahead_decay(step, 12, config) for step in range(12)]
-    assert [step for step, decay in enumerate(decays) if decay is not None] == [0, 5, 10, 11]
-    assert decays[11] == pytest.approx(0.9**5)
-    assert decays[5] == pytest.approx(0.9**5 * 0.5**3)
-    assert lookahead_decay(0, 12, Config(lookahead=0)) is None
+def test_orthogonalised_brings_singular_values_near_one() -> None:
+    matrix = torch.randn(32, 288, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalised(matrix))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def small_net() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+
+
+def test_muon_is_sgd_for_all_but_convolution_weights() -> None:
+    config = Config(optimizer="muon", lr=0.1, muon_lr=0.3, momentum=0.9, weight_decay=0.01)
+    ours, plain = small_net(), small_net()
+    plain.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, config)
+    weights = next(plain.parameters())
+    rest = [p for p in plain.parameters() if p is not weights]
+    reference = torch.optim.SGD(rest, 0.1, 0.9, weight_decay=0.01, nesterov=True)
+    buffer = torch.zeros_like(weights)
+    for x in torch.randn(5, 4, 3, 3, 3):
+        for model in (ours, plain):
+            model.zero_grad()
+            model(x).square().mean().backward()
+        optimizer.step()
+        reference.step()
+        with torch.no_grad():  # Muon, written out
+            gradient = weights.grad if weights.grad is not None else torch.zeros(0)
+            buffer = MUON_MOMENTUM * buffer + gradient
+            update = orthogonalised((gradient + MUON_MOMENTUM * buffer).reshape(4, 27))
+            held = weights * 4**0.5 / weights.norm()
+            weights.copy_(held - 0.3 * update.reshape(weights.shape))
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name])
+
+
+def test_the_schedule_moves_muons_two_rates_together() -> None:
+    config = Config(optimizer="muon", lr=0.5, muon_lr=0.2, schedule="triangle", warmup=0.5)
+    optimizer = build_optimizer(small_net(), config)
+    assert set_schedule(optimizer, 0, 4, config) == pytest.approx(0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.25])
+    plain = build_optimizer(nn.Linear(2, 2), config)  # without convolutions
+    assert len(plain.param_groups) == 1
+
+
+def test_muons_state_is_restored_exactly() -> None:
+    config = Config(optimizer="muon")
+    models = [small_net(), small_net()]
+    optimizers = [build_optimizer(model, config) for model in models]
+
+    def train(index: int, x: torch.Tensor) -> None:
+        optimizers[index].zero_grad()
+        models[index](x).square().mean().backward()
+        optimizers[index].step()
+
+    train(0, torch.randn(4, 3, 3, 3))
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    x = torch.randn(4, 3, 3, 3)
+    train(0, x)
+    train(1, x)
+    for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert first.equal(second)
 
 
 def test_one_cycle_survives_the_shortest_runs() -> None:
     for steps in (1, 2, 3):
         assert all(math.isfinite(one_cycle(step, steps)) for step in range(steps))
+
+
+@given(steps=st.floats(10, 300), progress=st.floats(0, 1), warmup=st.floats(0.15, 0.9))
+def test_between_whole_steps_rates_stay_in_range(
+    steps: float, progress: float, warmup: float
+) -> None:
+    assert 0 < triangle(progress * steps, steps, warmup) <= 1
+    assert 1 / 250_000 <= one_cycle(progress * steps, steps, warmup) <= 1

@@ -30,8 +30,8 @@ from hundredfold.data import Split
 from hundredfold.device import memory_format, pick_device
 from hundredfold.files import write_atomic
 from hundredfold.job import first_state, make_job
+from hundredfold.loop import epochs, training_size, uses_bfloat16
 from hundredfold.models import count_parameters
-from hundredfold.train import epochs, training_size, uses_bfloat16
 
 
 class Silent:
@@ -40,8 +40,8 @@ class Silent:
     def __init__(self) -> None:
         self.seen: list[tuple[int, float, float]] = []
 
-    def step(self, pictures: int, loss: Tensor, lr: float) -> None:
-        self.seen.append((pictures, loss.item(), lr))
+    def step(self, pictures: int, loss: Tensor, lr: float, progress: float) -> None:
+        self.seen.append((pictures, lr, progress))
 
 
 class Reference(nn.Module):
@@ -159,7 +159,7 @@ def test_evaluate_repeats_the_numbers_to_the_last_digit(tmp_path: Path) -> None:
         evaluate(run)
 
 
-@pytest.mark.parametrize("changes", [{}, {"lookahead": 0.9, "sizes": (24, 32)}])
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "sizes": (24, 32), "epochs": 1.5}])
 def test_the_same_seed_gives_the_same_bits(
     changes: dict[str, Any], tiny: Dataset, tiny_config: Config
 ) -> None:
@@ -271,8 +271,8 @@ def test_the_resume_file_is_safe_and_goes_once_finished(
 
 def test_sizes_share_the_steps_equally() -> None:
     config = Config(sizes=(20, 24, 32))
-    assert [training_size(config, step, 7) for step in range(7)] == [20, 20, 20, 24, 24, 32, 32]
-    assert training_size(Config(), 3, 7) == 0
+    assert [training_size(config, step / 7) for step in range(7)] == [20, 20, 20, 24, 24, 32, 32]
+    assert training_size(Config(), 0.5) == 0
 
 
 def test_sizes_must_end_at_full_size(tiny: Dataset, tiny_config: Config) -> None:
@@ -316,10 +316,22 @@ def test_two_pictures_train_a_step(tiny_config: Config) -> None:
         train(tiny_config, one, quiet=True)
 
 
+@pytest.mark.parametrize(("epochs", "steps"), [(0.5, [2]), (0.01, [1]), (2.4, [5, 5, 2])])
+def test_a_run_may_end_within_an_epoch(
+    epochs: float, steps: list[int], tiny: Dataset, tiny_config: Config
+) -> None:
+    run = train(dataclasses.replace(tiny_config, epochs=epochs), tiny, quiet=True)
+    assert [len(epoch.loss) for epoch in run.history] == steps
+    assert run.history[-1].pictures == min(16 * steps[-1], 72)
+    assert run.history[-1].progress == 1
+    assert run.finished
+
+
 def test_the_watcher_sees_every_step(tiny: Dataset, tiny_config: Config) -> None:
     job = make_job(tiny_config, tiny, torch.device("cpu"))
     watcher = Silent()
     records = list(epochs(first_state(job), job, watcher))
     assert [pictures for pictures, _, _ in watcher.seen] == [16, 16, 16, 16, 8] * 2
-    assert [lr for _, _, lr in watcher.seen] == [lr for record in records for lr in record.lr]
+    assert [lr for _, lr, _ in watcher.seen] == [lr for record in records for lr in record.lr]
+    assert [done for _, _, done in watcher.seen] == pytest.approx([n / 10 for n in range(1, 11)])
     assert count_parameters(first_state(job).model) > 0

@@ -110,7 +110,7 @@ def evaluate_run(
     metrics = evaluate(found, data, device)
     console.print(metrics_table(metrics, found.info.labels))
     if not found.finished:
-        progress = f"{len(found.history)} of {found.config.epochs} epochs"
+        progress = f"{len(found.history)} of {found.config.epochs:g} epochs"
         console.print(f"The run was not finished: these are its weights after {progress}.")
         return
     stored = found.metrics

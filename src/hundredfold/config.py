@@ -47,14 +47,20 @@ class Config:
     """Channels of each stage (resnet9) or group (whitenet); empty for the model's own."""
 
     # Optimisation
-    epochs: int = 6
-    """Passes over the training pictures."""
-    batch_size: int = 256
+    epochs: float = 3.5
+    """Passes over the training pictures; 0.5 ends halfway through the first."""
+    budget: str = ""
+    """Time for everything once the data is loaded, such as 90s, 5min or 1h; in place of `epochs`.
+    The schedule then follows the clock, so no two runs are the same to the bit."""
+    batch_size: int = 512
     """Pictures a step."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """sgd has Nesterov momentum."""
-    lr: float = 0.25
+    optimizer: Literal["sgd", "adam", "muon"] = "muon"
+    """sgd has Nesterov momentum; muon orthogonalises the steps of the convolutions, and is sgd for
+    all other weights."""
+    lr: float = 0.15
     """Peak learning rate, for the mean loss of a batch."""
+    muon_lr: float = 0.2
+    """Peak learning rate of muon for the convolutions, whose norms it holds."""
     momentum: float = 0.9
     """SGD's momentum (0..1). Adam's first beta is 0.9, or follows the one-cycle schedule."""
     weight_decay: float = 5e-4
@@ -67,8 +73,6 @@ class Config:
     """Share of the steps in which the learning rate rises (0..1)."""
     label_smoothing: float = 0.0
     """Probability mass spread evenly over all classes (0..1)."""
-    lookahead: float = 0.0
-    """Decay of the slow weights, which the fast ones return to every 5 steps (0..1); 0 for none."""
     sizes: tuple[int, ...] = ()
     """Side of the training pictures in pixels over equal parts of the run, small to large;
     empty for full size throughout."""
@@ -106,16 +110,26 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ),
         ("pad", 0 <= c.pad <= 16, "between 0 and 16 pixels"),
         ("widths", all(w > 0 for w in c.widths), "positive numbers of channels"),
-        ("epochs", c.epochs >= 1, "at least 1"),
+        ("epochs", 0 < c.epochs < math.inf, "above 0"),
+        ("budget", not c.budget or parse_duration(c.budget) > 0, "a time such as 90s, 5min or 1h"),
         ("batch_size", c.batch_size >= 2, "at least 2 (batch normalisation needs two pictures)"),
         ("lr", 0 < c.lr < math.inf, "above 0"),
+        ("muon_lr", 0 < c.muon_lr < math.inf, "above 0"),
         ("momentum", 0 <= c.momentum < 1, "at least 0 and below 1"),
         ("weight_decay", 0 <= c.weight_decay < math.inf, "at least 0"),
         ("clip_value", 0 <= c.clip_value < math.inf, "at least 0"),
         ("warmup", 0 < c.warmup < 1, "between 0 and 1"),
         ("label_smoothing", 0 <= c.label_smoothing < 1, "at least 0 and below 1"),
-        ("lookahead", 0 <= c.lookahead < 1, "at least 0 and below 1"),
         ("sizes", list(c.sizes) == sorted(c.sizes), "from small to large"),
         ("sizes", all(s >= 16 for s in c.sizes), "at least 16 pixels each"),
         ("seed", 0 <= c.seed < 2**31, "between 0 and 2147483647"),
     ]
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in a time such as 90, 90s, 5min, 1.5h or 1h30min; 0 where it is none."""
+    units = {"h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "": 1.0}
+    parts = re.fullmatch(r"(?:(\d+\.?\d*) *(h|min|m|s|) *){1,3}", text)
+    if not parts:
+        return 0.0
+    return sum(float(n) * units[u] for n, u in re.findall(r"(\d+\.?\d*) *(h|min|m|s|)", text))

@@ -1,5 +1,6 @@
 """What training shows: a header, a live line, a row an epoch, a summary."""
 
+import math
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -35,8 +36,8 @@ class Display:
             expand=True,
             disable=not self.out.is_terminal,
         )
-        self.task = self.progress.add_task("train", total=None, epoch="", status="")
-        self.config = Config()
+        self.task = self.progress.add_task("train", total=1.0, epoch="", status="")
+        self.config, self.epochs = Config(), 0
         self.done = 0
         self.shown = self.began = time.perf_counter()
 
@@ -56,7 +57,7 @@ class Display:
         """Show a sentence that the user should not miss."""
         self.out.print(f"[yellow]{escape(text)}[/]")
 
-    def start(self, run: Run, config: Config, lines: list[str], steps: int) -> None:
+    def start(self, run: Run, config: Config, lines: list[str]) -> None:
         """Show what is about to be trained, and the table's head."""
         self.out.print(f"[bold]{config.name}[/] -> {escape(str(run))}")
         for line in lines:
@@ -67,12 +68,13 @@ class Display:
                 "choose nothing by these figures."
             )
         self.config, self.began = config, time.perf_counter()
-        self.progress.update(self.task, total=steps, epoch=f"1/{config.epochs}")
+        self.epochs = math.ceil(config.epochs)
+        self.progress.update(self.task, epoch=f"1/{self.epochs}")
 
-    def step(self, pictures: int, loss: Tensor, lr: float) -> None:
+    def step(self, pictures: int, loss: Tensor, lr: float, progress: float) -> None:
         """Move the live line on by a step."""
         self.done += pictures
-        self.progress.advance(self.task)
+        self.progress.update(self.task, completed=progress)
         now = time.perf_counter()
         if not self.progress.disable and now - self.shown > REFRESH:
             self.shown = now
@@ -88,7 +90,7 @@ class Display:
             self.out.print(f"\n[bold]{head}[/]")
         row = "  ".join(f"{text:>{max(len(name), 8)}}" for name, text in columns.items())
         self.out.print(row)
-        epochs = self.config.epochs
+        epochs = max(self.epochs, epoch.epoch)
         self.progress.update(self.task, epoch=f"{min(epoch.epoch + 1, epochs)}/{epochs}")
 
     def summary(self, run: Run, metrics: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,10 +38,17 @@ class Job:
         """The device to train on."""
         return self.training.images.device
 
+    @cached_property
+    def channels(self) -> tuple[Tensor, Tensor]:
+        """(3,) mean and (3,) standard deviation a channel, on the device."""
+        mean, std = self.info.mean, self.info.std
+        return torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device)
+
     @property
     def steps(self) -> int:
         """Steps of all epochs together."""
-        return self.config.epochs * count_steps(len(self.training), self.config.batch_size)
+        steps = count_steps(len(self.training), self.config.batch_size)
+        return max(1, round(self.config.epochs * steps))
 
 
 @dataclass
@@ -49,10 +57,10 @@ class State:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    slow: dict[str, Tensor]
-    """The lookahead's slow weights; empty without one."""
     step: int = 0
     """Finished steps of all epochs."""
+    progress: float = 0.0
+    """Share of the schedule that is done (0..1)."""
     history: list[Epoch] = field(default_factory=list)
 
     @property
@@ -70,9 +78,9 @@ class State:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "slow": self.slow,
             "epoch": self.epoch,
             "step": self.step,
+            "progress": self.progress,
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "generator": torch.get_rng_state(),
             "device_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -119,5 +127,4 @@ def first_state(job: Job) -> State:
         images = job.training.images[chosen.to(job.device)].cpu()
         model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
     model = model.to(job.device).to(memory_format=memory_format(job.device))
-    slow = {name: value.clone() for name, value in model.state_dict().items()}
-    return State(model, build_optimizer(model, config), slow if config.lookahead else {})
+    return State(model, build_optimizer(model, config))

@@ -33,11 +33,13 @@ class Epoch:
 
     epoch: int
     """From 1."""
+    progress: float
+    """Share of the schedule that is done at its end (0..1)."""
     seconds: float
     """Time spent training."""
     validation_seconds: float
-    images_per_second: float
-    """Training pictures a second."""
+    pictures: int
+    """Pictures trained on; fewer than there are where the run ended within the epoch."""
     train_loss: float
     """Mean over the steps, with augmentation and label smoothing, in nats."""
     validation: dict[str, float]
@@ -46,6 +48,11 @@ class Epoch:
     """Learning rate of each step."""
     loss: list[float]
     """Training loss of each step."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Training pictures a second."""
+        return self.pictures / self.seconds
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,8 @@ class WhiteNet(nn.Module):
         if not 1 <= len(widths) <= 3:
             raise UserError(f"whitenet has one to three groups, but --widths names {len(widths)}.")
         stem = 2 * 3 * PATCH**2  # each filter and its negative
-        self.stem = nn.Conv2d(3, stem, PATCH, stride=2, padding=PATCH // 2)
-        self.stem.weight.requires_grad_(False)
-        nn.init.zeros_(self.stem.bias)  # type: ignore[arg-type]  # the stem has a bias
+        self.stem = nn.Conv2d(3, stem, PATCH, stride=2, padding=PATCH // 2, bias=False)
+        self.stem.weight.requires_grad_(False)  # so no gradient flows below the first group
         channels = (stem, *widths)
         self.groups = nn.Sequential(*map(Group, channels[:-1], channels[1:]))
         self.head = nn.Linear(channels[-1], classes, bias=False)

@@ -1,0 +1,73 @@
+"""From a time budget to a schedule: measure the machine for a moment, then plan."""
+
+import dataclasses
+import time
+
+from hundredfold.batches import batches
+from hundredfold.config import parse_duration
+from hundredfold.errors import UserError
+from hundredfold.inference import BATCH, predict_logits
+from hundredfold.job import Job, first_state
+from hundredfold.loop import step
+from hundredfold.pace import Clock, mean_seconds
+
+FEWEST_STEPS = 10
+"""Steps of a schedule that is still worth its name."""
+PROBING = 0.02
+"""Share of the budget that steps for measuring may take, beyond the first two."""
+
+
+def plan(job: Job, tests: int, started: float) -> tuple[Job, Clock]:
+    """Return the job with as many epochs as its budget should allow, and the clock to follow.
+
+    Args:
+        job: with a `budget` in its configuration.
+        tests: number of test pictures, each of which is looked at twice in the end.
+        started: reading of time.perf_counter when the budget began.
+
+    Raises:
+        UserError: the budget has no room for a few steps and the test.
+    """
+    config = job.config
+    budget = parse_duration(config.budget)
+    first = step_seconds(job, PROBING * budget)
+    sizes = config.sizes or (job.info.image_size,)
+    seconds = tuple(first * (size / sizes[0]) ** 2 for size in sizes)
+    reserve = evaluation_seconds(job, 2 * tests + len(job.judged))
+    now, mean = time.perf_counter(), mean_seconds(0.0, seconds)
+    end = started + budget - reserve
+    steps = (end - now) / mean
+    if steps < FEWEST_STEPS:
+        least = now - started + FEWEST_STEPS * mean + reserve
+        raise UserError(
+            f"--budget {config.budget} is too short here: this network needs some {least:.0f} s on "
+            "this machine. Give it more, or smaller --widths."
+        )
+    config = dataclasses.replace(config, epochs=config.epochs * steps / job.steps)
+    return dataclasses.replace(job, config=config), Clock(end, seconds)
+
+
+def step_seconds(job: Job, limit: float = 0.0) -> float:
+    """Return how long a step takes at the first of the job's sizes.
+
+    Args:
+        job: what to train on, and how; nothing of the steps is kept.
+        limit: seconds that measuring may take; at least one step is measured, after one unmeasured.
+    """
+    state, times = first_state(job), []
+    started = time.perf_counter()
+    for images, labels in batches(job.training, 0, job.config):
+        before = time.perf_counter()
+        step(state, job, images, labels)[0].item()  # to have its value is to have waited for it
+        times.append(time.perf_counter() - before)
+        if len(times) > 1 and time.perf_counter() - started > limit:
+            break
+    return min(times[1:] or times)
+
+
+def evaluation_seconds(job: Job, pictures: int) -> float:
+    """Return about how long predicting that many pictures will take."""
+    model, images = first_state(job).model, job.training.images[:BATCH]
+    started = time.perf_counter()
+    predict_logits(model, images, job.info)
+    return (time.perf_counter() - started) * pictures / len(images)

@@ -1,0 +1,51 @@
+"""Time budgets: what a plan promises, and that a run keeps it."""
+
+import dataclasses
+import time
+
+import pytest
+import torch
+from conftest import make_split
+
+from hundredfold import Config, Dataset, UserError, train
+from hundredfold.budget import plan
+from hundredfold.job import make_job
+
+
+@pytest.fixture
+def some(tiny: Dataset) -> Dataset:
+    """`tiny` with ten times its training pictures."""
+    return dataclasses.replace(tiny, train=make_split(960, 6))
+
+
+def test_a_plan_fills_its_budget_with_epochs(some: Dataset, tiny_config: Config) -> None:
+    jobs = []
+    for budget in ("10s", "40s"):
+        config = dataclasses.replace(tiny_config, budget=budget)
+        started = time.perf_counter()
+        job, clock = plan(make_job(config, some, torch.device("cpu")), len(some.test), started)
+        assert 0.5 * float(budget[:-1]) < clock.end - started < float(budget[:-1])
+        assert len(clock.seconds) == 1
+        assert job.steps * clock.seconds[0] < clock.end - started
+        jobs.append(job)
+    assert jobs[1].steps > 2 * jobs[0].steps
+
+
+def test_steps_at_other_sizes_are_reckoned_by_area(some: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, budget="20s", sizes=(16, 32))
+    _, clock = plan(make_job(config, some, torch.device("cpu")), 24, time.perf_counter())
+    assert clock.seconds[1] == pytest.approx(4 * clock.seconds[0])
+
+
+def test_a_budget_ends_the_schedule_whatever_the_epochs(some: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, budget="4s", epochs=1000.0)
+    run = train(config, some, quiet=True)
+    assert run.history[-1].progress == 1
+    assert run.history[-1].lr[-1] < 0.2 * max(rate for e in run.history for rate in e.lr)
+    assert run.config.budget == "4s"
+
+
+def test_a_budget_without_room_says_what_it_needs(some: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, budget="0.01s")
+    with pytest.raises(UserError, match=r"--budget 0.01s is too short here: .* some \d+ s"):
+        train(config, some, quiet=True)
