@@ -1,6 +1,7 @@
 """What every benchmark needs: the machine in words, a dated file for the result."""
 
 import json
+import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,16 @@ RESULTS = Path(__file__).parent / "results"
 def machine() -> dict[str, Any]:
     """Return the machine and the versions."""
     return describe(torch.device("cpu"), "")
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Return n, mean and sample standard deviation."""
+    return {
+        "n": len(values),
+        "mean": round(statistics.mean(values), 5),
+        "std": round(statistics.stdev(values), 5) if len(values) > 1 else None,
+        "values": [round(value, 5) for value in values],
+    }
 
 
 def save_result(name: str, result: dict[str, Any]) -> None:

@@ -62,10 +62,9 @@ def ours(steps: int) -> float:
     return steps * config.batch_size / (time.perf_counter() - started)
 
 
-def theirs(options: Options) -> float:
+def theirs(peer: Path, data: Path, steps: int) -> float:
     """Return the images/s that the peer reports."""
-    arguments = ["--data", str(options.data), "--steps", str(options.steps)]
-    command = [sys.executable, str(options.peer), *arguments]
+    command = [sys.executable, str(peer), "--data", str(data), "--steps", str(steps)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return float(json.loads(output.strip().splitlines()[-1])["images_per_s"])
 
@@ -95,7 +94,7 @@ def main() -> None:
     options = tyro.cli(Options)
     peer, own = [], []
     for number in range(options.rounds):
-        peer.append(theirs(options))
+        peer.append(theirs(options.peer, options.data, options.steps))
         own.append(round(ours(options.steps), 1))
         print(f"round {number + 1}: peer {peer[-1]} images/s, ours {own[-1]}", flush=True)
     ratios = [mine / other for mine, other in zip(own, peer, strict=True)]

@@ -8,8 +8,9 @@ import torch
 from conftest import make_split
 
 from hundredfold import Config, Dataset, UserError, train
-from hundredfold.budget import plan
+from hundredfold.budget import LADDER, choose_recipe, plan
 from hundredfold.job import make_job
+from hundredfold.recipes import RECIPES, fast
 
 
 @pytest.fixture
@@ -49,3 +50,9 @@ def test_a_budget_without_room_says_what_it_needs(some: Dataset, tiny_config: Co
     config = dataclasses.replace(tiny_config, budget="0.01s")
     with pytest.raises(UserError, match=r"--budget 0.01s is too short here: .* some \d+ s"):
         train(config, some, quiet=True)
+
+
+def test_the_ladder_goes_from_small_to_large(some: Dataset) -> None:
+    assert {name for name, _ in LADDER} <= RECIPES.keys()
+    assert choose_recipe(fast(budget="0.1s", device="cpu"), some) == "quick"
+    assert choose_recipe(fast(budget="100h", device="cpu"), some) == "strong"

@@ -9,7 +9,7 @@ from hundredfold.errors import UserError
 from hundredfold.models import MODELS, WhiteNet, build_model, count_parameters
 from hundredfold.models.whitenet import PATCH, patch_covariance, whitening_filters
 
-WIDTHS = {"resnet9": (8, 8, 16, 16), "whitenet": (8, 16, 16)}
+WIDTHS = {"resnet9": (8, 8, 16, 16), "whitenet": (8, 16, 16), "whiteresnet": (8, 16, 16)}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -49,6 +49,25 @@ def test_widths_that_do_not_fit_are_refused() -> None:
         build_model("resnet9", 10, (8, 8))
     with pytest.raises(UserError, match="one to three groups"):
         build_model("whitenet", 10, (8, 8, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["whitenet", "whiteresnet"])
+def test_whitenets_equal_a_plain_composition(name: str) -> None:
+    model = build_model(name, 5, (6, 7)).train()
+    images = torch.randn(4, 3, 20, 20)
+    y = x = F.relu(F.conv2d(images, model.state_dict()["stem.weight"], stride=2, padding=1))
+    for group in range(2):
+        weights = [w for n, w in model.named_parameters() if f"groups.{group}.convs" in n]
+        assert len(weights) == (3 if name == "whiteresnet" else 2)
+        for place, weight in enumerate(weights):
+            y = F.conv2d(y, weight, padding=1)
+            y = F.max_pool2d(y, 2) if place == 0 else y
+            mean, variance = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), False, keepdim=True)
+            y = F.silu((y - mean) / (variance + 1e-5).sqrt())
+            x = y if place == 0 else x
+        y = x + y if name == "whiteresnet" else y
+    want = y.flatten(2).max(2).values @ model.state_dict()["head.weight"].T
+    torch.testing.assert_close(model(images), want)
 
 
 def natural_images(count: int = 64) -> torch.Tensor:
@@ -96,6 +115,5 @@ def test_whitenets_stem_is_the_filters_and_their_negatives_and_frozen() -> None:
 def test_whitenets_groups_start_as_the_identity_on_what_comes_in() -> None:
     model = WhiteNet(10, (60, 70))
     x = torch.randn(2, 54, 8, 8)
-    conv = model.groups[0].conv1
-    assert isinstance(conv, nn.Conv2d)
+    conv = next(m for m in model.groups.modules() if isinstance(m, nn.Conv2d))
     torch.testing.assert_close(conv(x)[:, :54], x)

@@ -6,7 +6,7 @@ from hundredfold.errors import UnavailableError, UserError
 from hundredfold.evaluate import evaluate
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
-from hundredfold.recipes import fast, tutorial, tutorial_400
+from hundredfold.recipes import fast, quick, strong, tutorial, tutorial_400
 from hundredfold.run import Epoch, Run
 from hundredfold.train import train
 
@@ -25,6 +25,8 @@ __all__ = [
     "load_sample",
     "measure",
     "predict_logits",
+    "quick",
+    "strong",
     "train",
     "tutorial",
     "tutorial_400",

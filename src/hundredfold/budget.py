@@ -4,10 +4,12 @@ import dataclasses
 import time
 
 from hundredfold.batches import batches
-from hundredfold.config import parse_duration
+from hundredfold.config import Config, parse_duration
+from hundredfold.data import Dataset
+from hundredfold.device import pick_device
 from hundredfold.errors import UserError
 from hundredfold.inference import BATCH, predict_logits
-from hundredfold.job import Job, first_state
+from hundredfold.job import Job, first_state, make_job
 from hundredfold.loop import step
 from hundredfold.pace import Clock, mean_seconds
 
@@ -15,6 +17,22 @@ FEWEST_STEPS = 10
 """Steps of a schedule that is still worth its name."""
 PROBING = 0.02
 """Share of the budget that steps for measuring may take, beyond the first two."""
+LADDER = (("strong", 12.0), ("fast", 1.3), ("quick", 0.0))
+"""Recipes, and from how many epochs of `fast` in the budget on each is the best."""
+
+
+def choose_recipe(config: Config, dataset: Dataset) -> str:
+    """Return the name of the recipe that makes most of a budget on this machine.
+
+    Args:
+        config: recipe `fast` with the budget.
+        dataset: what to train on.
+    """
+    small = dataclasses.replace(config, batch_size=64, optimizer="sgd")  # measured in a moment
+    job = make_job(small, dataset.with_labels(config.labels), pick_device(config.device))
+    seconds = mean_seconds(0.0, seconds_by_size(job))
+    epochs = config.epochs * parse_duration(config.budget) / (seconds * job.steps)
+    return next(name for name, least in LADDER if epochs >= least)
 
 
 def plan(job: Job, tests: int, started: float) -> tuple[Job, Clock]:
@@ -30,9 +48,7 @@ def plan(job: Job, tests: int, started: float) -> tuple[Job, Clock]:
     """
     config = job.config
     budget = parse_duration(config.budget)
-    first = step_seconds(job, PROBING * budget)
-    sizes = config.sizes or (job.info.image_size,)
-    seconds = tuple(first * (size / sizes[0]) ** 2 for size in sizes)
+    seconds = seconds_by_size(job, PROBING * budget)
     reserve = evaluation_seconds(job, 2 * tests + len(job.judged))
     now, mean = time.perf_counter(), mean_seconds(0.0, seconds)
     end = started + budget - reserve
@@ -47,8 +63,8 @@ def plan(job: Job, tests: int, started: float) -> tuple[Job, Clock]:
     return dataclasses.replace(job, config=config), Clock(end, seconds)
 
 
-def step_seconds(job: Job, limit: float = 0.0) -> float:
-    """Return how long a step takes at the first of the job's sizes.
+def seconds_by_size(job: Job, limit: float = 0.0) -> tuple[float, ...]:
+    """Return how long a step takes at each of the job's sizes: the first measured, then by area.
 
     Args:
         job: what to train on, and how; nothing of the steps is kept.
@@ -62,7 +78,8 @@ def step_seconds(job: Job, limit: float = 0.0) -> float:
         times.append(time.perf_counter() - before)
         if len(times) > 1 and time.perf_counter() - started > limit:
             break
-    return min(times[1:] or times)
+    sizes = job.config.sizes or (job.info.image_size,)
+    return tuple(min(times[1:] or times) * (size / sizes[0]) ** 2 for size in sizes)
 
 
 def evaluation_seconds(job: Job, pictures: int) -> float:

@@ -10,8 +10,10 @@ from typing import Annotated, NoReturn, TypeVar
 import tyro
 from rich.markup import escape
 
+from hundredfold.budget import choose_recipe
 from hundredfold.config import Config
 from hundredfold.console import console, error_console
+from hundredfold.data import load_data
 from hundredfold.display import metrics_table
 from hundredfold.errors import UserError
 from hundredfold.evaluate import evaluate
@@ -53,6 +55,7 @@ def usage() -> str:
         "[bold]hundredfold[/]: train accurate image classifiers in minutes on a plain CPU",
         "",
         "  hundredfold train \\[RECIPE] \\[flags]   train and write a run directory",
+        "  hundredfold train --budget 5min      the recipe and schedule that suit a time",
         "  hundredfold evaluate RUN             measure a run's weights again on the test set",
         "  hundredfold COMMAND --help           all flags of a command",
         "",
@@ -78,17 +81,28 @@ def choose(kind: str, name: str, choices: Mapping[str, T]) -> T:
 
 def train_command(arguments: Sequence[str]) -> None:
     """Train a recipe: its values are the flags' defaults."""
-    named = bool(arguments) and not arguments[0].startswith("-")
-    name = arguments[0] if named else "fast"
+    if arguments and not arguments[0].startswith("-"):
+        train(parse_config(arguments[0], arguments[1:]))
+        return
+    config = parse_config("fast", arguments)
+    if not config.budget:
+        train(config)
+        return
+    dataset = load_data(config.data)
+    recipe = choose_recipe(config, dataset)
+    train(parse_config(recipe, arguments), dataset)
+
+
+def parse_config(name: str, arguments: Sequence[str]) -> Config:
+    """Return a recipe's configuration with what the flags change; --help exits here."""
     recipe = choose("recipe", name, RECIPES)
-    config = tyro.cli(
+    return tyro.cli(
         Config,
         prog=f"hundredfold train {name}",
         description=recipe.__doc__,
         default=recipe(),
-        args=arguments[1:] if named else arguments,
+        args=arguments,
     )
-    train(config)
 
 
 def evaluate_command(arguments: Sequence[str]) -> None:

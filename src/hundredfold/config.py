@@ -41,8 +41,9 @@ class Config:
     """Horizontal flips: none, a coin each time, or a coin once and then every other epoch."""
 
     # Model
-    model: Literal["resnet9", "whitenet"] = "whitenet"
-    """resnet9: the tutorial's network. whitenet: frozen whitening stem, few wide groups."""
+    model: Literal["resnet9", "whitenet", "whiteresnet"] = "whitenet"
+    """resnet9: the tutorial's network. whitenet: frozen whitening stem, groups of two convolutions.
+    whiteresnet: the same with groups of three, and a residual connection in each."""
     widths: tuple[int, ...] = ()
     """Channels of each stage (resnet9) or group (whitenet); empty for the model's own."""
 

@@ -35,7 +35,11 @@ def _draw_accuracy(axes: Axes, history: list[Epoch], labels: str, judged: str) -
         series["coarse_top1"] = ("coarse", ORANGE)
     axes.set_title(f"Accuracy on the {judged} pictures")
     for key, (name, colour) in series.items():
-        points = [(e.epoch, e.validation[key]) for e in history if key in e.validation]
+        points = [
+            (end, epoch.validation[key])
+            for epoch, end in zip(history, _ends(history), strict=True)
+            if key in epoch.validation
+        ]
         if not points:
             continue
         axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
@@ -51,25 +55,34 @@ def _draw_accuracy(axes: Axes, history: list[Epoch], labels: str, judged: str) -
 
 def _draw_loss(axes: Axes, history: list[Epoch], judged: str) -> None:
     axes.set_title("Loss (nats)")
+    ends = _ends(history)
     steps = [
-        (epoch.epoch - 1 + (step + 1) / len(epoch.loss), value)
-        for epoch in history
+        (epoch.epoch - 1 + (end - epoch.epoch + 1) * (step + 1) / len(epoch.loss), value)
+        for epoch, end in zip(history, ends, strict=True)
         for step, value in enumerate(epoch.loss)
     ]
     axes.plot(*zip(*steps, strict=True), color=GREY, linewidth=0.6, alpha=0.7, label="each step")
     axes.plot(
-        [epoch.epoch for epoch in history],
+        ends,
         [epoch.train_loss for epoch in history],
         "o-",
         color=BLUE,
         label="training",
     )
-    points = [(e.epoch, e.validation["loss"]) for e in history if e.validation]
+    points = [
+        (end, e.validation["loss"]) for e, end in zip(history, ends, strict=True) if e.validation
+    ]
     if points:
         axes.plot(*zip(*points, strict=True), "o-", color=ORANGE, label=judged)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.legend(frameon=False)
+
+
+def _ends(history: list[Epoch]) -> list[float]:
+    """Return where each epoch ends on an axis of epochs: the last may be a part of one."""
+    whole = max(epoch.pictures for epoch in history)
+    return [epoch.epoch - 1 + epoch.pictures / whole for epoch in history]
 
 
 def _draw_rate(axes: Axes, history: list[Epoch]) -> None:

@@ -68,15 +68,15 @@ def _header(job: Job, model: nn.Module) -> list[str]:
     """Return what is about to be trained on what, in lines."""
     config = job.config
     judged = f", {len(job.judged):,} {config.validate_on}" if len(job.judged) else ""
-    planned = f"{config.budget}: about {config.epochs:.3g}" if config.budget else f"{config.epochs:g}"
+    about = f"{config.budget}: about " if config.budget else ""
     where = device_name(job.device)
     if job.device.type == "cpu":
         where += f", {torch.get_num_threads()} threads"
     return [
         f"{config.data}: {len(job.training):,} training{judged} pictures, "
         f"{len(job.info.classes)} {config.labels} classes",
-        f"{config.model}: {count_parameters(model) / 1e6:.2f} M parameters, {planned} epochs, "
-        f"{job.steps:,} steps of {config.batch_size}, seed {config.seed}",
+        f"{config.model}: {count_parameters(model) / 1e6:.2f} M parameters, seed {config.seed}, "
+        f"{about}{config.epochs:.3g} epochs, {job.steps:,} steps of {config.batch_size}",
         where,
     ]
 

@@ -1,6 +1,7 @@
 """The models, one family a file: a function of (classes, widths) for each name."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from torch import nn
 
@@ -10,7 +11,11 @@ from hundredfold.models.whitenet import WhiteNet
 
 __all__ = ["MODELS", "ModelInfo", "ResNet9", "WhiteNet", "build_model", "count_parameters"]
 
-MODELS: Mapping[str, Callable[..., nn.Module]] = {"resnet9": ResNet9, "whitenet": WhiteNet}
+MODELS: Mapping[str, Callable[..., nn.Module]] = {
+    "resnet9": ResNet9,
+    "whitenet": WhiteNet,
+    "whiteresnet": partial(WhiteNet, depth=3),
+}
 
 
 def build_model(name: str, classes: int, widths: tuple[int, ...] = ()) -> nn.Module:

@@ -15,7 +15,7 @@ class ModelInfo:
         UserError: the fields contradict each other.
     """
 
-    model: Literal["resnet9", "whitenet"]
+    model: Literal["resnet9", "whitenet", "whiteresnet"]
     widths: tuple[int, ...]
     """Channels of each stage; empty for the model's own."""
     labels: Literal["fine", "coarse"]

@@ -5,6 +5,8 @@ first layer (section 3.2) and identity initialisation (3.3). Unlike there, the s
 that a CPU works on small maps of many channels, which it does best.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,24 +44,31 @@ def whitening_filters(images: Tensor, epsilon: float = 5e-4) -> Tensor:
 
 
 class Group(nn.Module):
-    """Two 3x3 convolutions with batch norm and activation; the first halves each side."""
+    """3x3 convolutions with batch norm and SiLU; the first halves each side.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    From three convolutions on, what the first makes is added to what the others make of it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, depth: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        with torch.no_grad():  # the first channels pass through, the rest stay random
-            nn.init.dirac_(self.conv1.weight[:inputs])
-            nn.init.dirac_(self.conv2.weight[:outputs])
-        for norm in (self.norm1, self.norm2):
-            norm.weight.requires_grad_(False)  # only the bias learns
+        channels = [inputs] + [outputs] * depth
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in itertools.pairwise(channels)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(depth))
+        self.residual = depth > 2
+        for conv, norm, i in zip(self.convs, self.norms, channels, strict=False):
+            with torch.no_grad():  # the first channels pass through, the rest stay random
+                nn.init.dirac_(conv.weight[:i])  # type: ignore[index]
+            norm.weight.requires_grad_(False)  # type: ignore[union-attr]  # only the bias learns
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/2, W/2)."""
-        x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)), inplace=True)
-        return F.relu(self.norm2(self.conv2(x)), inplace=True)
+        x = F.silu(self.norms[0](F.max_pool2d(self.convs[0](x), 2)), inplace=True)
+        y = x
+        for conv, norm in zip(self.convs[1:], self.norms[1:], strict=True):
+            y = F.silu(norm(conv(y)), inplace=True)
+        return x + y if self.residual else y
 
 
 class WhiteNet(nn.Module):
@@ -68,12 +77,15 @@ class WhiteNet(nn.Module):
     Args:
         classes: number of outputs.
         widths: channels of each group.
+        depth: convolutions in each group.
 
     Raises:
         UserError: no group, or more than a picture of 16 pixels can be halved by.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, ...] = (96, 192, 384)) -> None:
+    def __init__(
+        self, classes: int, widths: tuple[int, ...] = (96, 192, 384), depth: int = 2
+    ) -> None:
         super().__init__()
         if not 1 <= len(widths) <= 3:
             raise UserError(f"whitenet has one to three groups, but --widths names {len(widths)}.")
@@ -81,7 +93,7 @@ class WhiteNet(nn.Module):
         self.stem = nn.Conv2d(3, stem, PATCH, stride=2, padding=PATCH // 2, bias=False)
         self.stem.weight.requires_grad_(False)  # so no gradient flows below the first group
         channels = (stem, *widths)
-        self.groups = nn.Sequential(*map(Group, channels[:-1], channels[1:]))
+        self.groups = nn.Sequential(*(Group(i, o, depth) for i, o in itertools.pairwise(channels)))
         self.head = nn.Linear(channels[-1], classes, bias=False)
 
     @torch.no_grad()

@@ -1,0 +1,121 @@
+"""Accuracy against time: what `hundredfold train --budget` reaches, and how well it keeps to it.
+
+    python benchmarks/curve.py --budgets 10s 30s 1min 3min 10min --save
+    python benchmarks/curve.py --draw benchmarks/results/DATE-curve.json
+
+The picture shows the tutorial too: its 71.75 % at the time that it reports from another machine,
+and at the time that it would need here, from benchmarks/throughput.py.
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from common import RESULTS, machine, save_result
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
+
+from hundredfold import load_cifar100, train
+from hundredfold.budget import choose_recipe
+from hundredfold.config import parse_duration
+from hundredfold.recipes import RECIPES, fast
+
+PICTURE = Path(__file__).parents[1] / "docs" / "accuracy-time.png"
+TUTORIAL_ACCURACY, TUTORIAL_HOURS = 0.7175, 5.9
+TICKS = ("10s", "30s", "1min", "3min", "10min", "30min", "1h", "2h", "6h")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, or what to draw."""
+
+    budgets: tuple[str, ...] = ("10s", "30s", "1min", "3min")
+    """Time budgets, one training each."""
+    seed: int = 0
+    """Of each training."""
+    save: bool = False
+    """Write the result to benchmarks/results."""
+    draw: Path | None = None
+    """A result to draw into docs/accuracy-time.png, in place of measuring."""
+
+
+def measure(budget: str, seed: int) -> dict[str, Any]:
+    """Train within a budget as the command line would; return what came of it."""
+    dataset = load_cifar100()
+    name = choose_recipe(fast(budget=budget), dataset)
+    with tempfile.TemporaryDirectory() as out:
+        run = train(RECIPES[name](budget=budget, seed=seed, out=out), dataset, quiet=True)
+        metrics = run.metrics
+    wanted = parse_duration(budget)
+    return {
+        "budget": budget,
+        "recipe": name,
+        "seconds": round(metrics["seconds"], 2),
+        "off": round(metrics["seconds"] / wanted - 1, 4),
+        "epochs": round(sum(e.pictures for e in run.history) / 47_500, 3),
+        "test": metrics["test"],
+        "test_flip": metrics["test_flip"],
+    }
+
+
+def draw(points: list[dict[str, Any]]) -> None:
+    """Draw accuracy against time on a logarithmic axis."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    seconds = [point["seconds"] for point in points]
+    for key, name, colour in (
+        ("coarse_top1", "coarse (20)", "#d9730d"),
+        ("top1", "fine (100)", "#2563a8"),
+    ):
+        axes.plot(seconds, [point["test"][key] for point in points], "o-", color=colour, label=name)
+        for point in points:
+            at = (point["seconds"], point["test"][key])
+            axes.annotate(f"{at[1]:.1%}", at, (0, 8), textcoords="offset points", ha="center")
+    here = max(RESULTS.glob("*-throughput.json"))
+    hours = {"the tutorial, as it reports": TUTORIAL_HOURS}
+    hours["the tutorial on these cores"] = json.loads(here.read_text())["peer_hours_for_8_epochs"]
+    for name, value in hours.items():
+        axes.plot(value * 3600, TUTORIAL_ACCURACY, "s", color="#555")
+        axes.annotate(
+            f"{name}\n{TUTORIAL_ACCURACY:.2%} coarse",
+            (value * 3600, TUTORIAL_ACCURACY),
+            (0, -30),
+            textcoords="offset points",
+            ha="center",
+            color="#555",
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([parse_duration(tick) for tick in TICKS]))
+    axes.xaxis.set_major_formatter(FixedFormatter(TICKS))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_xlabel("time from first weights to last test figure")
+    axes.set_title("CIFAR-100 test accuracy, single view, by `hundredfold train --budget`")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", frameon=False)
+    axes.margins(0.08, 0.15)
+    figure.savefig(PICTURE, dpi=150)
+    print(f"drew {PICTURE}")
+
+
+def main() -> None:
+    """Measure every budget in turn, or draw."""
+    options = tyro.cli(Options)
+    if options.draw:
+        draw(json.loads(options.draw.read_text())["points"])
+        return
+    points = []
+    for budget in options.budgets:
+        points.append(measure(budget, options.seed))
+        print(json.dumps(points[-1]), flush=True)
+    if options.save:
+        what = "one training a budget, test set read once at its end"
+        save_result("curve", {"what": what, "points": points, "machine": machine()})
+
+
+if __name__ == "__main__":
+    main()
