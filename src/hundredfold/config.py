@@ -48,7 +48,7 @@ class Config:
     """Channels of each stage (resnet9) or group (whitenet); empty for the model's own."""
 
     # Optimisation
-    epochs: float = 3.5
+    epochs: float = 3.4
     """Passes over the training pictures; 0.5 ends halfway through the first."""
     budget: str = ""
     """Time for everything once the data is loaded, such as 90s, 5min or 1h; in place of `epochs`.
