@@ -63,6 +63,7 @@ def epochs(state: State, job: Job, watch: Watcher, clock: Clock | None = None) -
         for images, labels in batches(job.training, state.epoch, job.config):
             loss, lr = step(state, job, images, labels)
             if clock:
+                loss.item()  # wait: a GPU's queue must not fool the clock
                 state.progress = advance(state.progress, time.perf_counter(), clock)
             else:
                 state.progress = state.step / job.steps

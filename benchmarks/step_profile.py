@@ -1,0 +1,95 @@
+"""Where the seconds of a training step go: data, forward, backward, optimizer; and evaluation.
+
+python benchmarks/step_profile.py --recipes fast strong --save
+"""
+
+import itertools
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import tyro
+from common import machine, save_result
+
+from hundredfold import load_cifar100
+from hundredfold.augment import prepare
+from hundredfold.batches import batches
+from hundredfold.inference import predict_logits
+from hundredfold.job import first_state, make_job
+from hundredfold.optim import set_schedule
+from hundredfold.recipes import RECIPES
+
+PARTS = ("crop and flip", "normalise and resize", "forward", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    recipes: tuple[str, ...] = ("quick", "fast", "strong")
+    """Names of recipes."""
+    steps: int = 8
+    """Steps measured at each size, after two that are not."""
+    save: bool = False
+    """Write the result to benchmarks/results."""
+
+
+def profile(name: str, size: int, steps: int) -> dict[str, float]:
+    """Return the median seconds of each part of a step at a size, and of evaluating 1,000 pictures.
+
+    The parts of `loop.step`, one after the other with a clock between.
+    """
+    config = RECIPES[name](device="cpu")
+    dataset = load_cifar100().with_labels(config.labels)
+    job = make_job(config, dataset, torch.device("cpu"))
+    state = first_state(job)
+    model, optimizer = state.model.train(), state.optimizer
+    rows: list[list[float]] = []
+    source = batches(job.training, 0, config)
+    for number in range(steps + 2):
+        times = [time.perf_counter()]
+        images, labels = next(source)
+        times.append(time.perf_counter())
+        x = prepare(images, *job.channels, size)
+        times.append(time.perf_counter())
+        loss = F.cross_entropy(model(x), labels, label_smoothing=config.label_smoothing)
+        times.append(time.perf_counter())
+        optimizer.zero_grad()
+        loss.backward()
+        times.append(time.perf_counter())
+        set_schedule(optimizer, number, job.steps, config)
+        optimizer.step()
+        times.append(time.perf_counter())
+        rows.append([end - start for start, end in itertools.pairwise(times)])
+    medians = map(statistics.median, zip(*rows[2:], strict=True))
+    started = time.perf_counter()
+    predict_logits(model, dataset.test.images[:1000], job.info)
+    evaluation = time.perf_counter() - started
+    return dict(zip(PARTS, medians, strict=True)) | {"evaluation of 1,000": evaluation}
+
+
+def main() -> None:
+    """Measure, print a row a recipe and size, save."""
+    options = tyro.cli(Options)
+    rows: list[dict[str, Any]] = []
+    for name in options.recipes:
+        config = RECIPES[name]()
+        for size in config.sizes or (32,):
+            parts = profile(name, size, options.steps)
+            step = sum(parts[part] for part in PARTS)
+            data = (parts[PARTS[0]] + parts[PARTS[1]]) / step
+            figures = {part: round(seconds, 4) for part, seconds in parts.items()}
+            rows.append({"recipe": name, "size": size, "batch": config.batch_size, **figures})
+            rows[-1] |= {"step": round(step, 4), "data share": round(data, 4)}
+            print(json.dumps(rows[-1]), flush=True)
+    if options.save:
+        what = "median seconds of the parts of a step, and of evaluating 1,000 pictures at 32 px"
+        save_result("profile", {"what": what, "rows": rows, "machine": machine()})
+
+
+if __name__ == "__main__":
+    main()
