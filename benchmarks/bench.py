@@ -90,8 +90,8 @@ def main() -> None:
         row: dict[str, Any] = {key: spread([figures[key] for figures in seeds]) for key in seeds[0]}
         for name, times in base.items():
             row[f"tutorial_{name}_ratio"] = round(times["mean"] / row["seconds"]["mean"], 2)
-        config = asdict(configs[line])
-        row["config"] = {k: v for k, v in config.items() if k not in ("seed", "out")}
+        values = asdict(configs[line])
+        row["config"] = {k: v for k, v in values.items() if k not in ("seed", "out")}
         rows[line] = row
         print(
             f"{line}: coarse {row['test.coarse_top1']['mean']:.4f}, "

@@ -57,6 +57,8 @@ def epochs(state: State, job: Job, watch: Watcher, clock: Clock | None = None) -
     Raises:
         UserError: the loss is no longer finite.
     """
+    if clock:
+        clock.began = time.perf_counter()
     while state.progress < 1:
         started, done = time.perf_counter(), _Steps()
         state.model.train()

@@ -3,14 +3,18 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass
 class Clock:
-    """When training has to be over, and how long steps were seen to take."""
+    """When training has to be over, and how long steps should take; learns as it goes."""
 
     end: float
     """Reading of time.perf_counter at which the last step should end."""
     seconds: tuple[float, ...]
-    """A step's time at each part of the run: one for each of `Config.sizes`, or one."""
+    """A step's expected time at each part of the run: one for each of `Config.sizes`, or one."""
+    began: float = 0.0
+    """Reading at which the first step began."""
+    expected: float = 0.0
+    """Time that the steps so far should have taken."""
 
 
 def part(progress: float, parts: int) -> int:
@@ -36,15 +40,18 @@ def advance(progress: float, now: float, clock: Clock) -> float:
     """Return the progress after one more step, such that the rest fits into the time left.
 
     A machine that turns out slower or faster than it was measured shortens or stretches what is
-    left of the schedule, step by step: the rate still ends where it should, and on time.
+    left of the schedule, step by step: the rate still ends where it should, and on time. Pauses
+    for validation count as slowness.
 
     Args:
         progress: where in the schedule the step was taken, 0..1.
         now: reading of time.perf_counter at the step's end.
-        clock: the run's.
+        clock: the run's; takes note of the step.
 
     Returns:
         Where to take the next step; 1 where there is no time for half a step more.
     """
-    left = (clock.end - now) / mean_seconds(progress, clock.seconds)
+    clock.expected += clock.seconds[part(progress, len(clock.seconds))]
+    slower = (now - clock.began) / clock.expected
+    left = (clock.end - now) / (slower * mean_seconds(progress, clock.seconds))
     return 1.0 if left < 0.5 else progress + (1 - progress) / (left + 1)

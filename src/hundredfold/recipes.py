@@ -7,7 +7,12 @@ from hundredfold.config import Config
 
 
 def fast(**changes: Any) -> Config:
-    """A small network, trained in minutes on a CPU; fine labels, coarse by summed probabilities."""
+    """A small network, trained in minutes on a CPU; fine labels, coarse by summed probabilities.
+
+    `hundredfold train fast` on CIFAR-100, n = 5: coarse 71.91 % (std 0.07), fine 58.93 % (0.16),
+    single view; 210 s (6) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
+    (benchmarks/results/2026-11-25-fast.json).
+    """
     values: dict[str, Any] = {
         "name": "fast",
         "epochs": 3.4,

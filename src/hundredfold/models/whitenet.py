@@ -60,7 +60,7 @@ class Group(nn.Module):
         for conv, norm, i in zip(self.convs, self.norms, channels, strict=False):
             with torch.no_grad():  # the first channels pass through, the rest stay random
                 nn.init.dirac_(conv.weight[:i])  # type: ignore[index]
-            norm.weight.requires_grad_(False)  # type: ignore[union-attr]  # only the bias learns
+            norm.weight.requires_grad_(False)  # only the bias learns
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/2, W/2)."""
