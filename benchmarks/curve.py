@@ -48,14 +48,14 @@ def measure(budget: str, seed: int) -> dict[str, Any]:
     name = choose_recipe(fast(budget=budget), dataset)
     with tempfile.TemporaryDirectory() as out:
         run = train(RECIPES[name](budget=budget, seed=seed, out=out), dataset, quiet=True)
-        metrics = run.metrics
+        metrics, epochs = run.metrics, run.history
     wanted = parse_duration(budget)
     return {
         "budget": budget,
         "recipe": name,
         "seconds": round(metrics["seconds"], 2),
         "off": round(metrics["seconds"] / wanted - 1, 4),
-        "epochs": round(sum(e.pictures for e in run.history) / 47_500, 3),
+        "epochs": round(sum(epoch.pictures for epoch in epochs) / 47_500, 3),
         "test": metrics["test"],
         "test_flip": metrics["test_flip"],
     }
