@@ -75,16 +75,20 @@ def draw(points: list[dict[str, Any]]) -> None:
             at = (point["seconds"], point["test"][key])
             axes.annotate(f"{at[1]:.1%}", at, (0, 8), textcoords="offset points", ha="center")
     here = max(RESULTS.glob("*-throughput.json"))
-    hours = {"the tutorial, as it reports": TUTORIAL_HOURS}
-    hours["the tutorial on these cores"] = json.loads(here.read_text())["peer_hours_for_8_epochs"]
-    for name, value in hours.items():
-        axes.plot(value * 3600, TUTORIAL_ACCURACY, "s", color="#555")
+    hours = json.loads(here.read_text())["peer_hours_for_8_epochs"]
+    for text, value, side in (
+        ("the tutorial at its speed on these cores", hours, 1),
+        ("the tutorial as it reports itself", TUTORIAL_HOURS, -1),
+    ):
+        at = (value * 3600, TUTORIAL_ACCURACY)
+        axes.plot(*at, "s", color="#555")
         axes.annotate(
-            f"{name}\n{TUTORIAL_ACCURACY:.2%} coarse",
-            (value * 3600, TUTORIAL_ACCURACY),
-            (0, -30),
+            f"{text}\n{TUTORIAL_ACCURACY:.2%} coarse",
+            at,
+            (0, side * 12),
             textcoords="offset points",
-            ha="center",
+            ha="center" if side > 0 else "right",
+            va="bottom" if side > 0 else "top",
             color="#555",
         )
     axes.set_xscale("log")
