@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from common import machine, save_result, spread
+from common import TUTORIAL_PICTURES, save_result, spread
 from throughput import ours, theirs
 
 from hundredfold import Config, train
 from hundredfold.recipes import RECIPES
-
-TUTORIAL_PICTURES = 8 * 50_000
 
 
 @dataclass(frozen=True)
@@ -98,14 +96,9 @@ def main() -> None:
             f"{row['seconds']['mean']:.0f} s, 1/{row['tutorial_ours_ratio']} of `tutorial`, "
             f"n = {len(seeds)}"
         )
-    result = {
-        "what": "test set read once a seed, at its end; seconds from first weights to last figure",
-        "tutorial_seconds": base,
-        "runs": rows,
-        "machine": machine(),
-    }
     if options.save:
-        save_result(options.name, result)
+        what = "test set read once a seed, at its end; seconds from first weights to last figure"
+        save_result(options.name, what, {"tutorial_seconds": base, "runs": rows})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import torch
 
 from hundredfold.environment import describe
 
+TUTORIAL_PICTURES = 8 * 50_000
+"""That the tutorial trains on in all."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -28,9 +30,9 @@ def spread(values: list[float]) -> dict[str, Any]:
     }
 
 
-def save_result(name: str, result: dict[str, Any]) -> None:
-    """Write a result under today's date."""
+def save_result(name: str, what: str, figures: dict[str, Any]) -> None:
+    """Write figures under today's date, with what they are and the machine."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path.write_text(json.dumps({"what": what, **figures, "machine": machine()}, indent=2) + "\n")
     print(f"saved {path}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from common import RESULTS, machine, save_result
+from common import RESULTS, save_result
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
@@ -118,7 +118,7 @@ def main() -> None:
         print(json.dumps(points[-1]), flush=True)
     if options.save:
         what = "one training a budget, test set read once at its end"
-        save_result("curve", {"what": what, "points": points, "machine": machine()})
+        save_result("curve", what, {"points": points})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import tyro
-from common import machine, save_result
+from common import save_result
 
 from hundredfold import load_cifar100
 from hundredfold.augment import prepare
@@ -83,12 +83,12 @@ def main() -> None:
             step = sum(parts[part] for part in PARTS)
             data = (parts[PARTS[0]] + parts[PARTS[1]]) / step
             figures = {part: round(seconds, 4) for part, seconds in parts.items()}
+            figures |= {"step": round(step, 4), "data share": round(data, 4)}
             rows.append({"recipe": name, "size": size, "batch": config.batch_size, **figures})
-            rows[-1] |= {"step": round(step, 4), "data share": round(data, 4)}
             print(json.dumps(rows[-1]), flush=True)
     if options.save:
         what = "median seconds of the parts of a step, and of evaluating 1,000 pictures at 32 px"
-        save_result("profile", {"what": what, "rows": rows, "machine": machine()})
+        save_result("profile", what, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import machine, save_result
+from common import TUTORIAL_PICTURES, save_result
 from torch import Tensor, nn
 
 from hundredfold import load_cifar100, tutorial
@@ -98,19 +98,18 @@ def main() -> None:
         own.append(round(ours(options.steps), 1))
         print(f"round {number + 1}: peer {peer[-1]} images/s, ours {own[-1]}", flush=True)
     ratios = [mine / other for mine, other in zip(own, peer, strict=True)]
-    result = {
-        "what": f"images/s over {options.steps} steps of the tutorial's recipe, rounds alternating",
+    what = f"images/s over {options.steps} steps of the tutorial's recipe, rounds alternating"
+    figures = {
         "peer": peer,
         "ours": own,
         "ratio_mean": round(statistics.mean(ratios), 3),
         "ratio_std": round(statistics.stdev(ratios), 3) if len(ratios) > 1 else None,
         "floor": round(floor(), 1),
-        "peer_hours_for_8_epochs": round(8 * 50_000 / statistics.mean(peer) / 3600, 2),
-        "machine": machine(),
+        "peer_hours_for_8_epochs": round(TUTORIAL_PICTURES / statistics.mean(peer) / 3600, 2),
     }
-    print(json.dumps(result, indent=2))
+    print(json.dumps(figures, indent=2))
     if options.save:
-        save_result("throughput", result)
+        save_result("throughput", what, figures)
 
 
 if __name__ == "__main__":

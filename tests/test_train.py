@@ -29,8 +29,8 @@ from hundredfold.batches import batches
 from hundredfold.data import Split
 from hundredfold.device import memory_format, pick_device
 from hundredfold.files import write_atomic
-from hundredfold.job import first_state, make_job
-from hundredfold.loop import epochs, training_size, uses_bfloat16
+from hundredfold.job import first_state, make_job, uses_bfloat16
+from hundredfold.loop import epochs, training_size
 from hundredfold.models import count_parameters
 
 

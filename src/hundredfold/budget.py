@@ -9,7 +9,7 @@ from hundredfold.data import Dataset
 from hundredfold.device import pick_device
 from hundredfold.errors import UserError
 from hundredfold.inference import BATCH, predict_logits
-from hundredfold.job import Job, first_state, make_job
+from hundredfold.job import Job, State, first_state, make_job
 from hundredfold.loop import step
 from hundredfold.pace import Clock, mean_seconds
 
@@ -30,7 +30,7 @@ def choose_recipe(config: Config, dataset: Dataset) -> str:
     """
     small = dataclasses.replace(config, batch_size=64, optimizer="sgd")  # measured in a moment
     job = make_job(small, dataset.with_labels(config.labels), pick_device(config.device))
-    seconds = mean_seconds(0.0, seconds_by_size(job))
+    seconds = mean_seconds(0.0, seconds_by_size(first_state(job), job))
     epochs = config.epochs * parse_duration(config.budget) / (seconds * job.steps)
     return next(name for name, least in LADDER if epochs >= least)
 
@@ -48,8 +48,9 @@ def plan(job: Job, tests: int, started: float) -> tuple[Job, Clock]:
     """
     config = job.config
     budget = parse_duration(config.budget)
-    seconds = seconds_by_size(job, PROBING * budget)
-    reserve = evaluation_seconds(job, 2 * tests + len(job.judged))
+    probe = first_state(job)
+    seconds = seconds_by_size(probe, job, PROBING * budget)
+    reserve = evaluation_seconds(probe, job, 2 * tests + len(job.judged))
     now, mean = time.perf_counter(), mean_seconds(0.0, seconds)
     end = started + budget - reserve
     steps = (end - now) / mean
@@ -63,18 +64,19 @@ def plan(job: Job, tests: int, started: float) -> tuple[Job, Clock]:
     return dataclasses.replace(job, config=config), Clock(end, seconds)
 
 
-def seconds_by_size(job: Job, limit: float = 0.0) -> tuple[float, ...]:
+def seconds_by_size(probe: State, job: Job, limit: float = 0.0) -> tuple[float, ...]:
     """Return how long a step takes at each of the job's sizes: the first measured, then by area.
 
     Args:
-        job: what to train on, and how; nothing of the steps is kept.
+        probe: a state to take steps with, for nothing but their time.
+        job: what to train on, and how.
         limit: seconds that measuring may take; at least one step is measured, after one unmeasured.
     """
-    state, times = first_state(job), []
+    times: list[float] = []
     started = time.perf_counter()
     for images, labels in batches(job.training, 0, job.config):
         before = time.perf_counter()
-        step(state, job, images, labels)[0].item()  # to have its value is to have waited for it
+        step(probe, job, images, labels)[0].item()  # to have its value is to have waited for it
         times.append(time.perf_counter() - before)
         if len(times) > 1 and time.perf_counter() - started > limit:
             break
@@ -82,9 +84,9 @@ def seconds_by_size(job: Job, limit: float = 0.0) -> tuple[float, ...]:
     return tuple(min(times[1:] or times) * (size / sizes[0]) ** 2 for size in sizes)
 
 
-def evaluation_seconds(job: Job, pictures: int) -> float:
+def evaluation_seconds(probe: State, job: Job, pictures: int) -> float:
     """Return about how long predicting that many pictures will take."""
-    model, images = first_state(job).model, job.training.images[:BATCH]
+    model, images = probe.model, job.training.images[:BATCH]
     predict_logits(model, images, job.info)  # the first time is slower
     started = time.perf_counter()
     predict_logits(model, images, job.info)

@@ -84,13 +84,11 @@ def train_command(arguments: Sequence[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         train(parse_config(arguments[0], arguments[1:]))
         return
-    config = parse_config("fast", arguments)
-    if not config.budget:
-        train(config)
-        return
-    dataset = load_data(config.data)
-    recipe = choose_recipe(config, dataset)
-    train(parse_config(recipe, arguments), dataset)
+    config, dataset = parse_config("fast", arguments), None
+    if config.budget:
+        dataset = load_data(config.data)
+        config = parse_config(choose_recipe(config, dataset), arguments)
+    train(config, dataset)
 
 
 def parse_config(name: str, arguments: Sequence[str]) -> Config:

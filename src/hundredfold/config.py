@@ -130,7 +130,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
 def parse_duration(text: str) -> float:
     """Return the seconds in a time such as 90, 90s, 5min, 1.5h or 1h30min; 0 where it is none."""
     units = {"h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "": 1.0}
-    parts = re.fullmatch(r"(?:(\d+\.?\d*) *(h|min|m|s|) *){1,3}", text)
-    if not parts:
+    term = r"(\d+\.?\d*) *(h|min|m|s|)"
+    if not re.fullmatch(rf"(?:{term} *){{1,3}}", text):
         return 0.0
-    return sum(float(n) * units[u] for n, u in re.findall(r"(\d+\.?\d*) *(h|min|m|s|)", text))
+    return sum(float(number) * units[unit] for number, unit in re.findall(term, text))

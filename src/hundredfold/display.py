@@ -37,7 +37,7 @@ class Display:
             disable=not self.out.is_terminal,
         )
         self.task = self.progress.add_task("train", total=1.0, epoch="", status="")
-        self.config, self.epochs = Config(), 0
+        self.config = Config()
         self.done = 0
         self.shown = self.began = time.perf_counter()
 
@@ -68,8 +68,7 @@ class Display:
                 "choose nothing by these figures."
             )
         self.config, self.began = config, time.perf_counter()
-        self.epochs = math.ceil(config.epochs)
-        self.progress.update(self.task, epoch=f"1/{self.epochs}")
+        self.progress.update(self.task, epoch=f"1/{math.ceil(config.epochs)}")
 
     def step(self, pictures: int, loss: Tensor, lr: float, progress: float) -> None:
         """Move the live line on by a step."""
@@ -90,7 +89,7 @@ class Display:
             self.out.print(f"\n[bold]{head}[/]")
         row = "  ".join(f"{text:>{max(len(name), 8)}}" for name, text in columns.items())
         self.out.print(row)
-        epochs = max(self.epochs, epoch.epoch)
+        epochs = max(math.ceil(self.config.epochs), epoch.epoch)
         self.progress.update(self.task, epoch=f"{min(epoch.epoch + 1, epochs)}/{epochs}")
 
     def summary(self, run: Run, metrics: dict[str, Any]) -> None:

@@ -44,6 +44,11 @@ class Job:
         mean, std = self.info.mean, self.info.std
         return torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device)
 
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether the forward pass runs under bfloat16 autocast."""
+        return uses_bfloat16(self.config, self.device)
+
     @property
     def steps(self) -> int:
         """Steps of all epochs together."""
@@ -85,6 +90,13 @@ class State:
             "generator": torch.get_rng_state(),
             "device_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
+
+
+def uses_bfloat16(config: Config, device: torch.device) -> bool:
+    """Return whether a device's forward pass runs under bfloat16 autocast."""
+    if config.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return config.precision == "bfloat16"
 
 
 def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:

@@ -91,9 +91,9 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
     Returns:
         The loss before the step, 0-dimensional, and the learning rate.
     """
-    config, device = job.config, job.device
+    config = job.config
     x = prepare(images, *job.channels, training_size(config, state.progress))
-    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, device)):
+    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
         loss = F.cross_entropy(state.model(x), labels, label_smoothing=config.label_smoothing)
     lr = set_schedule(state.optimizer, state.progress * job.steps, job.steps, config)
     state.optimizer.zero_grad()
@@ -136,10 +136,3 @@ def _record(state: State, job: Job, done: _Steps, started: float) -> Epoch:
 def training_size(config: Config, progress: float) -> int:
     """Return the side of the training pictures at a progress of 0..1, or 0 for full size."""
     return config.sizes[part(progress, len(config.sizes))] if config.sizes else 0
-
-
-def uses_bfloat16(config: Config, device: torch.device) -> bool:
-    """Return whether the forward pass runs under bfloat16 autocast."""
-    if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return config.precision == "bfloat16"

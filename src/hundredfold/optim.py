@@ -173,9 +173,9 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     matrix = matrix / (matrix.norm() + 1e-7)
     gram = matrix @ matrix.T
     identity = torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
-    product = identity
-    for _ in range(NEWTON_SCHULZ_STEPS):
+    product = factor = a * identity + b * gram + c * (gram @ gram)
+    for _ in range(NEWTON_SCHULZ_STEPS - 1):
+        gram = factor @ gram @ factor
         factor = a * identity + b * gram + c * (gram @ gram)
         product = factor @ product
-        gram = factor @ gram @ factor
     return product @ matrix
