@@ -27,7 +27,7 @@ def fast(**changes: Any) -> Config:
 
 
 def quick(**changes: Any) -> Config:
-    """`fast` with half the channels: for less than a minute."""
+    """`fast` with half the channels: for less than two minutes."""
     return fast(
         **({"name": "quick", "widths": (48, 96, 192), "epochs": 2.0, "batch_size": 256} | changes)
     )
