@@ -36,6 +36,8 @@ class Options:
     """A script that trains the tutorial as its reader would; see throughput.py."""
     data: Path | None = None
     """The peer's folder of pickles."""
+    out: Path | None = None
+    """Folder to keep the run directories in."""
     name: str = "bench"
     """What the result's file is called."""
     save: bool = False
@@ -57,10 +59,10 @@ def tutorial_seconds(options: Options) -> dict[str, float]:
     return {name: TUTORIAL_PICTURES / speed for name, speed in speeds.items()}
 
 
-def one(config: Config, seed: int) -> dict[str, float]:
+def one(config: Config, seed: int, out: Path | None) -> dict[str, float]:
     """Train a seed; return its figures."""
-    with tempfile.TemporaryDirectory() as out:
-        metrics = train(replace(config, seed=seed, out=out), quiet=True).metrics
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = train(replace(config, seed=seed, out=str(out or folder)), quiet=True).metrics
     figures = {
         f"{view}.{key}": value
         for view in ("test", "test_flip")
@@ -70,19 +72,12 @@ def one(config: Config, seed: int) -> dict[str, float]:
     return figures | {key: metrics[key] for key in times}
 
 
-def main() -> None:
-    """Measure in turn, print and save."""
-    options = tyro.cli(Options)
-    configs = {line: parse(line) for line in options.runs}
-    results: dict[str, list[dict[str, float]]] = {line: [] for line in configs}
-    tutorial = [tutorial_seconds(options)]
-    for seed in range(options.seeds):
-        for line, config in configs.items():
-            results[line].append(one(config, seed))
-            print(f"{line}, seed {seed}: {json.dumps(results[line][-1])}", flush=True)
-        if seed in (options.seeds // 2, options.seeds - 1):
-            tutorial.append(tutorial_seconds(options))
-    base = {name: spread([times[name] for times in tutorial]) for name in tutorial[0]}
+Figures = dict[str, list[dict[str, float]]]
+"""Of each run, each seed's."""
+
+
+def summary(configs: dict[str, Config], results: Figures, base: dict[str, Any]) -> dict[str, Any]:
+    """Return each run's figures over its seeds, their ratio to the tutorial, its configuration."""
     rows = {}
     for line, seeds in results.items():
         row: dict[str, Any] = {key: spread([figures[key] for figures in seeds]) for key in seeds[0]}
@@ -91,14 +86,34 @@ def main() -> None:
         values = asdict(configs[line])
         row["config"] = {k: v for k, v in values.items() if k not in ("seed", "out")}
         rows[line] = row
+    return rows
+
+
+def main() -> None:
+    """Measure in turn, print and save; what is saved is complete up to the last seed."""
+    options = tyro.cli(Options)
+    configs = {line: parse(line) for line in options.runs}
+    results: Figures = {line: [] for line in configs}
+    tutorial = [tutorial_seconds(options)]
+    for seed in range(options.seeds):
+        for line, config in configs.items():
+            results[line].append(one(config, seed, options.out))
+            print(f"{line}, seed {seed}: {json.dumps(results[line][-1])}", flush=True)
+        if seed in (options.seeds // 2, options.seeds - 1):
+            tutorial.append(tutorial_seconds(options))
+        base = {name: spread([times[name] for times in tutorial]) for name in tutorial[0]}
+        rows = summary(configs, results, base)
+        if options.save:
+            what = (
+                "test set read once a seed, at its end; seconds from first weights to last figure"
+            )
+            save_result(options.name, what, {"tutorial_seconds": base, "runs": rows})
+    for line, row in rows.items():
         print(
             f"{line}: coarse {row['test.coarse_top1']['mean']:.4f}, "
             f"{row['seconds']['mean']:.0f} s, 1/{row['tutorial_ours_ratio']} of `tutorial`, "
-            f"n = {len(seeds)}"
+            f"n = {row['seconds']['n']}"
         )
-    if options.save:
-        what = "test set read once a seed, at its end; seconds from first weights to last figure"
-        save_result(options.name, what, {"tutorial_seconds": base, "runs": rows})
 
 
 if __name__ == "__main__":
