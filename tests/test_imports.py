@@ -7,16 +7,17 @@ import hundredfold
 
 ROOT = Path(hundredfold.__file__).parent
 LAYERS = [  # each may import from the ones above it, and from its own line
-    {"errors", "files", "pace"},
+    {"errors", "files", "pace", "pictures"},
     {"jsonio", "console"},
     {"config"},
     {"device"},
-    {"augment", "models", "optim", "metrics", "environment"},
+    {"augment", "models", "optim", "metrics", "environment", "calibration", "analysis"},
     {"data"},
     {"batches", "inference"},
     {"run"},
-    {"display", "report", "recipes"},
+    {"display", "figures", "recipes", "predict"},
     {"evaluate", "job"},
+    {"report"},
     {"loop"},
     {"budget"},
     {"train"},
@@ -47,7 +48,7 @@ def test_every_module_has_a_layer_and_imports_only_from_above() -> None:
 
 
 def test_predicting_needs_neither_training_nor_data() -> None:
-    for module in ("inference", "metrics", "models", "augment", "run"):
+    for module in ("inference", "metrics", "models", "augment", "run", "pictures", "predict"):
         path = ROOT / f"{module}.py"
         paths = [path] if path.exists() else list((ROOT / module).glob("*.py"))
         for file in paths:

@@ -7,12 +7,8 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from hundredfold.metrics import (
-    coarse_probabilities,
-    expected_calibration_error,
-    measure,
-    top_k,
-)
+from hundredfold.calibration import expected_calibration_error
+from hundredfold.metrics import coarse_probabilities, measure, top_k
 
 PARENTS = torch.arange(20) % 6
 

@@ -19,17 +19,18 @@ def measure_model(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Measure a model on the test split, single view and with flip test-time augmentation.
 
-    The latter averages the logits of each picture and of its mirror image.
+    The latter averages the logits of each picture and of its mirror image. All probabilities, and
+    so loss, calibration error and coarse predictions, are those of the calibrated logits.
 
     Returns:
         metrics `test` and `test_flip`, each as of `metrics.measure`, and `test_pictures`; and the
-        tensors `logits` and `flip_logits` (N, C) and `labels` (N,) that they come from.
+        tensors `logits` and `flip_logits` (N, C), as the model gives them, and `labels` (N,).
     """
     logits = predict_logits(model, test.images, info)
     flipped = (logits + predict_logits(model, test.images.flip(3), info)) / 2
     metrics = {
-        "test": measure(logits, test.labels, info.parents),
-        "test_flip": measure(flipped, test.labels, info.parents),
+        "test": measure(logits / info.temperature, test.labels, info.parents),
+        "test_flip": measure(flipped / info.temperature, test.labels, info.parents),
         "test_pictures": len(test),
     }
     return metrics, {"logits": logits, "flip_logits": flipped, "labels": test.labels}
@@ -52,12 +53,24 @@ def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") 
         UserError: no such run or device, or the data is not what the run was trained on.
     """
     run = run if isinstance(run, Run) else Run(Path(run))
-    config, info = run.config, run.info
-    model = run.model(pick_device(device or config.device))
-    dataset = data if isinstance(data, Dataset) else load_data(data or config.data)
+    model = run.model(pick_device(device or run.config.device))
+    return measure_model(model, run_data(run, data).test, run.info)[0]
+
+
+def run_data(run: Run, data: Dataset | str = "") -> Dataset:
+    """Return the data that a run was trained on, with the labels that it learned.
+
+    Args:
+        run: the run.
+        data: as in `evaluate`.
+
+    Raises:
+        UserError: it cannot be found, or is not what the run was trained on.
+    """
+    dataset = data if isinstance(data, Dataset) else load_data(data or run.config.data)
     if dataset.digest() != run.environment.get("data_sha256"):
         raise UserError(
             f"{dataset.source} is not the data that {run} was trained on: its digest differs. "
             "Name the right one with --data."
         )
-    return measure_model(model, dataset.with_labels(info.labels).test, info)[0]
+    return dataset.with_labels(run.info.labels)

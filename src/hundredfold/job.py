@@ -67,6 +67,8 @@ class State:
     progress: float = 0.0
     """Share of the schedule that is done (0..1)."""
     history: list[Epoch] = field(default_factory=list)
+    judged_logits: Tensor | None = None
+    """(N, C) float32, of the pictures that the last epoch was judged by."""
 
     @property
     def epoch(self) -> int:

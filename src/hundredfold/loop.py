@@ -118,8 +118,8 @@ def _record(state: State, job: Job, done: _Steps, started: float) -> Epoch:
         )
     validation = {}
     if len(judged):
-        logits = predict_logits(state.model, judged.images, info)
-        validation = measure(logits, judged.labels, info.parents)
+        state.judged_logits = predict_logits(state.model, judged.images, info)
+        validation = measure(state.judged_logits, judged.labels, info.parents)
     return Epoch(
         epoch=state.epoch + 1,
         progress=state.progress,

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hundredfold.calibration import expected_calibration_error
+
 
 def coarse_probabilities(logits: Tensor, parents: Sequence[int]) -> Tensor:
     """Sum the probabilities of each superclass's classes.
@@ -27,23 +29,6 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
     """Return the share of pictures whose label is among the k highest logits: (N, C), (N,)."""
     hits = logits.topk(k, dim=1).indices == labels[:, None]
     return hits.any(1).double().mean().item()
-
-
-def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Return the ECE: the gap between confidence and accuracy, averaged over confidence bins.
-
-    Guo et al., "On Calibration of Modern Neural Networks", 2017, section 2; bins of equal width.
-
-    Args:
-        logits: (N, C).
-        labels: (N,) int64.
-        bins: number of bins.
-    """
-    confidence, predicted = logits.double().softmax(1).max(1)
-    bin_index = (confidence * bins).long().clamp(max=bins - 1)
-    gap = confidence - (predicted == labels).double()
-    sums = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_index, gap)
-    return (sums.abs().sum() / len(labels)).item()
 
 
 def measure(logits: Tensor, labels: Tensor, parents: Sequence[int] = ()) -> dict[str, float]:

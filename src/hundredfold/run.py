@@ -5,6 +5,7 @@ The only module that knows the names of its files. Each file is whole or not the
 
 import io
 import json
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from hundredfold.jsonio import from_json, parse_object, to_json
 from hundredfold.models import ModelInfo, build_model
 
 CURVES = "curves.png"
+TEST_TENSORS = ("logits", "flip_logits", "labels")
 CPU = torch.device("cpu")
 
 
@@ -103,6 +105,16 @@ class Run:
         return self._json("metrics.json")
 
     @property
+    def test_logits(self) -> dict[str, Tensor]:
+        """Test predictions: `logits` and `flip_logits` (N, C) float32, `labels` (N,) int64."""
+        path = self.path / "test_logits.npz"
+        try:
+            with np.load(io.BytesIO(self._bytes(path.name)), allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in TEST_TENSORS}
+        except (ValueError, KeyError, zipfile.BadZipFile, TypeError) as error:
+            raise UserError(f"{path} is damaged: {error}.") from error
+
+    @property
     def curves(self) -> Path:
         """The figure of accuracy, losses and learning rate."""
         return self.path / "figures" / CURVES
@@ -124,14 +136,19 @@ class Run:
             raise UserError(f"{path} is damaged or of another model: {error}") from error
         return model.to(device).to(memory_format=memory_format(device)).eval()
 
-    def _text(self, name: str) -> str:
-        path = self.path / name
+    def _bytes(self, name: str) -> bytes:
         if not self.path.is_dir():
             raise UserError(f"There is no run at {self.path}.")
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return (self.path / name).read_bytes()
+        except OSError as error:
             raise UserError(f"{self.path} is not a run, or not a whole one: {error}.") from error
+
+    def _text(self, name: str) -> str:
+        try:
+            return self._bytes(name).decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path / name} is damaged: {error}.") from error
 
     def _json(self, name: str) -> dict[str, Any]:
         return parse_object(self._text(name), str(self.path / name))
@@ -159,14 +176,26 @@ class Run:
             self._write("weights.safetensors", blob)
             self._write("history.jsonl", "".join(lines))
 
-    def finish(self, metrics: dict[str, Any], test: dict[str, Tensor]) -> None:
-        """Write the final metrics and the test logits; what was for resuming is gone."""
+    def finish(self, info: ModelInfo, metrics: dict[str, Any], test: dict[str, Tensor]) -> None:
+        """Write what the end of training adds; what was for resuming is gone.
+
+        Args:
+            info: as at the start, but with the temperature.
+            metrics: the final ones.
+            test: the tensors that `test_logits` returns.
+        """
+        self._write("model.json", to_json(info))
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {name: value.numpy() for name, value in test.items()}
         np.savez_compressed(buffer, **arrays)
         self._write("test_logits.npz", buffer.getvalue())
         self._write("metrics.json", json.dumps(metrics, indent=2) + "\n")
         (self.path / "resume.pt").unlink(missing_ok=True)
+
+    def save_report(self, page: str) -> Path:
+        """Write the report's page and return its path."""
+        self._write("report.html", page)
+        return self.path / "report.html"
 
     def figure(self, name: str, content: bytes) -> Path:
         """Write a figure and return its path."""

@@ -8,26 +8,35 @@ import torch
 from torch import nn
 
 from hundredfold.budget import plan
+from hundredfold.calibration import fit_temperature
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, load_data
 from hundredfold.device import pick_device
 from hundredfold.display import Display
 from hundredfold.environment import describe, device_name
 from hundredfold.evaluate import measure_model
+from hundredfold.figures import draw_curves, to_png
 from hundredfold.job import Job, State, first_state, make_job
 from hundredfold.loop import epochs
 from hundredfold.models import count_parameters
-from hundredfold.report import draw_curves
-from hundredfold.run import Run, new_run
+from hundredfold.run import CURVES, Run, new_run
 
 
-def train(config: Config, dataset: Dataset | None = None, *, quiet: bool = False) -> Run:
+def train(
+    config: Config,
+    dataset: Dataset | None = None,
+    *,
+    quiet: bool = False,
+    started: float | None = None,
+) -> Run:
     """Train a classifier and write its run directory.
 
     Args:
         config: what to do; see `recipes` for ready ones.
         dataset: the pictures; None loads what `config.data` names.
         quiet: print nothing.
+        started: reading of time.perf_counter from which the budget and the run's seconds count;
+            None for the moment at which the data is loaded.
 
     Returns:
         The finished run. The test split is read once, at the end (and after each epoch where
@@ -45,7 +54,7 @@ def train(config: Config, dataset: Dataset | None = None, *, quiet: bool = False
     config = dataclasses.replace(config, data=dataset.source)
     job, clock = make_job(config, dataset, device), None
     with torch.random.fork_rng([device] if device.type == "cuda" else []), display:
-        started = time.perf_counter()
+        started = started or time.perf_counter()
         if config.budget:
             job, clock = plan(job, len(dataset.test), started)
         config, state = job.config, first_state(job)
@@ -83,8 +92,11 @@ def _header(job: Job, model: nn.Module) -> list[str]:
 
 def _finish(run: Run, state: State, job: Job, test: Split, started: float) -> dict[str, Any]:
     """Read the test split, write the final metrics and the curves; return the metrics."""
-    test_started = time.perf_counter()
-    metrics, tensors = measure_model(state.model, test, job.info)
+    test_started, info = time.perf_counter(), job.info
+    if state.judged_logits is not None and job.config.validate_on == "validation":
+        temperature = fit_temperature(state.judged_logits, job.judged.labels)
+        info = dataclasses.replace(info, temperature=temperature)
+    metrics, tensors = measure_model(state.model, test, info)
     now = time.perf_counter()
     train_seconds = sum(epoch.seconds for epoch in state.history)
     metrics |= {
@@ -95,6 +107,7 @@ def _finish(run: Run, state: State, job: Job, test: Split, started: float) -> di
         "test_seconds": now - test_started,
         "images_per_second": sum(epoch.pictures for epoch in state.history) / train_seconds,
     }
-    run.finish(metrics, tensors)
-    draw_curves(run)
+    run.finish(info, metrics, tensors)
+    curves = draw_curves(state.history, job.config.labels, job.config.validate_on)
+    run.figure(CURVES, to_png(curves))
     return metrics

@@ -32,6 +32,8 @@ class ModelInfo:
     """(3,) mean of the training pictures a channel, of values scaled to 0..1."""
     std: tuple[float, ...]
     """(3,) standard deviation of the same."""
+    temperature: float = 1.0
+    """What logits are divided by before the softmax, so that probabilities are calibrated."""
 
     def __post_init__(self) -> None:
         coarse = len(self.superclasses)
@@ -44,5 +46,7 @@ class ModelInfo:
             raise UserError(
                 "The model needs classes, a picture size of 8 to 1024 and widths above 0."
             )
+        if not 0 < self.temperature < math.inf:
+            raise UserError("The model needs a temperature above 0.")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
             raise UserError("The model needs three channel means and three deviations above 0.")

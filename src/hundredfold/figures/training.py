@@ -1,35 +1,43 @@
-"""Figures of a run, made from its run directory alone."""
+"""Figures of a training: accuracy, losses and learning rate."""
 
-import io
-from pathlib import Path
+from collections.abc import Sequence
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hundredfold.run import CURVES, Epoch, Run
+from hundredfold.figures.style import BLUE, GREEN, GREY, ORANGE, STYLE, panel
+from hundredfold.run import Epoch
 
-BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9730d", "#2e8b57", "#9aa3ad"
 
-
-def draw_curves(run: Run) -> Path:
-    """Draw accuracy and losses by epoch and the learning rate by step; return the PNG's path."""
-    history, config = run.history, run.config
+@rc_context(STYLE)
+def draw_curves(history: Sequence[Epoch], labels: str, judged: str) -> Figure:
+    """Draw accuracy and losses by epoch and the learning rate by step, side by side."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     accuracy, loss, rate = figure.subplots(1, 3)
-    _draw_accuracy(accuracy, history, config.labels, config.validate_on)
-    _draw_loss(loss, history, config.validate_on)
+    _draw_accuracy(accuracy, history, labels, judged)
+    _draw_loss(loss, history, judged)
     _draw_rate(rate, history)
-    for axes in (accuracy, loss, rate):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-        axes.set_xlim(left=0)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150)
-    return run.figure(CURVES, buffer.getvalue())
+    return figure
 
 
-def _draw_accuracy(axes: Axes, history: list[Epoch], labels: str, judged: str) -> None:
+def draw_history(history: Sequence[Epoch], labels: str, judged: str) -> dict[str, Figure]:
+    """Draw the panels of `draw_curves` as figures of their own: accuracy, loss, rate."""
+    figures = {}
+    for name in ("accuracy", "loss", "rate"):
+        figures[name], axes = panel()
+        if name == "accuracy":
+            _draw_accuracy(axes, history, labels, judged)
+        elif name == "loss":
+            _draw_loss(axes, history, judged)
+        else:
+            _draw_rate(axes, history)
+    return figures
+
+
+@rc_context(STYLE)
+def _draw_accuracy(axes: Axes, history: Sequence[Epoch], labels: str, judged: str) -> None:
     series = {"top1": (labels, BLUE)}
     if labels == "fine":
         series["coarse_top1"] = ("coarse", ORANGE)
@@ -46,14 +54,16 @@ def _draw_accuracy(axes: Axes, history: list[Epoch], labels: str, judged: str) -
         axes.annotate(
             f"{points[-1][1]:.1%}", points[-1], (0, 7), textcoords="offset points", ha="center"
         )
-        axes.legend(loc="upper left", frameon=False)
+        axes.legend(loc="upper left")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.18)
+    axes.set_xlim(left=0)
     axes.set_xlabel("epoch")
 
 
-def _draw_loss(axes: Axes, history: list[Epoch], judged: str) -> None:
+@rc_context(STYLE)
+def _draw_loss(axes: Axes, history: Sequence[Epoch], judged: str) -> None:
     axes.set_title("Loss (nats)")
     ends = _ends(history)
     steps = [
@@ -62,32 +72,30 @@ def _draw_loss(axes: Axes, history: list[Epoch], judged: str) -> None:
         for step, value in enumerate(epoch.loss)
     ]
     axes.plot(*zip(*steps, strict=True), color=GREY, linewidth=0.6, alpha=0.7, label="each step")
-    axes.plot(
-        ends,
-        [epoch.train_loss for epoch in history],
-        "o-",
-        color=BLUE,
-        label="training",
-    )
+    losses = [epoch.train_loss for epoch in history]
+    axes.plot(ends, losses, "o-", color=BLUE, label="training")
     points = [
         (end, e.validation["loss"]) for e, end in zip(history, ends, strict=True) if e.validation
     ]
     if points:
         axes.plot(*zip(*points, strict=True), "o-", color=ORANGE, label=judged)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(left=0)
     axes.set_xlabel("epoch")
-    axes.legend(frameon=False)
+    axes.legend()
 
 
-def _ends(history: list[Epoch]) -> list[float]:
+def _ends(history: Sequence[Epoch]) -> list[float]:
     """Return where each epoch ends on an axis of epochs: the last may be a part of one."""
     whole = max(epoch.pictures for epoch in history)
     return [epoch.epoch - 1 + epoch.pictures / whole for epoch in history]
 
 
-def _draw_rate(axes: Axes, history: list[Epoch]) -> None:
+@rc_context(STYLE)
+def _draw_rate(axes: Axes, history: Sequence[Epoch]) -> None:
     rates = [rate for epoch in history for rate in epoch.lr]
     axes.set_title("Learning rate")
     axes.plot(range(1, len(rates) + 1), rates, color=GREEN)
+    axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step")

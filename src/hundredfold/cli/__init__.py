@@ -1,0 +1,64 @@
+"""The command line: the only parsing. Flags come from dataclasses and signatures (tyro)."""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from rich.markup import escape
+
+from hundredfold.cli.choose import choose
+from hundredfold.console import console, error_console
+from hundredfold.errors import UserError
+from hundredfold.recipes import RECIPES
+
+DONE, WRONG_USE, INTERRUPTED = 0, 2, 130
+
+COMMANDS: Mapping[str, str] = {
+    "train": "train and write a run directory",
+    "evaluate": "measure a run's weights again on the test set",
+    "predict": "classify pictures",
+}
+"""What each does; each is a module here with a `main(arguments)`."""
+
+
+def entry() -> NoReturn:
+    """Run the command line of this process and exit."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code: 0 done, 2 wrong use, 130 interrupted."""
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            console.print(usage())
+        elif arguments[0] == "--version":
+            console.print(f"hundredfold {version('hundredfold')}")
+        else:
+            choose("command", arguments[0], COMMANDS)
+            importlib.import_module(f"hundredfold.cli.{arguments[0]}").main(arguments[1:])
+    except (UserError, OSError) as error:  # an OSError says which file, and why not
+        error_console.print(f"[red]error:[/] {escape(str(error))}")
+        return WRONG_USE
+    except KeyboardInterrupt:
+        error_console.print("Interrupted.")
+        return INTERRUPTED
+    return DONE
+
+
+def usage() -> str:
+    """Return the overview of all commands and recipes."""
+    lines = [
+        "[bold]hundredfold[/]: train accurate image classifiers in minutes on a plain CPU",
+        "",
+        *(f"  hundredfold {name:10}{what}" for name, what in COMMANDS.items()),
+        "  hundredfold COMMAND --help    all flags of a command",
+        "",
+        "Recipes for train (fast is taken where none is named; --budget 5min picks one):",
+        *(
+            f"  {name:14}{escape((recipe.__doc__ or '').splitlines()[0])}"
+            for name, recipe in RECIPES.items()
+        ),
+    ]
+    return "\n".join(lines)

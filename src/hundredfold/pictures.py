@@ -1,0 +1,118 @@
+"""From whatever a picture comes as to the (3, S, S) uint8 that every model's path begins with."""
+
+import io
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from hundredfold.errors import UnavailableError, UserError
+
+Picture: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Tensor
+"""A path, an http(s) address, a file's content, a Pillow image, or uint8 pixels: an array (H, W) or
+(H, W, 1 to 4) as Pillow and OpenCV-in-RGB have it, a tensor (1 or 3, H, W) as torch does."""
+
+MOST_BYTES = 100 * 2**20
+"""Of a picture from the network."""
+TIMEOUT = 30.0
+"""Seconds without a byte from the network."""
+
+
+def load_picture(picture: Picture, size: int) -> Tensor:
+    """Return a picture as a model of that input size takes it: (3, size, size) uint8.
+
+    Turned upright as its EXIF tag says, transparency over white, grey levels as equal channels,
+    deeper channels scaled to 8 bits; the shorter side is brought to `size` (bilinear, antialiased)
+    and the middle cut out of the longer one.
+
+    Raises:
+        UserError: it cannot be read, or is no picture.
+        UnavailableError: the address cannot be reached.
+    """
+    return fit(to_rgb(_open(picture)), size)
+
+
+def fit(image: Image.Image, size: int) -> Tensor:
+    """Return an RGB picture as (3, size, size) uint8; one of that size already is not touched."""
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture of any mode upright and in RGB."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale grey levels of 16 bits, or floating-point ones of 0..1, to 0..255."""
+    levels = np.asarray(image).astype(np.float64)
+    scale = 255 / 65535 if image.mode.startswith("I") else 255
+    return Image.fromarray((levels * scale).round().clip(0, 255).astype(np.uint8))
+
+
+def _open(picture: Picture) -> Image.Image:
+    """Return the picture, decoded whole."""
+    if isinstance(picture, Image.Image):
+        return picture
+    if isinstance(picture, Tensor):
+        return _from_pixels(picture.movedim(0, -1).cpu().numpy() if picture.ndim == 3 else picture)
+    if isinstance(picture, np.ndarray):
+        return _from_pixels(picture)
+    name = "The picture" if isinstance(picture, bytes) else str(picture)
+    try:
+        image = Image.open(_file(picture))
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is in no format that is known here, or damaged"
+        raise UserError(f"{name} cannot be read as a picture: {reason}.") from error
+    return image
+
+
+def _from_pixels(pixels: npt.NDArray[np.uint8] | Tensor) -> Image.Image:
+    array = np.asarray(pixels)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
+        raise UserError(
+            f"Pixels must be uint8, 0..255, of shape (H, W) or (H, W, 1 to 4), or (C, H, W) as a "
+            f"tensor: these are {array.dtype} of shape {array.shape}."
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    try:
+        return Image.fromarray(array)
+    except TypeError as error:
+        raise UserError(f"Pixels of shape {array.shape} are no picture: {error}.") from error
+
+
+def _file(source: str | Path | bytes) -> Path | io.BytesIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if isinstance(source, str) and source.startswith(("https://", "http://")):
+        return io.BytesIO(_fetch(source))
+    return Path(source)
+
+
+def _fetch(address: str) -> bytes:
+    request = urllib.request.Request(address, headers={"User-Agent": "hundredfold"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310  # http(s)
+            content: bytes = response.read(MOST_BYTES + 1)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise UnavailableError(f"{address} cannot be had: {error}.") from error
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{address} is larger than {MOST_BYTES >> 20} MiB.")
+    return content

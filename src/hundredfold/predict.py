@@ -1,0 +1,176 @@
+"""Predict with a trained model: pictures in, ranked classes with calibrated probabilities out."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from hundredfold.device import pick_device
+from hundredfold.errors import UserError
+from hundredfold.inference import BATCH, predict_logits
+from hundredfold.metrics import coarse_probabilities
+from hundredfold.models import ModelInfo
+from hundredfold.pictures import Picture, load_picture
+from hundredfold.run import Run
+
+
+class Score(NamedTuple):
+    """A class and its probability."""
+
+    name: str
+    probability: float
+    """0..1, calibrated on pictures that the model was not trained on."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model makes of a picture."""
+
+    classes: tuple[Score, ...]
+    """All classes, the most probable first."""
+    superclasses: tuple[Score, ...]
+    """All superclasses by summed probability, the most probable first; empty without a hierarchy
+    above the model's classes."""
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[0].name
+
+    @property
+    def probability(self) -> float:
+        """Its probability."""
+        return self.classes[0].probability
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model that takes pictures as they come."""
+
+    model: nn.Module
+    info: ModelInfo
+
+    @classmethod
+    def load(cls, run: Run | str | Path, device: str = "auto") -> "Predictor":
+        """Load a run's model.
+
+        Args:
+            run: the run, or its directory; of its files only model.json and weights.safetensors.
+            device: as in `Config.device`.
+
+        Raises:
+            UserError: no such run or device, or the run has no weights.
+        """
+        run = run if isinstance(run, Run) else Run(Path(run))
+        return cls(run.model(pick_device(device)), run.info)
+
+    @overload
+    def __call__(self, pictures: str | Path | bytes | Image.Image) -> Prediction: ...
+    @overload
+    def __call__(self, pictures: list[Picture]) -> list[Prediction]: ...
+    @overload
+    def __call__(
+        self, pictures: npt.NDArray[np.uint8] | Tensor
+    ) -> Prediction | list[Prediction]: ...
+
+    def __call__(self, pictures: Picture | list[Picture]) -> Prediction | list[Prediction]:
+        """Predict a picture, or each of several.
+
+        Args:
+            pictures: one (see `pictures.Picture`), a list of them, an array (N, H, W, C) or a
+                tensor (N, C, H, W) of uint8.
+
+        Returns:
+            A prediction, or a list of them for several pictures.
+
+        Raises:
+            UserError: a picture cannot be read.
+        """
+        if isinstance(pictures, str | Path | bytes | Image.Image):
+            return self._predict([pictures])[0]
+        if isinstance(pictures, np.ndarray | Tensor) and pictures.ndim < 4:
+            return self._predict([pictures])[0]
+        return self._predict(list(pictures))
+
+    def logits(self, pictures: Sequence[Picture]) -> Tensor:
+        """Return the (N, C) float32 logits of pictures."""
+        size = self.info.image_size
+        images = [load_picture(picture, size) for picture in pictures]
+        empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
+        return predict_logits(self.model, torch.stack(images) if images else empty, self.info)
+
+    def _predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        return predictions(self.logits(pictures), self.info)
+
+
+def predictions(logits: Tensor, info: ModelInfo) -> list[Prediction]:
+    """Return logits (N, C) as ranked classes with calibrated probabilities."""
+    logits = logits / info.temperature
+    fine = rank(logits.softmax(1), info.classes)
+    coarse: list[tuple[Score, ...]] = [()] * len(fine)
+    if info.superclasses and info.superclasses != info.classes:
+        coarse = rank(coarse_probabilities(logits, info.parents), info.superclasses)
+    return [Prediction(*both) for both in zip(fine, coarse, strict=True)]
+
+
+def rank(probabilities: Tensor, names: Sequence[str]) -> list[tuple[Score, ...]]:
+    """Return the scores of each row of (N, C) probabilities, the highest first."""
+    values, order = probabilities.sort(dim=1, descending=True, stable=True)
+    rows = zip(values.tolist(), order.tolist(), strict=True)
+    return [
+        tuple(Score(names[i], value) for value, i in zip(row, indices, strict=True))
+        for row, indices in rows
+    ]
+
+
+def predict_files(
+    predictor: Predictor, paths: Iterable[str | Path]
+) -> Iterator[tuple[str, Prediction | UserError]]:
+    """Predict any number of files: reading in threads, a batch at a time in memory.
+
+    Yields:
+        Each path with its prediction, or with why there is none.
+    """
+    remaining, size = iter(paths), predictor.info.image_size
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while batch := list(islice(remaining, BATCH)):
+            read = list(pool.map(partial(_try_to_load, size=size), batch))
+            images = [image for image in read if isinstance(image, Tensor)]
+            found: Iterator[Prediction] = iter(())
+            if images:
+                logits = predict_logits(predictor.model, torch.stack(images), predictor.info)
+                found = iter(predictions(logits, predictor.info))
+            for path, image in zip(batch, read, strict=True):
+                yield str(path), image if isinstance(image, UserError) else next(found)
+
+
+def _try_to_load(path: str | Path, size: int) -> Tensor | UserError:
+    try:
+        return load_picture(path, size)
+    except UserError as error:
+        return error
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Return all files in a folder, and in those within it, that are pictures by their names.
+
+    Raises:
+        UserError: there are none.
+    """
+    endings = Image.registered_extensions()
+    found = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file()
+    )
+    if not found:
+        raise UserError(f"{folder} holds no pictures (jpg, png, webp, ...).")
+    return found

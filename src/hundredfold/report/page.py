@@ -1,0 +1,8 @@
+"""The page."""
+
+from typing import Any
+
+
+def render(*a: Any) -> str:
+    """."""
+    return ""
