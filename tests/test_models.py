@@ -1,22 +1,44 @@
 """Every model forward and backward; the whitening stem against its definition."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from hundredfold.errors import UserError
-from hundredfold.models import MODELS, WhiteNet, build_model, count_parameters
+from hundredfold.models import MODELS, ModelInfo, WhiteNet, build_model, count_parameters
 from hundredfold.models.whitenet import PATCH, patch_covariance, whitening_filters
 
 WIDTHS = {"resnet9": (8, 8, 16, 16), "whitenet": (8, 16, 16), "whiteresnet": (8, 16, 16)}
 
 
+def build(name: Any, classes: int, widths: tuple[int, ...] = (), **flags: bool) -> nn.Module:
+    """Return a new model."""
+    info = ModelInfo(
+        model=name,
+        widths=widths,
+        labels="fine",
+        classes=tuple(map(str, range(classes))),
+        superclasses=(),
+        parents=(),
+        image_size=32,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        **flags,
+    )
+    return build_model(info)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("size", [20, 24, 32])
 @pytest.mark.parametrize("classes", [2, 100])
-def test_models_go_forward_and_backward(name: str, size: int, classes: int) -> None:
-    model = build_model(name, classes, WIDTHS[name])
+@pytest.mark.parametrize("flags", [{}, {"batch_norm": False}, {"residual": False}])
+def test_models_go_forward_and_backward(
+    name: str, size: int, classes: int, flags: dict[str, bool]
+) -> None:
+    model = build(name, classes, WIDTHS[name], **flags)
     logits = model(torch.randn(4, 3, size, size))
     assert logits.shape == (4, classes)
     F.cross_entropy(logits, torch.tensor([0, 1, 0, 1])).backward()
@@ -35,25 +57,23 @@ def resnet9_size(widths: tuple[int, ...], classes: int) -> int:
 
 @pytest.mark.parametrize(("widths", "classes"), [((64, 128, 256, 512), 20), ((8, 16, 24, 32), 7)])
 def test_resnet9_has_the_size_counted_by_hand(widths: tuple[int, ...], classes: int) -> None:
-    assert count_parameters(build_model("resnet9", classes, widths)) == resnet9_size(
-        widths, classes
-    )
+    assert count_parameters(build("resnet9", classes, widths)) == resnet9_size(widths, classes)
 
 
 def test_the_tutorials_network_has_6_6_million_parameters() -> None:
-    assert count_parameters(build_model("resnet9", 20)) == 6_580_500
+    assert count_parameters(build("resnet9", 20)) == 6_580_500
 
 
 def test_widths_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="four stages"):
-        build_model("resnet9", 10, (8, 8))
+        build("resnet9", 10, (8, 8))
     with pytest.raises(UserError, match="one to three groups"):
-        build_model("whitenet", 10, (8, 8, 8, 8))
+        build("whitenet", 10, (8, 8, 8, 8))
 
 
 @pytest.mark.parametrize("name", ["whitenet", "whiteresnet"])
 def test_whitenets_equal_a_plain_composition(name: str) -> None:
-    model = build_model(name, 5, (6, 7)).train()
+    model = build(name, 5, (6, 7)).train()
     images = torch.randn(4, 3, 20, 20)
     y = x = F.relu(F.conv2d(images, model.state_dict()["stem.weight"], stride=2, padding=1))
     for group in range(2):
@@ -68,6 +88,32 @@ def test_whitenets_equal_a_plain_composition(name: str) -> None:
         y = x + y if name == "whiteresnet" else y
     want = y.flatten(2).max(2).values @ model.state_dict()["head.weight"].T
     torch.testing.assert_close(model(images), want)
+
+
+@pytest.mark.parametrize("name", ["resnet9", "whiteresnet"])
+def test_without_residuals_only_the_additions_are_gone(name: str) -> None:
+    images = torch.randn(4, 3, 32, 32)
+    whole, plain = build(name, 5, WIDTHS[name]), build(name, 5, WIDTHS[name], residual=False)
+    plain.load_state_dict(whole.state_dict())
+    shapes = [parameter.shape for parameter in plain.parameters()]
+    assert shapes == [parameter.shape for parameter in whole.parameters()]
+    assert not torch.allclose(whole.eval()(images), plain.eval()(images))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_without_batch_norm_pictures_do_not_see_each_other(name: str) -> None:
+    model = build(name, 5, WIDTHS[name], batch_norm=False)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
+            assert module.bias is not None  # what batch norm's bias was for
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 32, 32)
+    model = model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    torch.testing.assert_close(model(images)[:1], model(images[:1]))
 
 
 def natural_images(count: int = 64) -> torch.Tensor:

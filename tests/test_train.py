@@ -265,7 +265,7 @@ def test_the_resume_file_is_safe_and_goes_once_finished(
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)
     assert (saved["epoch"], saved["step"]) == (1, 5)
     assert saved["model"].keys() == state.model.state_dict().keys()
-    run.finish(run.info, {}, {})
+    run.finish(job.info, {}, {})
     assert not (tmp_path / "resume.pt").exists()
 
 

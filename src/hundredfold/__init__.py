@@ -6,7 +6,9 @@ from hundredfold.errors import UnavailableError, UserError
 from hundredfold.evaluate import evaluate
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
+from hundredfold.predict import Prediction, Predictor
 from hundredfold.recipes import fast, quick, strong, tutorial, tutorial_400
+from hundredfold.report import write_report
 from hundredfold.run import Epoch, Run
 from hundredfold.train import train
 
@@ -14,6 +16,8 @@ __all__ = [
     "Config",
     "Dataset",
     "Epoch",
+    "Prediction",
+    "Predictor",
     "Run",
     "Split",
     "UnavailableError",
@@ -30,4 +34,5 @@ __all__ = [
     "train",
     "tutorial",
     "tutorial_400",
+    "write_report",
 ]

@@ -46,6 +46,10 @@ class Config:
     whiteresnet: the same with groups of three, and a residual connection in each."""
     widths: tuple[int, ...] = ()
     """Channels of each stage (resnet9) or group (whitenet); empty for the model's own."""
+    batch_norm: bool = True
+    """Batch normalisation after each convolution; without it each channel has a bias instead."""
+    residual: bool = True
+    """The residual connections of resnet9 and whiteresnet."""
 
     # Optimisation
     epochs: float = 3.4

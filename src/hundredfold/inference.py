@@ -32,3 +32,24 @@ def predict_logits(model: nn.Module, images: Tensor, info: ModelInfo) -> Tensor:
         outputs.append(model(x).float().cpu())
     model.train(training)
     return torch.cat(outputs) if outputs else torch.empty(0, len(info.classes))
+
+
+def predict_features(model: nn.Module, images: Tensor, info: ModelInfo) -> Tensor:
+    """Return what the model's last linear layer is given for pictures.
+
+    Args:
+        model: as in `predict_logits`.
+        images: (N, 3, H, W) uint8, N at least 1.
+        info: as in `predict_logits`.
+
+    Returns:
+        (N, D) float32 on the CPU.
+    """
+    features: list[Tensor] = []
+    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    hook = last.register_forward_pre_hook(lambda _, given: features.append(given[0].float().cpu()))
+    try:
+        predict_logits(model, images, info)
+    finally:
+        hook.remove()
+    return torch.cat(features)

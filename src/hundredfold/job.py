@@ -119,6 +119,8 @@ def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
     info = ModelInfo(
         model=config.model,
         widths=config.widths,
+        batch_norm=config.batch_norm,
+        residual=config.residual,
         labels=config.labels,
         classes=dataset.classes,
         superclasses=dataset.superclasses,
@@ -134,7 +136,7 @@ def first_state(job: Job) -> State:
     """Return the state before the first step, from the seed alone."""
     config, info = job.config, job.info
     torch.manual_seed(config.seed)
-    model = build_model(info.model, len(info.classes), info.widths)
+    model = build_model(info)
     if isinstance(model, WhiteNet):
         rng = generator(config.seed, "whitening")
         chosen = torch.randperm(len(job.training), generator=rng)[:WHITENING_PICTURES]

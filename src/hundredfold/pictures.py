@@ -35,7 +35,7 @@ def load_picture(picture: Picture, size: int) -> Tensor:
         UserError: it cannot be read, or is no picture.
         UnavailableError: the address cannot be reached.
     """
-    return fit(to_rgb(_open(picture)), size)
+    return fit(_rgb(picture), size)
 
 
 def fit(image: Image.Image, size: int) -> Tensor:
@@ -63,27 +63,28 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((levels * scale).round().clip(0, 255).astype(np.uint8))
 
 
-def _open(picture: Picture) -> Image.Image:
-    """Return the picture, decoded whole."""
+def _rgb(picture: Picture) -> Image.Image:
+    """Return the picture, decoded whole, upright and in RGB."""
     if isinstance(picture, Image.Image):
-        return picture
-    if isinstance(picture, Tensor):
-        return _from_pixels(picture.movedim(0, -1).cpu().numpy() if picture.ndim == 3 else picture)
-    if isinstance(picture, np.ndarray):
-        return _from_pixels(picture)
+        return to_rgb(picture)
+    if isinstance(picture, Tensor | np.ndarray):
+        return to_rgb(_from_pixels(picture))
     name = "The picture" if isinstance(picture, bytes) else str(picture)
     try:
-        image = Image.open(_file(picture))
-        image.load()
+        with Image.open(_file(picture)) as image:
+            return to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{name} cannot be read as a picture: it is damaged, or in no format known here."
+        ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        if isinstance(error, UnidentifiedImageError):
-            reason = "it is in no format that is known here, or damaged"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"{name} cannot be read as a picture: {reason}.") from error
-    return image
 
 
 def _from_pixels(pixels: npt.NDArray[np.uint8] | Tensor) -> Image.Image:
+    if isinstance(pixels, Tensor):
+        pixels = (pixels.movedim(0, -1) if pixels.ndim == 3 else pixels).cpu().numpy()
     array = np.asarray(pixels)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
         raise UserError(

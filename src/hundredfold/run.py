@@ -129,7 +129,7 @@ class Run:
         path = self.path / "weights.safetensors"
         if not path.exists():
             raise UserError(f"{self.path} has no weights: its training ended in the first epoch.")
-        model = build_model(info.model, len(info.classes), info.widths)
+        model = build_model(info)
         try:
             model.load_state_dict(load(path.read_bytes()))
         except (SafetensorError, RuntimeError) as error:

@@ -16,9 +16,14 @@ from hundredfold.recipes import RECIPES
 DONE, WRONG_USE, INTERRUPTED = 0, 2, 130
 
 COMMANDS: Mapping[str, str] = {
+    "explore": "show the data: pictures of each class, as augmented, counts",
     "train": "train and write a run directory",
     "evaluate": "measure a run's weights again on the test set",
     "predict": "classify pictures",
+    "explain": "show what in a picture speaks for its class, and what it is like",
+    "report": "write a run's page: curves, confusion, mistakes, calibration",
+    "runs": "list the runs of a folder, with what each reached",
+    "compare": "compare runs: over seeds, by time, and whether it is more than chance",
 }
 """What each does; each is a module here with a `main(arguments)`."""
 

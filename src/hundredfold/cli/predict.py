@@ -117,7 +117,8 @@ def _many(shown: list[tuple[str, Prediction]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     coarse = bool(shown[0][1].superclasses)
     for heading in ("picture", "class", "probability", *(["superclass", ""] if coarse else [])):
-        table.add_column(heading, justify="right" if heading in ("probability", "") else "left")
+        justify: Literal["right", "left"] = "right" if heading in ("probability", "") else "left"
+        table.add_column(heading, justify=justify, overflow="fold")
     for name, prediction in shown:
         best = [prediction.classes[0], *prediction.superclasses[:1]]
         cells = [cell for s in best for cell in (escape(s.name), f"{s.probability:.1%}")]
@@ -154,11 +155,7 @@ def _write_csv(found: Found, top: int) -> None:
 
 def _show_test(run: Run, predictor: Predictor, index: int, data: str) -> None:
     """Show one test picture with its label and prediction, and draw it into the run."""
-    dataset = run_data(run, data)
-    if index >= len(dataset.test):
-        raise UserError(f"--test {index}: the test pictures are 0 to {len(dataset.test) - 1}.")
-    image = dataset.test.images[index]
-    label = dataset.classes[int(dataset.test.labels[index])]
+    image, label = run_data(run, data).test_picture(index)
     prediction = predictor([image])[0]
     path = run.figure(f"test-{index}.png", to_png(draw_prediction(image, label, prediction.label)))
     console.print(_one(f"test picture {index}: {label}", prediction, 5))

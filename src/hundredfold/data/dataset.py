@@ -56,6 +56,16 @@ class Dataset:
                 digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def test_picture(self, index: int) -> tuple[Tensor, str]:
+        """Return a test picture, (3, H, W) uint8, and the name of its class.
+
+        Raises:
+            UserError: there is no test picture of that number.
+        """
+        if not 0 <= index < len(self.test):
+            raise UserError(f"--test {index}: the test pictures are 0 to {len(self.test) - 1}.")
+        return self.test.images[index], self.classes[int(self.test.labels[index])]
+
     def with_labels(self, level: Literal["fine", "coarse"]) -> "Dataset":
         """Return the dataset with labels of the given level; coarse ones are their own parents.
 

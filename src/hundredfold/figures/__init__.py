@@ -1,5 +1,13 @@
 """Every figure: from plain values to a matplotlib figure, and from that to PNG or SVG."""
 
+from hundredfold.figures.comparison import draw_comparison
+from hundredfold.figures.data import (
+    draw_augmentation,
+    draw_counts,
+    draw_means,
+    draw_samples,
+)
+from hundredfold.figures.explanation import draw_explanation
 from hundredfold.figures.predictions import (
     draw_confusion,
     draw_coverage,
@@ -11,12 +19,18 @@ from hundredfold.figures.training import draw_curves, draw_history
 
 __all__ = [
     "INK",
+    "draw_augmentation",
+    "draw_comparison",
     "draw_confusion",
+    "draw_counts",
     "draw_coverage",
     "draw_curves",
+    "draw_explanation",
     "draw_history",
+    "draw_means",
     "draw_prediction",
     "draw_reliability",
+    "draw_samples",
     "to_png",
     "to_svg",
 ]

@@ -19,6 +19,8 @@ from hundredfold.figures.style import BLUE, COLOURS, GREEN, GREY, INK, ORANGE, S
 def draw_confusion(confusion: Tensor, names: Sequence[str], parents: Sequence[int] = ()) -> Figure:
     """Draw a confusion matrix, each row as shares of its label: right in blue, mistakes in orange.
 
+    Orange is fullest at the commonest mistake, so that mistakes of a few per cent can be seen.
+
     Args:
         confusion: (C, C) counts, row the label, column the prediction.
         names: (C,) of the classes.
@@ -33,8 +35,9 @@ def draw_confusion(confusion: Tensor, names: Sequence[str], parents: Sequence[in
     axes = figure.subplots()
     for colour, off in ((BLUE, ~diagonal), (ORANGE, diagonal)):
         clear = LinearSegmentedColormap.from_list("", [(*_rgb(colour), 0.0), (*_rgb(colour), 1.0)])
-        image = shares.masked_fill(off, 0).numpy()
-        axes.imshow(image, cmap=clear, norm=PowerNorm(0.5, 0, 1), interpolation="none")
+        image = shares.masked_fill(off, 0)
+        most = 1.0 if colour == BLUE else max(image.max().item(), 0.01)
+        axes.imshow(image.numpy(), cmap=clear, norm=PowerNorm(0.5, 0, most), interpolation="none")
     axes.grid(visible=False)
     _label_cells(axes, [names[i] for i in order])
     if len(names) <= 20:

@@ -18,15 +18,16 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_model(name: str, classes: int, widths: tuple[int, ...] = ()) -> nn.Module:
-    """Return a new model that maps (B, 3, H, W) pictures to (B, classes) logits.
+def build_model(info: ModelInfo) -> nn.Module:
+    """Return a new model that maps (B, 3, H, W) pictures to (B, C) logits.
 
-    Args:
-        name: a key of MODELS.
-        classes: number of outputs.
-        widths: channels of each stage; empty for the model's own.
+    Raises:
+        UserError: the model cannot have these widths.
     """
-    return MODELS[name](classes, widths) if widths else MODELS[name](classes)
+    widths = {"widths": info.widths} if info.widths else {}
+    return MODELS[info.model](
+        len(info.classes), **widths, batch_norm=info.batch_norm, residual=info.residual
+    )
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -18,6 +18,10 @@ class ModelInfo:
     model: Literal["resnet9", "whitenet", "whiteresnet"]
     widths: tuple[int, ...]
     """Channels of each stage; empty for the model's own."""
+    batch_norm: bool = True
+    """Whether batch normalisation follows the convolutions."""
+    residual: bool = True
+    """Whether the model has its residual connections, if it is of a kind that has any."""
     labels: Literal["fine", "coarse"]
     """Which labels it was trained on."""
     classes: tuple[str, ...]

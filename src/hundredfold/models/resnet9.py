@@ -4,19 +4,22 @@ After David Page's ResNet-9 ("How to Train Your ResNet", 2018), with biases in t
 and dropout before the last layer.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from hundredfold.errors import UserError
 
 
-def conv_block(inputs: int, outputs: int, *, pool: bool = False) -> nn.Sequential:
-    """Return 3x3 convolution, batch norm, ReLU, and a halving of each side if told."""
+def conv_block(inputs: int, outputs: int, *, batch_norm: bool, pool: bool = False) -> nn.Sequential:
+    """Return 3x3 convolution, batch norm, ReLU, and a halving of each side, the latter if told."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, 3, padding=1),
-        nn.BatchNorm2d(outputs),
+        *([nn.BatchNorm2d(outputs)] if batch_norm else []),
         nn.ReLU(inplace=True),
+        *([nn.MaxPool2d(2)] if pool else []),
     ]
-    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
+    return nn.Sequential(*layers)
 
 
 class ResNet9(nn.Module):
@@ -25,22 +28,33 @@ class ResNet9(nn.Module):
     Args:
         classes: number of outputs.
         widths: channels of the four stages.
+        batch_norm: whether it has batch normalisation.
+        residual: whether it has its two residual connections.
 
     Raises:
         UserError: widths are not four.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, ...] = (64, 128, 256, 512)) -> None:
+    def __init__(
+        self,
+        classes: int,
+        widths: tuple[int, ...] = (64, 128, 256, 512),
+        *,
+        batch_norm: bool = True,
+        residual: bool = True,
+    ) -> None:
         super().__init__()
         if len(widths) != 4:
             raise UserError(f"resnet9 has four stages, but --widths names {len(widths)}.")
         w1, w2, w3, w4 = widths
-        self.conv1 = conv_block(3, w1)
-        self.conv2 = conv_block(w1, w2, pool=True)
-        self.res1 = nn.Sequential(conv_block(w2, w2), conv_block(w2, w2))
-        self.conv3 = conv_block(w2, w3, pool=True)
-        self.conv4 = conv_block(w3, w4, pool=True)
-        self.res2 = nn.Sequential(conv_block(w4, w4), conv_block(w4, w4))
+        self.residual = residual
+        block = partial(conv_block, batch_norm=batch_norm)
+        self.conv1 = block(3, w1)
+        self.conv2 = block(w1, w2, pool=True)
+        self.res1 = nn.Sequential(block(w2, w2), block(w2, w2))
+        self.conv3 = block(w2, w3, pool=True)
+        self.conv4 = block(w3, w4, pool=True)
+        self.res2 = nn.Sequential(block(w4, w4), block(w4, w4))
         self.head = nn.Sequential(
             nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(w4, classes)
         )
@@ -48,8 +62,8 @@ class ResNet9(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (B, 3, H, W), sides of at least 8, to logits (B, classes)."""
         x = self.conv2(self.conv1(x))  # (B, w2, H/2, W/2)
-        x = self.res1(x) + x
+        x = self.res1(x) + x if self.residual else self.res1(x)
         x = self.conv4(self.conv3(x))  # (B, w4, H/8, W/8)
-        x = self.res2(x) + x
+        x = self.res2(x) + x if self.residual else self.res2(x)
         logits: Tensor = self.head(x)
         return logits

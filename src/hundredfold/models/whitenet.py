@@ -6,6 +6,8 @@ that a CPU works on small maps of many channels, which it does best.
 """
 
 import itertools
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -46,24 +48,27 @@ def whitening_filters(images: Tensor, epsilon: float = 5e-4) -> Tensor:
 class Group(nn.Module):
     """3x3 convolutions with batch norm and SiLU; the first halves each side.
 
-    From three convolutions on, what the first makes is added to what the others make of it.
+    With a residual connection, what the first makes is added to what the others make of it.
     """
 
-    def __init__(self, inputs: int, outputs: int, depth: int) -> None:
+    def __init__(self, channels: Sequence[int], *, batch_norm: bool, residual: bool) -> None:
         super().__init__()
-        channels = [inputs] + [outputs] * depth
+        self.residual = residual
         self.convs = nn.ModuleList(
-            nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in itertools.pairwise(channels)
+            nn.Conv2d(i, o, 3, padding=1, bias=not batch_norm)
+            for i, o in itertools.pairwise(channels)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(depth))
-        self.residual = depth > 2
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(o) if batch_norm else nn.Identity() for o in channels[1:]
+        )
         for conv, norm, i in zip(self.convs, self.norms, channels, strict=False):
             with torch.no_grad():  # the first channels pass through, the rest stay random
                 nn.init.dirac_(conv.weight[:i])  # type: ignore[index]
-            norm.weight.requires_grad_(False)  # only the bias learns
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.weight.requires_grad_(False)  # only the bias learns
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, H/2, W/2)."""
+        """Map (B, channels[0], H, W) to (B, channels[-1], H/2, W/2)."""
         x = F.silu(self.norms[0](F.max_pool2d(self.convs[0](x), 2)), inplace=True)
         y = x
         for conv, norm in zip(self.convs[1:], self.norms[1:], strict=True):
@@ -78,13 +83,21 @@ class WhiteNet(nn.Module):
         classes: number of outputs.
         widths: channels of each group.
         depth: convolutions in each group.
+        batch_norm: whether it has batch normalisation.
+        residual: whether groups of three and more have a residual connection.
 
     Raises:
         UserError: no group, or more than a picture of 16 pixels can be halved by.
     """
 
     def __init__(
-        self, classes: int, widths: tuple[int, ...] = (96, 192, 384), depth: int = 2
+        self,
+        classes: int,
+        widths: tuple[int, ...] = (96, 192, 384),
+        depth: int = 2,
+        *,
+        batch_norm: bool = True,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         if not 1 <= len(widths) <= 3:
@@ -92,9 +105,11 @@ class WhiteNet(nn.Module):
         stem = 2 * 3 * PATCH**2  # each filter and its negative
         self.stem = nn.Conv2d(3, stem, PATCH, stride=2, padding=PATCH // 2, bias=False)
         self.stem.weight.requires_grad_(False)  # so no gradient flows below the first group
-        channels = (stem, *widths)
-        self.groups = nn.Sequential(*(Group(i, o, depth) for i, o in itertools.pairwise(channels)))
-        self.head = nn.Linear(channels[-1], classes, bias=False)
+        group = partial(Group, batch_norm=batch_norm, residual=residual and depth > 2)
+        self.groups = nn.Sequential(
+            *(group([i] + [o] * depth) for i, o in itertools.pairwise((stem, *widths)))
+        )
+        self.head = nn.Linear(widths[-1], classes, bias=False)
 
     @torch.no_grad()
     def whiten_(self, images: Tensor) -> None:

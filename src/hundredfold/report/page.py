@@ -1,8 +1,214 @@
-"""The page."""
+"""The page of a report: what it shows, filled into its template."""
 
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from torch import Tensor
 
-def render(*a: Any) -> str:
-    """."""
-    return ""
+from hundredfold.analysis import confused_pairs, inside_share
+from hundredfold.console import duration
+from hundredfold.data import Split
+from hundredfold.figures import INK, to_svg
+from hundredfold.report.figures import Drawn
+from hundredfold.report.levels import Level
+from hundredfold.run import Run
+
+PAIRS, EXAMPLES, SHOWN = 10, 4, 24
+"""Pairs of confused classes, pictures of each, and pictures in each of the other galleries."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A test picture with what the page says of it."""
+
+    index: int
+    """Its number in the test split, as `hundredfold predict --test` takes it."""
+    source: str
+    """The picture as a data address, or empty where the data could not be had."""
+    label: str
+    predicted: str
+    confidence: float
+
+
+def render(
+    run: Run, levels: Sequence[Level], drawn: Drawn, test: Split | None, missing: str
+) -> str:
+    """Return the page, whole in itself.
+
+    Args:
+        run: a finished run.
+        levels: of its labels, what it learned first.
+        drawn: every figure.
+        test: the test pictures, or None where they could not be had.
+        missing: why not.
+    """
+    first, config = levels[0], run.config
+    images = test.images if test else None
+    loader = PackageLoader("hundredfold.report", "")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    template = environment.get_template("page.html")
+    return template.render(
+        name=config.name,
+        about=_about(run, first),
+        tiles=_tiles(run.metrics, first.name),
+        figures={name: _inline(to_svg(figure)) for name, figure in drawn.items()},
+        levels=levels,
+        rows=[(level, _rows(level, levels)) for level in levels],
+        inside=inside_share(first.labels, first.predicted, first.parents)
+        if first.parents
+        else None,
+        pairs=_pairs(first, images),
+        galleries=_galleries(first, images),
+        missing=missing,
+        temperature=run.info.temperature,
+        judged=run.metrics.get("validated_on"),
+        tables=_tables(run),
+        percent=percent,
+    )
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share of 0..1 as a text that no line break divides."""
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def _inline(svg: str) -> Markup:
+    """Return an SVG element that takes the page's text colour."""
+    return Markup(svg.replace(INK, "currentColor"))  # noqa: S704  # made by matplotlib, escaped there
+
+
+def _about(run: Run, level: Level) -> str:
+    config, started = run.config, run.environment["started"]
+    return " · ".join(
+        [
+            config.data,
+            f"{len(level.classes)} {level.name} classes",
+            f"{config.model}, {config.epochs:.3g} epochs, seed {config.seed}",
+            f"{started[:10]}",
+        ]
+    )
+
+
+def _tiles(metrics: dict[str, Any], labels: str) -> list[tuple[str, str]]:
+    """Return the headline figures: value and name."""
+    test, flip = metrics["test"], metrics["test_flip"]
+    tiles = [(percent(test["top1"]), f"{labels}, top-1")]
+    if "top5" in test:
+        tiles.append((percent(test["top5"]), f"{labels}, top-5"))
+    if "coarse_top1" in test and labels == "fine":
+        tiles.append((percent(test["coarse_top1"]), "coarse, top-1"))
+    tiles.append((percent(flip["top1"]), f"{labels}, flip TTA"))
+    tiles.append((percent(test["ece"]), "calibration error"))
+    tiles.append((duration(metrics["seconds"]), "from first weights to these figures"))
+    return tiles
+
+
+def _rows(level: Level, levels: Sequence[Level]) -> list[dict[str, Any]]:
+    """Return a row a class: its scores, and what it is most often taken for."""
+    mistakes = level.confusion.clone().fill_diagonal_(0)
+    above = levels[-1].classes
+    rows = []
+    for i, (name, score) in enumerate(zip(level.classes, level.scores, strict=True)):
+        other = int(mistakes[i].argmax())
+        times = int(mistakes[i, other])
+        rows.append(
+            {
+                "name": name,
+                "parent": above[level.parents[i]] if level.parents else "",
+                "score": score,
+                "taken_for": level.classes[other] if times else "",
+                "times": times,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["score"].f1 is None, row["score"].f1 or 0.0))
+
+
+def _pairs(level: Level, images: Tensor | None) -> list[dict[str, Any]]:
+    """Return the most confused pairs, each with its surest mistakes."""
+    found = []
+    for pair in confused_pairs(level.confusion, PAIRS):
+        first, second = pair.first, pair.second
+        there = (level.labels == first) & (level.predicted == second)
+        back = (level.labels == second) & (level.predicted == first)
+        examples = _surest(level, there | back)[:EXAMPLES]
+        found.append(
+            {
+                "first": level.classes[first],
+                "second": level.classes[second],
+                "pair": pair,
+                "shots": [_shot(level, i, images) for i in examples.tolist()],
+            }
+        )
+    return found
+
+
+def _galleries(level: Level, images: Tensor | None) -> list[tuple[str, str, list[Shot]]]:
+    """Return galleries: heading, what it shows, pictures."""
+    wrong = _surest(level, ~level.correct)[:SHOWN]
+    unsure = _surest(level, level.correct).flip(0)[:SHOWN]
+    return [
+        (
+            "Surest mistakes",
+            "Wrong with the most confidence: look for wrong labels, and for what misleads.",
+            [_shot(level, i, images) for i in wrong.tolist()],
+        ),
+        (
+            "Least certain right answers",
+            "Right, but only just.",
+            [_shot(level, i, images) for i in unsure.tolist()],
+        ),
+    ]
+
+
+def _surest(level: Level, which: Tensor) -> Tensor:
+    """Return the (M,) numbers of the pictures that `which`, (N,) bool, names, the surest first."""
+    chosen = which.nonzero()[:, 0]
+    return chosen[level.confidence[chosen].argsort(descending=True, stable=True)]
+
+
+def _shot(level: Level, index: int, images: Tensor | None) -> Shot:
+    return Shot(
+        index,
+        _address(images[index]) if images is not None else "",
+        level.classes[int(level.labels[index])],
+        level.classes[int(level.predicted[index])],
+        float(level.confidence[index]),
+    )
+
+
+def _address(image: Tensor) -> str:
+    """Return a picture, (3, H, W) uint8, as a data address."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _tables(run: Run) -> dict[str, list[tuple[str, str]]]:
+    """Return what the run was, as tables of names and values."""
+    metrics = run.metrics
+    parts = {
+        "training": metrics["train_seconds"],
+        "validation": metrics["validation_seconds"],
+        "test, two views": metrics["test_seconds"],
+    }
+    parts["everything else"] = max(0.0, metrics["seconds"] - sum(parts.values()))
+    total = max(metrics["seconds"], 1e-9)
+    times = [(name, f"{duration(s)} ({s / total:.0%})") for name, s in parts.items()]
+    rate = ("training pictures a second", f"{metrics['images_per_second']:,.0f}")
+    return {
+        "Time": [*times, rate],
+        "Configuration": [(name, _text(value)) for name, value in asdict(run.config).items()],
+        "Environment": [(name, _text(value)) for name, value in run.environment.items()],
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value in ("", None) else str(value)

@@ -1,0 +1,120 @@
+"""The study that the tutorial asks its reader for: a recipe without each of its parts in turn."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hundredfold.config import Config
+from hundredfold.data import Dataset, hold_out
+from hundredfold.errors import UserError
+from hundredfold.files import expanded
+from hundredfold.inference import predict_logits
+from hundredfold.metrics import measure
+from hundredfold.run import Run
+from hundredfold.train import train
+
+WITHOUT: Mapping[str, dict[str, Any]] = {
+    "batch norm": {"batch_norm": False},
+    "augmentation": {"pad": 0, "flip": "none"},
+    "residuals": {"residual": False},
+    "weight decay": {"weight_decay": 0.0},
+    "gradient clipping": {"clip_value": 0.0},
+    "label smoothing": {"label_smoothing": 0.0},
+}
+"""Parts of a recipe, and what leaves each out."""
+TRAINING_PICTURES = 5000
+"""How many training pictures, as they are, the accuracy on training pictures is measured on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One training of an ablation."""
+
+    without: str
+    """The part left out; empty for the whole recipe."""
+    seed: int
+    run: Path
+    training: dict[str, float]
+    """Metrics on training pictures without augmentation, as of `metrics.measure`; empty where
+    training failed."""
+    validation: dict[str, float]
+    """Metrics on the validation pictures; empty where training failed."""
+    failure: str = ""
+    """Why training failed, where it did: it may diverge without a part."""
+
+    @property
+    def gap(self) -> float:
+        """Accuracy on training pictures less that on validation pictures: overfitting."""
+        return self.training["top1"] - self.validation["top1"]
+
+
+def variants(config: Config) -> dict[str, Config]:
+    """Return the recipe and what it is without each part that it has, by the part's name.
+
+    The whole recipe comes first, under the empty name. All are judged on validation pictures, also
+    where the recipe judges on the test set: an ablation is made to choose by.
+    """
+    if config.validate_on == "test" or not config.validation:
+        config = dataclasses.replace(config, validation=0.05, validate_on="validation")
+    found = {"": dataclasses.replace(config, name=f"{config.name}-whole")}
+    for part, changes in WITHOUT.items():
+        changed = dataclasses.replace(config, **changes)
+        if part == "residuals" and config.model == "whitenet":  # it has none
+            continue
+        if changed != config:
+            name = f"{config.name}-without-{part.replace(' ', '-')}"
+            found[part] = dataclasses.replace(changed, name=name)
+    return found
+
+
+def ablate(
+    config: Config, dataset: Dataset, seeds: int, tell: Callable[[str], None] = print
+) -> Iterator[Outcome]:
+    """Train every variant of a recipe with every seed, and yield how each came out.
+
+    What is finished in `config.out` already is not trained again: an ablation that was interrupted
+    goes on where it was.
+
+    Args:
+        config: the recipe; `out` is the folder of all its runs.
+        dataset: what to train on.
+        seeds: seeds 0, 1, ... of each variant.
+        tell: takes a line about what comes next.
+    """
+    done = {_key(run.config): run for run in _finished(expanded(config.out))}
+    for seed in range(seeds):
+        for part, variant in variants(config).items():
+            wanted = dataclasses.replace(variant, seed=seed, data=dataset.source)
+            what = f"without {part}" if part else "whole"
+            run = done.get(_key(wanted))
+            tell(f"{config.name}, {what}, seed {seed}" + (f": already in {run}" if run else ""))
+            try:
+                run = run or train(wanted, dataset)
+            except UserError as error:
+                yield Outcome(part, seed, Path(), {}, {}, str(error))
+                continue
+            yield _outcome(part, run, dataset)
+
+
+def _key(config: Config) -> Config:
+    """Return what two runs must share to be the same training, wherever they lie."""
+    return dataclasses.replace(config, out="", device="auto")
+
+
+def _finished(folder: Path) -> Iterator[Run]:
+    for path in sorted(folder.glob("*/metrics.json")):
+        yield Run(path.parent)
+
+
+def _outcome(part: str, run: Run, dataset: Dataset) -> Outcome:
+    """Measure a finished run on training pictures without augmentation."""
+    config, info = run.config, run.info
+    dataset = dataset.with_labels(config.labels)
+    training, _ = hold_out(dataset.train, config.validation, config.seed)
+    step = max(1, len(training) // TRAINING_PICTURES)
+    seen = training[slice(0, None, step)]
+    logits = predict_logits(run.model(), seen.images, info)
+    measured = measure(logits, seen.labels, info.parents)
+    return Outcome(part, config.seed, run.path, measured, run.history[-1].validation)

@@ -1,0 +1,159 @@
+"""`hundredfold compare`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from rich.markup import escape
+
+from hundredfold.cli.table import show_table
+from hundredfold.compare import Comparison, Contrast, Group, compare, spread
+from hundredfold.console import console
+from hundredfold.errors import UserError
+from hundredfold.figures import draw_comparison, to_png
+from hundredfold.files import expanded, write_atomic
+
+SCORES = {
+    "fine": "fine",
+    "coarse": "coarse",
+    "flip_fine": "fine, flip TTA",
+    "flip_coarse": "coarse, flip TTA",
+    "ece": "calibration error",
+    "seconds": "seconds",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare runs: results over seeds, what sets them apart, whether that is more than chance."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Two run directories or more; those that differ in nothing but the seed are one group."""
+    out: Path = Path("compare.png")
+    """Where to draw their curves."""
+    format: Literal["table", "json"] = "table"
+    """How to write the result; json has every digit."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compare runs."""
+    options = tyro.cli(Options, prog="hundredfold compare", args=arguments)
+    if options.out.suffix.lower() != ".png":
+        raise UserError(f"--out is {str(options.out)!r}, but must end in .png.")
+    found = compare(options.runs)
+    _draw(found, expanded(options.out))
+    if options.format == "json":
+        result = _as_json(found) | {"figure": str(options.out)}
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    _show(found)
+    console.print(f"Figure  {escape(str(options.out))}")
+
+
+def _draw(found: Comparison, path: Path) -> None:
+    labels = "fine" if all("fine" in group.scores for group in found.groups) else "coarse"
+    try:
+        write_atomic(path, to_png(draw_comparison(found.histories, labels)))
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _show(found: Comparison) -> None:
+    """Print results, differences, what is more than chance, and what cannot be said."""
+    names = [group.name for group in found.groups]
+    rows = [["seeds", *(str(len(group.runs)) for group in found.groups)]]
+    for key, name in SCORES.items():
+        cells = [_cell(key, group) for group in found.groups]
+        rows += [[name, *cells]] if any(cells) else []
+    show_table(["test set: mean ± standard deviation", *names], rows)
+    if found.differences:
+        show_table(["what differs", *names], ([f, *v] for f, v in found.differences.items()))
+    elif len(names) > 1:
+        console.print("Their configurations are the same.\n")
+    for contrast in found.contrasts:
+        console.print(escape(_in_words(contrast)))
+    for note in found.notes:
+        console.print(f"[yellow]{escape(note)}[/]")
+
+
+def _cell(key: str, group: Group) -> str:
+    """Return a group's score as text; nothing where it has none."""
+    if key not in group.scores:
+        return ""
+    form = "{:,.1f}" if key == "seconds" else "{:.2%}"
+    _, mean, std = spread(group.scores[key])
+    return form.format(mean) + (f" ± {form.format(std)}" if std is not None else "")
+
+
+def _in_words(contrast: Contrast) -> str:
+    """Say who is better: two networks picture by picture, then the means over the seeds."""
+    level = contrast.level.capitalize()
+    better, worse = _label(contrast.first), _label(contrast.second)
+    wins, losses, p = contrast.mcnemar
+    if wins < losses:
+        better, worse, wins, losses = worse, better, losses, wins
+    if not wins:
+        said = f"{better} and {worse} get the same pictures right"
+    elif wins == losses:
+        said = f"{better} and {worse} beat each other on {wins:,} pictures each"
+    else:
+        said = f"{better} beats {worse} on {wins:,} pictures, loses on {losses:,}"
+    text = f"{level}: {said}; {_p_value(p)}."
+    if contrast.difference is None:
+        return text
+    mean, error = contrast.difference
+    groups = (contrast.first, contrast.second)[:: 1 if mean >= 0 else -1]
+    return (
+        f"{text}\n{level}: {groups[0].name} is {100 * abs(mean):.2f} points above "
+        f"{groups[1].name} in the mean of {len(groups[0].runs)} and {len(groups[1].runs)} seeds, "
+        f"standard error {100 * error:.2f}."
+    )
+
+
+def _label(group: Group) -> str:
+    """Return a group's name, and which seed stands for it where it has several."""
+    seed = f" (seed {group.runs[0].config.seed})" if len(group.runs) > 1 else ""
+    return group.name + seed
+
+
+def _p_value(p: float) -> str:
+    """Return a probability in plain decimals: two digits that count."""
+    if p < 1e-6:
+        return "p < 0.000001"
+    return f"p = {np.format_float_positional(p, precision=2, fractional=False, trim='-')}"
+
+
+def _as_json(found: Comparison) -> dict[str, Any]:
+    """Return everything as plain values."""
+    groups = [
+        {
+            "name": group.name,
+            "runs": [str(run) for run in group.runs],
+            "seeds": [run.config.seed for run in group.runs],
+            "scores": {
+                name: spread(values)._asdict() | {"values": values}
+                for name, values in group.scores.items()
+            },
+        }
+        for group in found.groups
+    ]
+    contrasts = [
+        {
+            "level": contrast.level,
+            "first": contrast.first.name,
+            "second": contrast.second.name,
+            "mcnemar": contrast.mcnemar._asdict(),
+            "difference": contrast.difference._asdict() if contrast.difference else None,
+        }
+        for contrast in found.contrasts
+    ]
+    return {
+        "groups": groups,
+        "differences": found.differences,
+        "contrasts": contrasts,
+        "notes": found.notes,
+    }

@@ -1,0 +1,90 @@
+"""`hundredfold explain`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.markup import escape
+from torch import Tensor
+
+from hundredfold.cli.choose import choose
+from hundredfold.console import console
+from hundredfold.data import Dataset
+from hundredfold.errors import UserError
+from hundredfold.evaluate import run_data
+from hundredfold.explain import nearest, occlusion_map
+from hundredfold.figures import draw_explanation, to_png
+from hundredfold.pictures import load_picture
+from hundredfold.predict import Predictor, predictions
+from hundredfold.run import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """Explain a prediction: what in a picture speaks for it, and what the picture is like.
+
+    The map shows what the class's log-probability loses where a window hides the picture.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory."""
+    picture: Annotated[str, tyro.conf.Positional] = ""
+    """A file or an https:// address."""
+    test: int = -1
+    """Explain the test picture of this number (from 0) instead."""
+    target: str = ""
+    """The class to explain; empty for the predicted one."""
+    like: int = 8
+    """How many training pictures like it to show; 0 does without the data."""
+    data: str = ""
+    """Where the run's data is now, as in train."""
+    device: str = "auto"
+    """As in train."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Explain a prediction."""
+    options = tyro.cli(Options, prog="hundredfold explain", args=arguments)
+    run = Run(options.run)
+    predictor = Predictor.load(run, options.device)
+    needed = options.like or options.test >= 0
+    dataset = run_data(run, options.data) if needed else None
+    image, name, label = _picture(options, predictor, dataset)
+    prediction = predictions(predictor.logits([image]), predictor.info)[0]
+    classes = {name: i for i, name in enumerate(predictor.info.classes)}
+    target = options.target or prediction.label
+    heat = occlusion_map(predictor, image, choose("class", target, classes))
+    like = _like(predictor, image, dataset, options.like) if dataset and options.like else []
+    heading = f"{prediction.label}, {prediction.probability:.0%}"
+    heading += f" (label: {label})" if label else ""
+    figure = draw_explanation(image, heat, heading, target, like)
+    path = run.figure(f"explain-{name}.png", to_png(figure))
+    console.print(f"{escape(heading)}\nExplained  {escape(str(path))}")
+
+
+def _picture(
+    options: Options, predictor: Predictor, dataset: Dataset | None
+) -> tuple[Tensor, str, str]:
+    """Return the picture to explain, what to call its figure, and its label where it has one."""
+    if options.test < 0:
+        if not options.picture:
+            raise UserError("Name a picture to explain: a file, an address, or --test 17.")
+        image = load_picture(options.picture, predictor.info.image_size)
+        return image, Path(options.picture).stem, ""
+    assert dataset  # noqa: S101  # loaded whenever --test is given
+    image, label = dataset.test_picture(options.test)
+    return image, f"test-{options.test}", label
+
+
+def _like(
+    predictor: Predictor, image: Tensor, dataset: Dataset, count: int
+) -> list[tuple[Tensor, str]]:
+    """Return the training pictures most like a picture, with captions."""
+    with console.status(f"Comparing with {len(dataset.train):,} training pictures"):
+        found = nearest(predictor, image, dataset.train, count)
+    return [
+        (dataset.train.images[i], f"{dataset.classes[dataset.train.labels[i]]}, {similarity:.2f}")
+        for i, similarity in zip(found.index.tolist(), found.similarity.tolist(), strict=True)
+    ]

@@ -1,0 +1,29 @@
+"""`hundredfold report`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.markup import escape
+
+from hundredfold.console import console
+from hundredfold.report import write_report
+from hundredfold.run import Run
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the report of a run."""
+    tyro.cli(report_run, prog="hundredfold report", args=arguments)
+
+
+def report_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") -> None:
+    """Write a run's report.html, one page that needs nothing beside it, and its figures.
+
+    Args:
+        run: The run directory.
+        data: Where the data is now, as in train; empty for where the run found it.
+    """
+    found = Run(run)
+    console.print(f"Report   {escape(str(write_report(found, data)))}")
+    console.print(f"Figures  {escape(str(found.path / 'figures'))}")

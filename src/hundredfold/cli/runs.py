@@ -1,0 +1,82 @@
+"""`hundredfold runs`."""
+
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.markup import escape
+
+from hundredfold.cli.table import show_table
+from hundredfold.console import console
+from hundredfold.runs import Column, RunRow, list_runs, sort_rows
+
+HEAD = (
+    "run", "recipe", "labels", "state", "seed", "epochs", "fine", "coarse", "calibration\nerror",
+    "seconds", "started (UTC)",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """List the runs of a folder, with what each reached on the test set, single view."""
+
+    folder: Annotated[Path, tyro.conf.Positional] = Path("runs")
+    """The folder that training wrote to."""
+    sort: Column = "started"
+    """By what: accuracies from the best down, all else rising."""
+    where: str = ""
+    """Only runs with this text in their name or recipe."""
+    format: Literal["table", "json", "csv"] = "table"
+    """How to write them; json and csv have every digit."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """List the runs of a folder."""
+    options = tyro.cli(Options, prog="hundredfold runs", args=arguments)
+    found = list_runs(options.folder)
+    chosen = [row for row in found if options.where in row.name or options.where in str(row.recipe)]
+    write = {"table": _write_table, "json": _write_json, "csv": _write_csv}[options.format]
+    write(sort_rows(chosen, options.sort))
+    if options.format == "table" and not chosen:
+        which = f" with {options.where!r} in their name or recipe" if found else ""
+        console.print(escape(f"There are no runs{which} in {options.folder}."))
+
+
+def _write_table(rows: Sequence[RunRow]) -> None:
+    if rows:
+        show_table(HEAD, map(_cells, rows), left=4)
+    for row in rows:
+        if row.reason:
+            console.print(f"[yellow]{escape(row.reason)}[/]")
+
+
+def _cells(row: RunRow) -> list[str]:
+    epochs = "" if row.epochs is None else f"{row.epochs_done:.3g}/{row.epochs:.3g}"
+    shares = ["" if x is None else f"{x:.2%}" for x in (row.fine, row.coarse, row.ece)]
+    return [
+        row.name,
+        row.recipe or "",
+        row.labels or "",
+        row.state,
+        "" if row.seed is None else str(row.seed),
+        epochs,
+        *shares,
+        "" if row.seconds is None else f"{row.seconds:,.1f}",
+        (row.started or "")[:16].replace("T", " "),
+    ]
+
+
+def _write_json(rows: Sequence[RunRow]) -> None:
+    print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2, ensure_ascii=False))
+
+
+def _write_csv(rows: Sequence[RunRow]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(RunRow))
+    writer.writerows(map(dataclasses.astuple, rows))  # None becomes an empty cell

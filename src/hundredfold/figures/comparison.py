@@ -1,0 +1,125 @@
+"""The figure of several runs: accuracy against time, accuracy and loss along the schedule."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, TypeAlias
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+
+from hundredfold.figures.style import COLOURS, STYLE
+from hundredfold.run import Epoch
+
+DASHES = ("-", "--", ":", "-.")
+"""Another for each round of the colours."""
+POINTS = 40
+"""Of a curve of losses, each the mean of as many steps: a single step is noise."""
+FAR_APART = 5.0
+"""Ratio of the longest to the shortest training from which the axis of seconds is logarithmic."""
+
+Histories: TypeAlias = Mapping[str, Sequence[Sequence[Epoch]]]
+"""The finished epochs of each run, by the name of its group."""
+Curve: TypeAlias = list[tuple[float, float]]
+
+
+@rc_context(STYLE)
+def draw_comparison(histories: Histories, labels: str) -> Figure:
+    """Draw accuracy against training seconds, then accuracy and training loss by schedule.
+
+    Args:
+        histories: of each run, one epoch at least. A group has one colour; the seeds of a larger
+            one are drawn faintly beneath their mean.
+        labels: fine or coarse, whose accuracy is drawn wherever an epoch was judged by it.
+    """
+    columns = 2 if max(map(len, histories)) > 30 else 4
+    height = 3.8 + 0.25 * -(-len(histories) // columns)
+    figure = Figure(figsize=(12, height), layout="constrained")
+    time, schedule, loss = figure.subplots(1, 3, width_ratios=(4, 3, 3))
+    key = "top1" if labels == "fine" else "coarse_top1"
+    legend, seconds = [], []
+    for index, (name, runs) in enumerate(histories.items()):
+        dash = DASHES[index // len(COLOURS) % len(DASHES)]
+        look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": dash}
+        clocks = [list(accumulate(epoch.seconds for epoch in run)) for run in runs]
+        shares = [[epoch.progress for epoch in run] for run in runs]
+        for axes, ends in ((time, clocks), (schedule, shares)):
+            curves = [_accuracy(*pair, key) for pair in zip(runs, ends, strict=True)]
+            _draw_group(axes, curves, look, marker="o")
+        _draw_group(loss, [_losses(*pair) for pair in zip(runs, shares, strict=True)], look)
+        seconds += [clock[-1] for clock in clocks]
+        seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
+        legend.append(Line2D([], [], label=_plain(name) + seeds, **look))
+    figure.legend(handles=legend, loc="outside lower center", ncols=columns)
+    _finish(time, schedule, loss, labels)
+    if time.lines and max(seconds) / min(seconds) > FAR_APART:
+        _make_logarithmic(time)
+    return figure
+
+
+def _accuracy(history: Sequence[Epoch], ends: Sequence[float], key: str) -> Curve:
+    """Return (end, accuracy) of the epochs that were judged."""
+    both = zip(ends, history, strict=True)
+    return [(end, epoch.validation[key]) for end, epoch in both if key in epoch.validation]
+
+
+def _losses(history: Sequence[Epoch], ends: Sequence[float]) -> Curve:
+    """Return (progress, training loss) in at most POINTS means of equally many steps."""
+    steps = [
+        (start + (end - start) * (step + 1) / len(epoch.loss), value)
+        for start, end, epoch in zip((0.0, *ends[:-1]), ends, history, strict=True)
+        for step, value in enumerate(epoch.loss)
+    ]
+    size = -(-len(steps) // POINTS)
+    return [_mean(steps[start : start + size]) for start in range(0, len(steps), size)]
+
+
+def _mean(points: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    x, y = zip(*points, strict=True)
+    return sum(x) / len(x), sum(y) / len(y)
+
+
+def _draw_group(
+    axes: Axes, curves: Sequence[Curve], look: Mapping[str, Any], marker: str = ""
+) -> None:
+    """Draw the mean of curves over the curves, or where their points do not match, the curves."""
+    drawn = [curve for curve in curves if curve]
+    if len(drawn) > 1 and len({len(curve) for curve in drawn}) == 1:
+        for curve in drawn:
+            axes.plot(*zip(*curve, strict=True), **look, linewidth=0.7, alpha=0.4)
+        drawn = [[_mean(points) for points in zip(*drawn, strict=True)]]
+    for curve in drawn:
+        axes.plot(*zip(*curve, strict=True), **look, marker=marker, markersize=4)
+
+
+def _plain(name: str) -> str:
+    """Return a name that matplotlib writes as it is: it hides _names, and $ begins a formula."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
+def _finish(time: Axes, schedule: Axes, loss: Axes, labels: str) -> None:
+    """Set titles and axes."""
+    time.set_title(f"Validation accuracy, {labels}")
+    schedule.set_title("The same over the schedule")
+    loss.set_title("Training loss (nats)")
+    time.set_xlim(left=0)
+    time.set_xlabel("training time (s)")
+    for axes in (schedule, loss):
+        axes.set_xlim(0, 1.03)
+        axes.set_xlabel("share of the schedule")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    for axes in (time, schedule):
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not judged", transform=axes.transAxes, ha="center")
+
+
+def _make_logarithmic(axes: Axes) -> None:
+    """Give seconds that are far apart the same room each."""
+    axes.set_xscale("log")
+    axes.autoscale(axis="x")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())

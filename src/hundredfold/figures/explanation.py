@@ -1,0 +1,73 @@
+"""The figure of an explanation: a picture, what in it matters, and what it is like."""
+
+from collections.abc import Sequence
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from hundredfold.figures.style import BLUE, GREY, ORANGE, STYLE
+
+HEAT = LinearSegmentedColormap.from_list(
+    "for and against", [(0.0, BLUE), (0.5, "#ffffff00"), (1.0, ORANGE)]
+)
+
+
+@rc_context(STYLE)
+def draw_explanation(
+    image: Tensor,
+    heat: Tensor,
+    heading: str,
+    target: str,
+    neighbours: Sequence[tuple[Tensor, str]],
+) -> Figure:
+    """Draw a picture, its map of what speaks for a class, and pictures like it.
+
+    Args:
+        image: (3, S, S) uint8.
+        heat: (S, S) in nats, above 0 for the class, below 0 against it.
+        heading: what to say of the picture.
+        target: the class of the map.
+        neighbours: pictures (3, S, S) like it, each with a caption.
+    """
+    rows = (len(neighbours) + 3) // 4
+    figure = Figure(figsize=(9.5, 4.4 + 2.1 * rows), layout="constrained")
+    heights = [4.4, 2.1 * rows] if rows else [4.4]
+    top, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    plain, mapped = top.subplots(1, 2)
+    _show(plain, image, heading)
+    _show(
+        mapped,
+        image.float().mean(0, keepdim=True).expand(3, -1, -1).byte(),
+        f"for {target} (orange), against (blue)",
+    )
+    most = max(heat.abs().max().item(), 1e-6)
+    overlay = mapped.imshow(
+        heat.numpy(), cmap=HEAT, vmin=-most, vmax=most, alpha=0.75, interpolation="bilinear"
+    )
+    top.colorbar(overlay, ax=mapped, shrink=0.8, label="nats lost without it")
+    for part in below:
+        part.suptitle(
+            "Training pictures that the network finds most like it",
+            fontsize=11,
+            fontweight="bold",
+            x=0.01,
+            ha="left",
+        )
+        panels = part.subplots(rows, 4, squeeze=False).flat
+        for axes in panels:
+            axes.set_axis_off()
+        for axes, (picture, caption) in zip(part.axes, neighbours, strict=False):
+            _show(axes, picture, caption, small=True)
+    return figure
+
+
+def _show(axes: Axes, image: Tensor, title: str, *, small: bool = False) -> None:
+    axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_axis_off()
+    if small:
+        axes.set_title(title, fontsize=9, fontweight="normal", color=GREY, loc="center")
+    else:
+        axes.set_title(title)

@@ -1,0 +1,132 @@
+"""The runs of a folder: a row each, whatever state they are in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from hundredfold.errors import UserError
+from hundredfold.files import expanded
+from hundredfold.run import Run
+
+Column: TypeAlias = Literal[
+    "started", "name", "recipe", "labels", "seed", "epochs", "state", "fine", "coarse", "ece",
+    "seconds",
+]  # fmt: skip
+"""What rows can be sorted by."""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run at a glance; None is what is not known, or not yet."""
+
+    name: str
+    """Of its folder."""
+    state: Literal["finished", "unfinished", "damaged"]
+    recipe: str | None = None
+    labels: str | None = None
+    """Which labels it learned: fine or coarse."""
+    seed: int | None = None
+    epochs_done: float | None = None
+    """By the share of the schedule that is done."""
+    epochs: float | None = None
+    """That it was to train for; with a time budget, those that were planned."""
+    fine: float | None = None
+    """Top-1 accuracy on the test set, single view (0..1)."""
+    coarse: float | None = None
+    """The same of the superclasses."""
+    ece: float | None = None
+    """Calibration error on the test set (0..1), of the labels that it learned."""
+    seconds: float | None = None
+    """From the data loaded to the test measured."""
+    started: str | None = None
+    """UTC, ISO 8601."""
+    reason: str = ""
+    """Why it cannot be read."""
+
+
+def list_runs(folder: str | Path) -> list[RunRow]:
+    """Return a row for each run directly in a folder, by name; what is no run is passed over.
+
+    Args:
+        folder: the one that training wrote to, `Config.out`.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    path = expanded(folder)
+    if not path.is_dir():
+        raise UserError(f"There is no folder {path}: name one that `train --out` wrote to.")
+    runs = [Run(entry) for entry in sorted(path.iterdir()) if entry.is_dir()]
+    return [_row(run) for run in runs if _is_run(run)]
+
+
+def sort_rows(rows: Sequence[RunRow], column: Column) -> list[RunRow]:
+    """Return rows by a column: accuracies from the best down, all else rising, unknowns last."""
+    value = attrgetter(column)
+    known = [row for row in rows if value(row) is not None]
+    unknown = [row for row in rows if value(row) is None]
+    return sorted(known, key=value, reverse=column in ("fine", "coarse")) + unknown
+
+
+def scores(run: Run) -> dict[str, float]:
+    """Return what a finished run reached, by name.
+
+    Returns:
+        fine (only where it learned them), coarse (only with a hierarchy), each also as flip_fine
+        and flip_coarse with flip test-time augmentation; ece, single view; all these 0..1; seconds.
+
+    Raises:
+        UserError: the run is damaged.
+    """
+    metrics, info, found = run.metrics, run.info, {}
+    try:
+        for view, prefix in (("test", ""), ("test_flip", "flip_")):
+            if info.labels == "fine":
+                found[f"{prefix}fine"] = float(metrics[view]["top1"])
+            if info.parents:
+                found[f"{prefix}coarse"] = float(metrics[view]["coarse_top1"])
+        return found | {"ece": float(metrics["test"]["ece"]), "seconds": float(metrics["seconds"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"The final metrics of {run} are damaged: {error!r}.") from error
+
+
+def _is_run(run: Run) -> bool:
+    """Return whether a folder has a configuration, be it damaged."""
+    try:
+        _ = run.config
+    except UserError as error:
+        return not isinstance(error.__cause__, FileNotFoundError)
+    return True
+
+
+def _row(run: Run) -> RunRow:
+    """Return a run's row; a damaged run's has only the reason."""
+    try:
+        config, found = run.config, scores(run) if run.finished else {}
+        return RunRow(
+            name=run.path.name,
+            state="finished" if run.finished else "unfinished",
+            recipe=config.name,
+            labels=config.labels,
+            seed=config.seed,
+            epochs_done=_progress(run) * config.epochs,
+            epochs=config.epochs,
+            fine=found.get("fine"),
+            coarse=found.get("coarse"),
+            ece=found.get("ece"),
+            seconds=found.get("seconds"),
+            started=str(run.environment.get("started", "")) or None,
+        )
+    except UserError as error:
+        return RunRow(name=run.path.name, state="damaged", reason=str(error))
+
+
+def _progress(run: Run) -> float:
+    """Return the share of the schedule that is done, 0..1."""
+    history = run.history
+    try:
+        return float(history[-1].progress) if history else 0.0
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The history of {run} is damaged: {error}.") from error

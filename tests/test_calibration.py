@@ -1,0 +1,64 @@
+"""Calibration against scipy, torchmetrics' bins and loops."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from hundredfold.calibration import FLATTEST, SHARPEST, fit_temperature, reliability
+
+
+def random_predictions(seed: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Return logits (400, 7) that are right about half the time, times `scale`; labels (400,)."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 7, (400,), generator=rng)
+    return scale * (torch.randn(400, 7, generator=rng) + F.one_hot(labels, 7)), labels
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 9.0])
+def test_the_temperature_is_what_scipy_finds(scale: float) -> None:
+    logits, labels = random_predictions(0, scale)
+
+    def loss(log_temperature: float) -> float:
+        return F.cross_entropy(logits.double() / math.exp(log_temperature), labels).item()
+
+    want = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9}).x
+    assert fit_temperature(logits, labels) == pytest.approx(math.exp(want), rel=1e-5)
+
+
+@given(st.integers(0, 50), st.floats(0.1, 10))
+def test_scaling_the_logits_scales_the_temperature(seed: int, scale: float) -> None:
+    logits, labels = random_predictions(seed, 1.0)
+    once, scaled = fit_temperature(logits, labels), fit_temperature(scale * logits.double(), labels)
+    assert scaled == pytest.approx(scale * once, rel=1e-6)
+
+
+def test_the_temperature_stays_in_bounds_where_all_is_right_or_all_wrong() -> None:
+    labels = torch.arange(4)
+    logits = 5 * F.one_hot(labels).float()
+    assert fit_temperature(logits, labels) == pytest.approx(SHARPEST)
+    assert fit_temperature(logits, (labels + 1) % 4) == pytest.approx(FLATTEST)
+
+
+def test_reliability_equals_a_loop() -> None:
+    logits, labels = random_predictions(1, 1.0)
+    confidence, predicted = logits.softmax(1).max(1)
+    found = reliability(confidence, predicted == labels, bins=10)
+    for i in range(10):
+        inside = [
+            (c, p == y)
+            for c, p, y in zip(
+                confidence.tolist(), predicted.tolist(), labels.tolist(), strict=True
+            )
+            if i / 10 <= c < (i + 1) / 10
+        ]
+        assert found.count[i] == len(inside)
+        for value, want in ((found.confidence[i], 0), (found.accuracy[i], 1)):
+            mean = sum(pair[want] for pair in inside) / len(inside) if inside else 0.0
+            assert value.item() == pytest.approx(mean)
+    assert found.count.sum() == 400

@@ -1,0 +1,377 @@
+"""Comparing runs: groups, tests against scipy, words, the figure."""
+
+import dataclasses
+import io
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.lines import Line2D
+from PIL import Image
+from scipy.stats import binomtest, ttest_ind
+
+from hundredfold import Config, Dataset, Epoch, Run, UserError, train
+from hundredfold.cli import main
+from hundredfold.compare import compare, correct, spread
+from hundredfold.figures import draw_comparison, to_png
+
+Train = Callable[..., Run]
+
+
+@pytest.fixture
+def trained(tiny: Dataset, tiny_config: Config) -> Train:
+    """Trains on `tiny`, or other data, for an epoch with some fields changed."""
+
+    def run(data: Dataset = tiny, **changes: Any) -> Run:
+        return train(
+            dataclasses.replace(tiny_config, **({"epochs": 1.0} | changes)), data, quiet=True
+        )
+
+    return run
+
+
+def rewrite(run: Run, file: str, **changes: Any) -> None:
+    """Change values of a run's JSON file."""
+    values = json.loads((run.path / file).read_text())
+    (run.path / file).write_text(json.dumps(values | changes))
+
+
+def right(run: Run, level: str) -> list[bool]:
+    """Return which test pictures a run got right, by loops over what it recorded."""
+    with np.load(run.path / "test_logits.npz") as arrays:
+        logits, labels = arrays["logits"].astype(float), arrays["labels"].tolist()
+    info = json.loads((run.path / "model.json").read_text())
+    found = []
+    for row, label in zip(logits, labels, strict=True):
+        if level == "fine":
+            found.append(max(range(len(row)), key=row.__getitem__) == label)
+            continue
+        sums = [0.0] * len(info["superclasses"])
+        for logit, parent in zip(row, info["parents"], strict=True):
+            sums[parent] += math.exp(logit / info["temperature"])
+        found.append(sums.index(max(sums)) == info["parents"][label])
+    return found
+
+
+def split(first: list[bool], second: list[bool]) -> tuple[int, int, float]:
+    """Return pictures that only one got right, and the two-sided binomial probability."""
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    n = only_first + only_second
+    return only_first, only_second, binomtest(only_first, n).pvalue if n else 1.0
+
+
+def test_three_seeds_are_one_group(trained: Train, tmp_path: Path) -> None:
+    runs = [trained(seed=seed, out=str(tmp_path / f"runs-{seed}")) for seed in (2, 0, 1)]
+    found = compare([str(runs[0]), runs[1].path, runs[2], runs[1]])
+    (group,) = found.groups
+    assert group.name == "tiny"
+    assert group.runs == (runs[1], runs[2], runs[0])
+    assert not found.contrasts
+    assert not found.notes
+    assert found.differences == {}
+    values = [json.loads((run.path / "metrics.json").read_text()) for run in group.runs]
+    for name, (view, key) in {
+        "fine": ("test", "top1"),
+        "coarse": ("test", "coarse_top1"),
+        "flip_fine": ("test_flip", "top1"),
+        "flip_coarse": ("test_flip", "coarse_top1"),
+        "ece": ("test", "ece"),
+    }.items():
+        each = [value[view][key] for value in values]
+        assert spread(group.scores[name]) == (3, statistics.mean(each), statistics.stdev(each))
+    assert group.scores["seconds"] == [value["seconds"] for value in values]
+    assert spread([0.5]) == (1, 0.5, None)
+
+
+def test_three_groups_are_tested_in_pairs_against_scipy(trained: Train) -> None:
+    runs = [
+        trained(name="short", epochs=0.5),
+        trained(name="long", epochs=3.0, lr=0.2),
+        trained(name="概念", pad=0),
+    ]
+    found = compare(runs)
+    assert [group.name for group in found.groups] == ["short", "long", "概念"]
+    assert found.differences == {
+        "name": ["short", "long", "概念"],
+        "epochs": ["0.5", "3.0", "1.0"],
+        "lr": ["0.05", "0.2", "0.05"],
+        "pad": ["2", "2", "0"],
+    }
+    pairs = [(*pair, level) for pair in combinations(runs, 2) for level in ("fine", "coarse")]
+    for contrast, (first, second, level) in zip(found.contrasts, pairs, strict=True):
+        assert contrast.level == level
+        assert contrast.first.runs == (first,)
+        assert contrast.second.runs == (second,)
+        assert contrast.mcnemar == pytest.approx(split(right(first, level), right(second, level)))
+        assert contrast.difference is None
+    assert min(contrast.mcnemar.p for contrast in found.contrasts) < 0.1
+    for run in runs:
+        assert right(run, "fine") == correct(run)["fine"].tolist()
+        assert sum(right(run, "coarse")) / 24 == run.metrics["test"]["coarse_top1"]
+
+
+def test_the_seeds_difference_has_welchs_standard_error(trained: Train) -> None:
+    short = [trained(seed=seed, epochs=2.0, lr=0.2) for seed in range(3)]
+    long = [trained(seed=seed, epochs=3.0, lr=0.1) for seed in (4, 2)]
+    found = compare([*short, *long])
+    assert [len(group.runs) for group in found.groups] == [3, 2]
+    assert found.groups[0].name == "tiny with epochs 2.0, lr 0.2"
+    for contrast in found.contrasts:
+        key = "top1" if contrast.level == "fine" else "coarse_top1"
+        first, second = ([run.metrics["test"][key] for run in runs] for runs in (short, long))
+        assert contrast.difference
+        mean, error = contrast.difference
+        assert mean == pytest.approx(statistics.mean(first) - statistics.mean(second))
+        welch = ttest_ind(first, second, equal_var=False).statistic
+        assert mean / error == pytest.approx(welch)
+        firsts = right(short[0], contrast.level), right(long[1], contrast.level)
+        assert contrast.mcnemar == pytest.approx(split(*firsts))
+
+
+def test_coarse_labels_are_compared_with_fine_ones_at_the_coarse_level(trained: Train) -> None:
+    fine, coarse = trained(name="fine"), trained(name="coarse", labels="coarse")
+    found = compare([coarse, fine])
+    (contrast,) = found.contrasts
+    assert contrast.level == "coarse"
+    want = split(right(coarse, "fine"), right(fine, "coarse"))  # its own labels are the coarse ones
+    assert contrast.mcnemar == pytest.approx(want)
+    assert any(note.startswith("coarse: trained on coarse labels") for note in found.notes)
+    assert "fine" not in found.groups[0].scores
+
+
+def test_other_data_is_not_compared(trained: Train, tiny: Dataset) -> None:
+    other = dataclasses.replace(tiny, classes=tuple("uvwxyz"), source="other")
+    found = compare([trained(), trained(other), trained(pad=0)])
+    assert [(c.first.name, c.second.name) for c in found.contrasts] == [
+        ("tiny with data tiny, pad 2", "tiny with data tiny, pad 0"),
+    ] * 2
+    (note,) = found.notes
+    assert note.startswith(
+        "Only groups on the same data are tested (tiny with data tiny, pad 2: tiny, "
+    )
+    assert other.digest()[:8] in note
+
+
+def test_the_same_data_elsewhere_is_the_same_group(trained: Train) -> None:
+    runs = [trained(seed=seed) for seed in range(2)]
+    rewrite(runs[1], "config.json", data="/elsewhere/tiny")
+    assert len(compare(runs).groups) == 1
+
+
+def test_runs_by_the_clock_are_grouped_whatever_was_planned(trained: Train) -> None:
+    runs = [trained(seed=seed) for seed in range(3)]
+    for run, epochs in zip(runs, (3.4, 3.1), strict=False):
+        rewrite(run, "config.json", budget="5min", epochs=epochs)
+    found = compare(runs)
+    assert [len(group.runs) for group in found.groups] == [2, 1]
+    assert found.differences == {"epochs": ["by the clock", "1.0"], "budget": ["5min", "empty"]}
+
+
+def test_a_seed_that_comes_again_begins_another_group(trained: Train) -> None:
+    found = compare([trained(), trained(seed=1), trained()])
+    assert [(group.name, len(group.runs)) for group in found.groups] == [
+        ("tiny", 2),
+        ("tiny (2)", 1),
+    ]
+    assert {contrast.mcnemar for contrast in found.contrasts} == {(0, 0, 1.0)}
+    assert found.differences == {}
+
+
+def test_another_machine_makes_times_incomparable(trained: Train) -> None:
+    runs = [trained(name="a"), trained(name="b"), trained(name="b", seed=1)]
+    threads = runs[0].environment["threads"]
+    rewrite(runs[1], "environment.json", threads=64)
+    rewrite(runs[2], "environment.json", processor="Abacus", device="Abacus")
+    notes = compare(runs).notes
+    assert len(notes) == 2
+    assert re.fullmatch(r"Times are not comparable: `device` differs \(a: .*; b: .*\)\.", notes[0])
+    assert "Abacus" in notes[0]
+    assert notes[1] == (
+        f"Times are not comparable: `threads` differs (a: {threads}; b: {threads} or 64)."
+    )
+
+
+def test_unfinished_runs_are_left_out(trained: Train) -> None:
+    runs = [trained(seed=seed) for seed in range(3)]
+    (runs[1].path / "metrics.json").unlink()
+    found = compare(runs)
+    assert found.groups[0].runs == (runs[0], runs[2])
+    assert found.notes == (f"{runs[1]} is not finished and left out.",)
+    with pytest.raises(UserError, match=f"two finished runs or more.*not finished: {runs[1]}"):
+        compare(runs[:2])
+    with pytest.raises(UserError, match="two finished runs or more to compare\\."):
+        compare([runs[0], runs[0]])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", "{", "config.json is not valid JSON"),
+        ("metrics.json", "{}", "final metrics of .* are damaged: KeyError"),
+        ("test_logits.npz", "no archive", "test_logits.npz is damaged"),
+        ("history.jsonl", "", "has no history"),
+    ],
+)
+def test_damaged_runs_are_named(file: str, content: str, said: str, trained: Train) -> None:
+    runs = [trained(name="a"), trained(name="b")]
+    (runs[1].path / file).write_text(content)
+    with pytest.raises(UserError, match=said) as caught:
+        _ = compare(runs).histories
+    assert str(runs[1]) in str(caught.value)
+
+
+def test_predictions_of_another_run_are_damage(trained: Train) -> None:
+    runs = [trained(name="a"), trained(name="b"), trained(name="c", labels="coarse")]
+    (runs[1].path / "test_logits.npz").write_bytes((runs[2].path / "test_logits.npz").read_bytes())
+    with pytest.raises(UserError, match=r"predictions of .* do not fit the rest of it"):
+        compare(runs)
+
+
+def test_the_command_says_it_in_words(
+    trained: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs = [trained(name="概念_ж", seed=seed, epochs=0.5) for seed in (0, 1)]
+    runs += [trained(name="b", lr=0.2, seed=seed) for seed in (0, 1, 2)]
+    assert main(["compare", *map(str, runs)]) == 0
+    out = capsys.readouterr().out
+    contrast = compare(runs).contrasts[0]
+    wins, losses, _ = contrast.mcnemar
+    assert losses > wins
+    line = (
+        rf"Fine: b \(seed 0\) beats 概念_ж \(seed 0\) on {losses} pictures, loses on {wins}; p = "
+    )
+    assert re.search(line + r"0\.\d+\.\n", out)
+    assert contrast.difference
+    mean, error = (100 * abs(value) for value in contrast.difference)
+    assert (
+        f"Fine: b is {mean:.2f} points above 概念_ж in the mean of 3 and 2 seeds, "
+        f"standard error {error:.2f}.\n"
+    ) in out
+    each = [run.metrics["test"]["top1"] for run in runs[2:]]
+    assert f"{statistics.mean(each):.2%} ± {statistics.stdev(each):.2%}" in out
+    assert re.search(r"\n epochs +0\.5 +1\.0 *\n", out)
+    assert out.endswith("Figure  compare.png\n")
+    with Image.open(tmp_path / "compare.png") as picture:
+        assert picture.size[0] == 1800
+
+
+def test_json_has_every_value(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [trained(seed=0), trained(seed=1), trained(pad=0)]
+    arguments = ["compare", *map(str, runs), "--format", "json", "--out", "a b.png"]
+    assert main(arguments) == 0
+    result = json.loads(capsys.readouterr().out)
+    found = compare(runs)
+    assert result["figure"] == "a b.png"
+    assert Path("a b.png").exists()
+    assert [group["name"] for group in result["groups"]] == ["tiny with pad 2", "tiny with pad 0"]
+    assert result["groups"][0]["seeds"] == [0, 1]
+    assert result["groups"][0]["runs"] == [str(run) for run in runs[:2]]
+    values = [run.metrics["test"]["top1"] for run in runs[:2]]
+    assert result["groups"][0]["scores"]["fine"] == {
+        "n": 2,
+        "mean": statistics.mean(values),
+        "std": statistics.stdev(values),
+        "values": values,
+    }
+    assert result["differences"] == {"pad": ["2", "0"]}
+    assert result["notes"] == []
+    assert [contrast["mcnemar"]["p"] for contrast in result["contrasts"]] == [
+        contrast.mcnemar.p for contrast in found.contrasts
+    ]
+
+
+def test_the_same_configuration_twice_is_said(
+    trained: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(trained()), str(trained())]) == 0
+    out = capsys.readouterr().out
+    assert "Their configurations are the same." in out
+    assert "Coarse: tiny and tiny (2) get the same pictures right; p = 1." in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "Name two finished runs or more"),
+        ("nowhere nothing", "There is no run at nowhere"),
+        ("a b --out figure.pdf", "--out is 'figure.pdf', but must end in .png"),
+    ],
+)
+def test_mistakes_are_explained(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *arguments.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_figure_that_cannot_be_written_is_named(
+    trained: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(trained()), str(trained()), "--out", "no/where.png"]) == 2
+    assert "Cannot write no/where.png: No such file" in capsys.readouterr().err
+
+
+def test_small_probabilities_are_written_in_plain_decimals() -> None:
+    from hundredfold.cli.compare import _p_value
+
+    assert _p_value(6.1e-6) == "p = 0.0000061"
+    assert _p_value(0.0412) == "p = 0.041"
+    assert _p_value(0.5) == "p = 0.5"
+    assert _p_value(1.0) == "p = 1"
+    assert _p_value(0.0) == "p < 0.000001"
+
+
+def epochs(seconds: float, judged: bool = True) -> list[Epoch]:
+    """Return a made-up history of three epochs."""
+    shares = {"top1": 0.3, "coarse_top1": 0.5} if judged else {}
+    return [
+        Epoch(i, i / 3, seconds / 3, 0.1, 50, 2 / i, shares, [0.1] * 50, [2 / i] * 50)
+        for i in (1, 2, 3)
+    ]
+
+
+def points(line: Line2D) -> Any:
+    """Return a line's (x, y)."""
+    return line.get_xydata()
+
+
+def test_the_figure_draws_every_group() -> None:
+    histories = {f"_$g{i}$": [epochs(10 * 2**i)] for i in range(9)}
+    figure = draw_comparison(histories, "coarse")
+    time, schedule, loss = figure.axes
+    assert time.get_xscale() == "log"
+    looks = {(line.get_color(), line.get_linestyle()) for line in time.lines}
+    assert len(looks) == 9
+    want = [[2560 / 3, 0.5], [5120 / 3, 0.5], [2560, 0.5]]
+    np.testing.assert_allclose(points(time.lines[-1]), want)
+    curve = points(loss.lines[0])
+    assert len(curve) == 38  # 150 steps in means of four
+    np.testing.assert_allclose(curve[0], [2.5 / 150, 2])
+    np.testing.assert_allclose(curve[-1], [149.5 / 150, 2 / 3])
+    assert len(schedule.lines) == 9
+    with Image.open(io.BytesIO(to_png(figure))) as picture:
+        assert picture.size[0] == 1800
+
+
+def test_the_figure_draws_the_mean_over_the_seeds() -> None:
+    figure = draw_comparison({"a": [epochs(10), epochs(20)], "b": [epochs(30)[:2]]}, "fine")
+    time = figure.axes[0]
+    assert time.get_xscale() == "linear"
+    assert len(time.lines) == 4
+    np.testing.assert_allclose(points(time.lines[2]), [[5, 0.3], [10, 0.3], [15, 0.3]])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a, 2 seeds", "b"]
+
+
+def test_the_figure_of_runs_that_were_never_judged() -> None:
+    histories = {"a": [epochs(1, judged=False)], "b": [epochs(100, judged=False)]}
+    figure = draw_comparison(histories, "fine")
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["not judged"] * 2
+    to_png(figure)

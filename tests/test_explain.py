@@ -1,0 +1,107 @@
+"""Explanations against captum and loops, and the model left as it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from captum.attr import Occlusion
+from PIL import Image
+from torch import Tensor
+
+from hundredfold import Config, Dataset, Predictor, Run, tutorial
+from hundredfold.cli import main
+from hundredfold.explain import nearest, occlusion_map
+from hundredfold.inference import predict_features, predict_logits
+from hundredfold.train import train
+
+
+@pytest.fixture
+def run(tiny: Dataset, tiny_config: Config) -> Run:
+    """A finished run on `tiny`."""
+    return train(tiny_config, tiny, quiet=True)
+
+
+def test_the_map_equals_captums(run: Run, tiny: Dataset) -> None:
+    predictor = Predictor.load(run)
+    info, image = predictor.info, tiny.test.images[5]
+
+    def scores(pixels: Tensor) -> Tensor:
+        logits = predict_logits(predictor.model, pixels.to(torch.uint8), info)
+        return (logits / info.temperature).log_softmax(1)
+
+    grey = (255 * torch.tensor(info.mean)).round().view(1, 3, 1, 1)
+    want = Occlusion(scores).attribute(
+        image[None].float(),
+        sliding_window_shapes=(3, 8, 8),
+        strides=(3, 2, 2),
+        baselines=grey.expand(1, 3, 32, 32),
+        target=2,
+    )[0]
+    found = occlusion_map(predictor, image, 2)
+    assert found.shape == (32, 32)
+    for channel in want:
+        torch.testing.assert_close(found, channel.float(), atol=1e-5, rtol=1e-4)
+    assert found.sum().item() == pytest.approx(want[0].sum().item(), abs=1e-2)
+
+
+def test_hiding_what_is_grey_already_loses_nothing(run: Run) -> None:
+    predictor = Predictor.load(run)
+    grey = (255 * torch.tensor(predictor.info.mean)).round().to(torch.uint8)
+    image = grey.view(3, 1, 1).repeat(1, 32, 32)
+    assert occlusion_map(predictor, image, 0).abs().max() < 1e-5
+
+
+def test_explaining_leaves_the_model_as_it_was(run: Run, tiny: Dataset) -> None:
+    predictor = Predictor.load(run)
+    images = tiny.test.images
+    before = {name: value.clone() for name, value in predictor.model.state_dict().items()}
+    logits = predictor.logits(list(images))
+    occlusion_map(predictor, images[0], 1)
+    nearest(predictor, images[0], tiny.train, 3)
+    assert not predictor.model.training
+    assert all(parameter.grad is None for parameter in predictor.model.parameters())
+    for name, value in predictor.model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert torch.equal(predictor.logits(list(images)), logits)
+
+
+def test_features_are_what_the_last_layer_is_given(tiny: Dataset, tiny_config: Config) -> None:
+    run = train(tiny_config, tiny, quiet=True)
+    model, info, images = run.model(), run.info, tiny.test.images
+    features = predict_features(model, images, info)
+    weight = model.get_parameter("head.weight").detach()
+    torch.testing.assert_close(features @ weight.T, predict_logits(model, images, info))
+
+
+def test_the_tutorials_network_has_features_too(tiny: Dataset, tmp_path: Path) -> None:
+    config = tutorial(epochs=0.2, widths=(4, 4, 8, 8), device="cpu", out=str(tmp_path))
+    run = train(config, tiny, quiet=True)
+    assert predict_features(run.model(), tiny.test.images, run.info).shape == (24, 8)
+
+
+def test_the_nearest_are_those_of_a_loop(run: Run, tiny: Dataset) -> None:
+    predictor = Predictor.load(run)
+    image = tiny.train.images[40]
+    found = nearest(predictor, image, tiny.train, 5)
+    features = predict_features(predictor.model, tiny.train.images, predictor.info)
+    cosines = [torch.cosine_similarity(features[40], features[i], dim=0).item() for i in range(96)]
+    order = sorted(range(96), key=lambda i: -cosines[i])
+    assert found.index[0] == 40
+    assert found.similarity.tolist() == pytest.approx([cosines[i] for i in order[:5]], abs=1e-5)
+    assert len(nearest(predictor, image, tiny.train, 1000).index) == 96
+
+
+def test_the_command_draws_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(Config(data="sample", epochs=0.1, widths=(8,), device="cpu"), quiet=True)
+    Image.new("RGB", (50, 70), "green").save("a leaf.png")
+    label = run.info.classes[int(run.test_logits["labels"][3])]
+    assert main(["explain", str(run), "--test", "3", "--like", "5"]) == 0
+    assert f"(label: {label})" in capsys.readouterr().out
+    assert main(["explain", str(run), "a leaf.png", "--like", "0", "--target", "beaver"]) == 0
+    for name in ("test-3", "a leaf"):
+        with Image.open(run.path / "figures" / f"explain-{name}.png") as figure:
+            assert figure.width > 1000
+    assert main(["explain", str(run), "a leaf.png", "--target", "beever"]) == 2
+    assert "Did you mean beaver?" in " ".join(capsys.readouterr().err.split())
+    assert main(["explain", str(run)]) == 2
+    assert "Name a picture" in capsys.readouterr().err

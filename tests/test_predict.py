@@ -1,0 +1,191 @@
+"""Prediction: one path, whatever the picture comes as."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hundredfold import Config, Dataset, Predictor, Run, UserError, train
+from hundredfold.cli import main
+from hundredfold.metrics import coarse_probabilities
+from hundredfold.predict import Prediction, find_pictures, predict_files
+
+
+@pytest.fixture
+def run(tiny: Dataset, tiny_config: Config) -> Run:
+    """A finished run on `tiny`."""
+    return train(tiny_config, tiny, quiet=True)
+
+
+@pytest.fixture
+def folder(tiny: Dataset, tmp_path: Path) -> Path:
+    """The test pictures as files, in two folders, beside a file that is no picture."""
+    folder = tmp_path / "pictures"
+    for i, image in enumerate(tiny.test.images):
+        path = folder / str(i % 2) / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    (folder / "notes.txt").write_text("not a picture, nor named as one")
+    return folder
+
+
+def expected(run: Run, index: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return fine and coarse probabilities from what evaluation recorded."""
+    info = run.info
+    logits = run.test_logits["logits"][index : index + 1] / info.temperature
+    fine, coarse = logits.softmax(1)[0], coarse_probabilities(logits, info.parents)[0]
+    return (
+        dict(zip(info.classes, fine.tolist(), strict=True)),
+        dict(zip(info.superclasses, coarse.tolist(), strict=True)),
+    )
+
+
+def test_every_way_gives_the_probabilities_of_evaluation(
+    run: Run, tiny: Dataset, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor = Predictor.load(run)
+    image = tiny.test.images[7]
+    array = image.permute(1, 2, 0).numpy()
+    path = folder / "1" / "07.png"
+    ways: list[Prediction] = [
+        predictor(str(path)),
+        predictor(path),
+        predictor(path.read_bytes()),
+        predictor(Image.fromarray(array)),
+        predictor([image])[0],
+        predictor([array, path])[1],
+    ]
+    for batch in (predictor(image), predictor(array)):
+        assert isinstance(batch, Prediction)
+        ways.append(batch)
+    for many in (predictor(tiny.test.images), predictor(np.stack([array] * 8))):
+        assert isinstance(many, list)
+        ways.append(many[7])
+    found = dict(predict_files(predictor, find_pictures(folder)))[str(path)]
+    assert isinstance(found, Prediction)
+    fine, coarse = expected(run, 7)
+    for way in [*ways, found]:
+        assert dict(way.classes) == pytest.approx(fine, abs=1e-5)
+        assert dict(way.superclasses) == pytest.approx(coarse, abs=1e-5)
+        assert way.label == max(fine, key=lambda name: fine[name])
+        assert way.probability == pytest.approx(max(fine.values()), abs=1e-5)
+        values = [score.probability for score in way.classes]
+        assert values == sorted(values, reverse=True)
+    assert main(["predict", str(run), str(path), "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert {s["name"]: s["probability"] for s in row["classes"]} == pytest.approx(
+        {s.name: s.probability for s in ways[0].classes[:5]}, abs=1e-5
+    )
+
+
+def test_only_model_and_weights_are_needed(run: Run, tiny: Dataset, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("model.json", "weights.safetensors"):
+        (bare / name).write_bytes((run.path / name).read_bytes())
+    images = tiny.test.images
+    assert torch.equal(
+        Predictor.load(bare).logits(list(images)), Predictor.load(run).logits(list(images))
+    )
+
+
+def test_the_temperature_was_fitted_and_is_used(run: Run) -> None:
+    assert run.info.temperature != 1
+    raw = run.test_logits["logits"]
+    loss = torch.nn.functional.cross_entropy(
+        raw.double() / run.info.temperature, run.test_logits["labels"]
+    )
+    assert run.metrics["test"]["loss"] == pytest.approx(loss.item())
+
+
+def test_a_model_of_coarse_labels_has_no_superclasses_above(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    from dataclasses import replace
+
+    run = train(replace(tiny_config, labels="coarse"), tiny, quiet=True)
+    prediction = Predictor.load(run)(tiny.test.images[0])
+    assert isinstance(prediction, Prediction)
+    assert {score.name for score in prediction.classes} == {"low", "high"}
+    assert prediction.superclasses == ()
+
+
+def test_nothing_gives_nothing(run: Run) -> None:
+    assert Predictor.load(run)([]) == []
+
+
+def test_a_bad_file_is_named_and_does_not_end_the_run(
+    run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "0" / "broken.jpg").write_text("not a picture")
+    assert main(["predict", str(run), str(folder), "--format", "csv", "--top", "2"]) == 2
+    output = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(output.out)))
+    assert len(rows) == 25
+    (bad,) = [row for row in rows if row["error"]]
+    assert "broken.jpg" in bad["picture"]
+    assert "broken.jpg" in output.err
+    assert "1 of 25" in output.err
+    best = Predictor.load(run)(rows[0]["picture"])
+    assert rows[0]["class_1"] == best.label
+    assert float(rows[0]["probability_1"]) == pytest.approx(best.probability, abs=1e-5)
+    assert rows[0]["superclass"] == best.superclasses[0].name
+
+
+def test_a_picture_comes_by_standard_input(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "0" / "02.png"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert main(["predict", str(run), "-"]) == 0
+    assert Predictor.load(run)(path).label in capsys.readouterr().out
+
+
+def test_many_pictures_get_a_row_each(
+    run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(run), str(folder / "0"), str(folder / "1" / "01.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.rstrip().endswith("%") for line in lines) == 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Name pictures"),
+        (["nowhere.png"], "nowhere.png"),
+        (["https://localhost:1/x.png"], "cannot be had"),
+        (["empty"], "holds no pictures"),
+    ],
+)
+def test_wrong_use_says_what_to_do(
+    run: Run,
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", str(run), *arguments]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_test_picture_is_shown_with_its_label(capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(Config(data="sample", epochs=0.1, widths=(8,), device="cpu"), quiet=True)
+    assert main(["predict", str(run), "--test", "17"]) == 0
+    with Image.open(run.path / "figures" / "test-17.png") as figure:
+        assert min(figure.size) > 300
+    label = run.info.classes[int(run.test_logits["labels"][17])]
+    assert f"test picture 17: {label}" in capsys.readouterr().out
+    assert main(["predict", str(run), "--test", "500"]) == 2
+    assert "0 to 499" in capsys.readouterr().err
+
+
+def test_a_run_without_weights_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run"):
+        Predictor.load(tmp_path / "none")

@@ -1,0 +1,190 @@
+"""The list of a folder's runs: right values, any state, any format."""
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from hundredfold import Config, Dataset, Run, UserError, train
+from hundredfold.cli import main
+from hundredfold.runs import RunRow, list_runs, scores, sort_rows
+
+
+@pytest.fixture
+def run(tiny: Dataset, tiny_config: Config) -> Run:
+    """A finished run in the folder `runs`."""
+    return train(tiny_config, tiny, quiet=True)
+
+
+def test_a_finished_run_has_what_it_recorded(run: Run) -> None:
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    (row,) = list_runs("runs")
+    assert row == RunRow(
+        name=run.path.name,
+        state="finished",
+        recipe="tiny",
+        labels="fine",
+        seed=0,
+        epochs_done=2.0,
+        epochs=2.0,
+        fine=metrics["test"]["top1"],
+        coarse=metrics["test"]["coarse_top1"],
+        ece=metrics["test"]["ece"],
+        seconds=metrics["seconds"],
+        started=run.environment["started"],
+    )
+    assert scores(run) == {
+        "fine": metrics["test"]["top1"],
+        "coarse": metrics["test"]["coarse_top1"],
+        "flip_fine": metrics["test_flip"]["top1"],
+        "flip_coarse": metrics["test_flip"]["coarse_top1"],
+        "ece": metrics["test"]["ece"],
+        "seconds": metrics["seconds"],
+    }
+
+
+def test_coarse_labels_and_data_without_a_hierarchy_have_one_accuracy(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    config = dataclasses.replace(tiny_config, epochs=0.5)
+    train(dataclasses.replace(config, name="coarse", labels="coarse"), tiny, quiet=True)
+    flat = dataclasses.replace(tiny, superclasses=(), parents=())
+    train(dataclasses.replace(config, name="flat"), flat, quiet=True)
+    coarse, fine = list_runs("runs")
+    assert coarse.fine is None
+    assert coarse.coarse is not None
+    assert fine.fine is not None
+    assert fine.coarse is None
+    assert fine.epochs_done == fine.epochs == 0.5
+
+
+def test_an_unfinished_run_shows_how_far_it_came(run: Run) -> None:
+    (run.path / "metrics.json").unlink()
+    history = run.path / "history.jsonl"
+    history.write_text(history.read_text().splitlines(keepends=True)[0])
+    (row,) = list_runs("runs")
+    assert (row.state, row.epochs_done, row.epochs) == ("unfinished", 1.0, 2.0)
+    assert row.fine is row.coarse is row.ece is row.seconds is None
+    history.unlink()  # it ended in its first epoch
+    (row,) = list_runs("runs")
+    assert (row.state, row.epochs_done) == ("unfinished", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "{"),
+        ("config.json", '{"colour": "red"}'),
+        ("model.json", "[]"),
+        ("environment.json", "\udcff"),
+        ("environment.json", None),
+        ("history.jsonl", '{"epoch": 1}\n'),
+        ("metrics.json", ""),
+    ],
+)
+def test_a_damaged_run_says_why(
+    file: str, content: str | None, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.path / file).unlink()
+    if content is not None:
+        (run.path / file).write_text(content, errors="surrogateescape")
+    (row,) = list_runs("runs")
+    assert (row.name, row.state, row.recipe) == (run.path.name, "damaged", None)
+    assert file in row.reason
+    assert main(["runs"]) == 0
+    out = capsys.readouterr().out
+    assert "damaged" in out
+    assert row.reason in out
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("metrics.json", '"test_flip"', '"test_flop"'),
+        ("metrics.json", '"seconds": ', '"seconds": "some", "": '),
+        ("metrics.json", '"test": {', '"test": [], "": {'),
+        ("history.jsonl", '"progress": 1.0', '"progress": "all"'),
+    ],
+)
+def test_values_that_are_none_are_damage_too(file: str, before: str, after: str, run: Run) -> None:
+    text = (run.path / file).read_text()
+    assert before in text
+    (run.path / file).write_text(text.replace(before, after))
+    (row,) = list_runs("runs")
+    assert row.state == "damaged"
+    assert str(run.path.name) in row.reason
+
+
+def test_what_is_no_run_is_passed_over(run: Run) -> None:
+    (run.path.parent / "notes").mkdir()
+    (run.path.parent / "notes" / "config.txt").touch()
+    (run.path.parent / "README").write_text("{}")
+    assert [row.name for row in list_runs(run.path.parent)] == [run.path.name]
+    assert list_runs(run.path) == []
+
+
+def test_no_such_folder() -> None:
+    with pytest.raises(UserError, match=r"There is no folder nowhere: name one that"):
+        list_runs("nowhere")
+    assert main(["runs", "nowhere"]) == 2
+
+
+def test_accuracies_are_sorted_from_the_best_down_and_unknowns_come_last() -> None:
+    rows = [
+        RunRow(name="a", state="damaged"),
+        RunRow(name="b", state="finished", coarse=0.5, seconds=3.0),
+        RunRow(name="c", state="finished", coarse=0.7, seconds=2.0),
+        RunRow(name="d", state="finished", coarse=0.5, seconds=1.0),
+    ]
+
+    def order(rows: list[RunRow]) -> str:
+        return "".join(row.name for row in rows)
+
+    assert order(sort_rows(rows, "coarse")) == "cbda"
+    assert order(sort_rows(rows, "seconds")) == "dcba"
+    assert order(sort_rows(rows, "name")) == "abcd"
+    assert order(sort_rows(rows, "fine")) == "abcd"
+
+
+def test_the_command_in_every_format(
+    tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, epochs in (("概念_ж", 1), ("tiny", 0.5)):
+        train(dataclasses.replace(tiny_config, name=name, epochs=epochs), tiny, quiet=True)
+    (Path("runs") / "broken").mkdir()
+    (Path("runs") / "broken" / "config.json").write_text('["a, b"]')
+    rows = sort_rows(list_runs("runs"), "epochs")
+    assert [row.recipe for row in rows] == ["tiny", "概念_ж", None]
+
+    assert main(["runs", "--sort", "epochs", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [dataclasses.asdict(row) for row in rows]
+
+    assert main(["runs", "--sort", "epochs", "--format", "csv"]) == 0
+    head, *lines = csv.reader(io.StringIO(capsys.readouterr().out))
+    for row, line in zip(rows, lines, strict=True):
+        want = dataclasses.asdict(row)
+        assert dict(zip(head, line, strict=True)) == {
+            key: "" if value is None else str(value) for key, value in want.items()
+        }
+
+    assert main(["runs", "--where", "概念"]) == 0
+    out = capsys.readouterr().out
+    assert rows[1].name in out
+    assert f"{rows[1].coarse:.2%}" in out
+    assert "1/1" in out
+    assert rows[0].name not in out
+    assert "broken" not in out
+
+
+def test_nothing_to_list(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "--where", "fast"]) == 0
+    assert "There are no runs with 'fast' in their name or recipe in runs." in (
+        capsys.readouterr().out
+    )
+    assert main(["runs", str(run.path)]) == 0
+    assert f"There are no runs in {run.path}." in capsys.readouterr().out
+    assert main(["runs", "--where", "fast", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
