@@ -22,6 +22,7 @@ LAYERS = [  # each may import from the ones above it, and from its own line
     {"loop"},
     {"budget"},
     {"train"},
+    {"ablate"},
     {"__init__"},
     {"cli"},
     {"__main__"},

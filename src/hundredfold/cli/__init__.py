@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "show what in a picture speaks for its class, and what it is like",
     "report": "write a run's page: curves, confusion, mistakes, calibration",
     "runs": "list the runs of a folder, with what each reached",
+    "ablate": "train a recipe without each of its parts in turn",
     "compare": "compare runs: over seeds, by time, and whether it is more than chance",
 }
 """What each does; each is a module here with a `main(arguments)`."""

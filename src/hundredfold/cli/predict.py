@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from hundredfold.cli.table import show_table
 from hundredfold.console import console, error_console
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data
@@ -90,10 +91,10 @@ def _predict_all(
 
 def _write_table(found: Found, top: int) -> None:
     shown = [(name, outcome) for name, outcome in found if isinstance(outcome, Prediction)]
-    for name, prediction in shown[: 1 if len(shown) == 1 else 0]:
-        console.print(_one(name, prediction, top))
-    if len(shown) > 1:
-        console.print(_many(shown))
+    if len(shown) == 1:
+        console.print(_one(*shown[0], top))
+    elif shown:
+        _show_many(shown)
 
 
 def _one(name: str, prediction: Prediction, top: int) -> Table:
@@ -112,18 +113,14 @@ def _one(name: str, prediction: Prediction, top: int) -> Table:
     return table
 
 
-def _many(shown: list[tuple[str, Prediction]]) -> Table:
-    """Return a row a picture."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    coarse = bool(shown[0][1].superclasses)
-    for heading in ("picture", "class", "probability", *(["superclass", ""] if coarse else [])):
-        justify: Literal["right", "left"] = "right" if heading in ("probability", "") else "left"
-        table.add_column(heading, justify=justify, overflow="fold")
+def _show_many(shown: list[tuple[str, Prediction]]) -> None:
+    """Print a row a picture."""
+    coarse = ["superclass", ""] if shown[0][1].superclasses else []
+    rows = []
     for name, prediction in shown:
         best = [prediction.classes[0], *prediction.superclasses[:1]]
-        cells = [cell for s in best for cell in (escape(s.name), f"{s.probability:.1%}")]
-        table.add_row(escape(name), *cells)
-    return table
+        rows.append([name, *(cell for s in best for cell in (s.name, f"{s.probability:.1%}"))])
+    show_table(["picture", "class", "", *coarse], rows, left=2)
 
 
 def _write_json(found: Found, top: int) -> None:

@@ -1,5 +1,6 @@
 """Every figure: from plain values to a matplotlib figure, and from that to PNG or SVG."""
 
+from hundredfold.figures.ablation import Bar, draw_ablation
 from hundredfold.figures.comparison import draw_comparison
 from hundredfold.figures.data import (
     draw_augmentation,
@@ -19,6 +20,8 @@ from hundredfold.figures.training import draw_curves, draw_history
 
 __all__ = [
     "INK",
+    "Bar",
+    "draw_ablation",
     "draw_augmentation",
     "draw_comparison",
     "draw_confusion",

@@ -1,0 +1,94 @@
+"""`hundredfold ablate`."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.markup import escape
+
+from hundredfold.ablate import Outcome, ablate
+from hundredfold.cli.choose import choose
+from hundredfold.cli.table import show_table
+from hundredfold.console import console
+from hundredfold.data import load_data
+from hundredfold.figures import Bar, draw_ablation, to_png
+from hundredfold.files import expanded, write_atomic
+from hundredfold.recipes import RECIPES
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a recipe without each of its parts in turn, and say what each is worth.
+
+    Without batch norm, augmentation, residuals, weight decay, gradient clipping and label
+    smoothing: those that the recipe has. All are judged on validation pictures. Called again, it
+    goes on where it was interrupted.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional] = "fast"
+    """What to take apart."""
+    seeds: int = 1
+    """Seeds 0, 1, ... of each variant; one alone may differ from another by half a point."""
+    epochs: float = 2.0
+    """Passes over the training pictures; the more there are, the more overfitting shows."""
+    data: str = "auto"
+    """As in train."""
+    out: str = "runs/ablation"
+    """Folder for the runs, ablation.json and ablation.png."""
+    device: str = "auto"
+    """As in train."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Take a recipe apart."""
+    options = tyro.cli(Options, prog="hundredfold ablate", args=arguments)
+    recipe = choose("recipe", options.recipe, RECIPES)
+    config = recipe(epochs=options.epochs, out=options.out, device=options.device)
+    dataset = load_data(options.data, console.print)
+    found: list[Outcome] = []
+    for outcome in ablate(config, dataset, options.seeds, console.print):
+        found.append(outcome)
+        _write(found, expanded(options.out))
+    title = f"{config.name}, {config.epochs:g} epochs, n = {options.seeds}"
+    bars = _show(found)
+    path = expanded(options.out) / "ablation.png"
+    if bars:
+        write_atomic(path, to_png(draw_ablation(bars, title)))
+        console.print(f"Figure  {escape(str(path))}")
+
+
+def _write(found: Sequence[Outcome], folder: Path) -> None:
+    rows = [dataclasses.asdict(outcome) | {"run": str(outcome.run)} for outcome in found]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "ablation.json", (json.dumps(rows, indent=2) + "\n").encode())
+
+
+def _show(found: Sequence[Outcome]) -> list[Bar]:
+    """Print a row a variant; return those that trained, the whole recipe first."""
+    bars, rows = [], []
+    whole: float | None = None
+    for part in dict.fromkeys(outcome.without for outcome in found):
+        seeds = [outcome for outcome in found if outcome.without == part]
+        name = f"without {part}" if part else "whole"
+        trained = [outcome for outcome in seeds if not outcome.failure]
+        if len(trained) < len(seeds):
+            failures = {outcome.failure for outcome in seeds if outcome.failure}
+            rows.append([name, str(len(seeds)), "-", "-", "-", "; ".join(failures)])
+            continue
+        training = statistics.mean(outcome.training["top1"] for outcome in trained)
+        values = [outcome.validation["top1"] for outcome in trained]
+        validation = statistics.mean(values)
+        whole = validation if not part else whole
+        spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        against = f"{100 * (validation - whole):+.2f}" if part and whole is not None else ""
+        gap = f"{100 * (training - validation):.2f}"
+        shares = [f"{100 * training:.2f}", f"{100 * validation:.2f}{spread}"]
+        rows.append([name, str(len(seeds)), *shares, gap, against])
+        bars.append(Bar(name, training, validation))
+    show_table(["accuracy in %", "n", "training", "validation", "gap", "against whole"], rows)
+    return bars

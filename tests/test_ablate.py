@@ -1,0 +1,116 @@
+"""Ablations: which parts are left out, and that nothing is trained twice."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from hundredfold import Config, Dataset, fast, strong, tutorial
+from hundredfold.ablate import ablate, variants
+from hundredfold.cli import main
+from hundredfold.run import Run
+
+
+def test_only_parts_that_a_recipe_has_are_left_out() -> None:
+    assert [*variants(tutorial())] == [
+        "",
+        "batch norm",
+        "augmentation",
+        "residuals",
+        "weight decay",
+        "gradient clipping",
+    ]
+    whole = ["", "batch norm", "augmentation", "weight decay", "label smoothing"]
+    assert [*variants(fast())] == whole
+    assert [*variants(strong())] == [*whole[:3], "residuals", *whole[3:]]
+
+
+def test_every_variant_is_judged_on_validation_pictures() -> None:
+    for recipe in (tutorial(), fast(validation=0.0), fast(validation=0.2)):
+        for config in variants(recipe).values():
+            assert config.validate_on == "validation"
+            assert config.validation == (recipe.validation or 0.05)
+
+
+def test_a_variant_differs_in_its_part_alone() -> None:
+    whole, *parts = variants(tutorial()).values()
+    differences = [
+        {
+            field.name
+            for field in dataclasses.fields(Config)
+            if getattr(whole, field.name) != getattr(part, field.name)
+        }
+        - {"name"}
+        for part in parts
+    ]
+    assert differences == [
+        {"batch_norm"},
+        {"pad", "flip"},
+        {"residual"},
+        {"weight_decay"},
+        {"clip_value"},
+    ]
+
+
+def test_outcomes_are_those_of_the_runs_and_nothing_is_trained_twice(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    config = dataclasses.replace(tiny_config, epochs=1, label_smoothing=0.1)
+    lines: list[str] = []
+    first = list(ablate(config, tiny, 2, lines.append))
+    assert [(o.without, o.seed) for o in first] == [
+        (part, seed) for seed in (0, 1) for part in variants(config)
+    ]
+    assert not any("already" in line for line in lines)
+    for outcome in first:
+        run = Run(outcome.run)
+        assert outcome.validation == run.history[-1].validation
+        assert outcome.gap == outcome.training["top1"] - outcome.validation["top1"]
+    lost = first[3].run
+    (lost / "metrics.json").unlink()  # as if it had been interrupted
+    lines.clear()
+    again = list(ablate(config, tiny, 2, lines.append))
+    assert sum("already" in line for line in lines) == len(first) - 1
+    assert [o.training for o in again] == [o.training for o in first]
+    assert again[3].run != lost
+
+
+def test_training_accuracy_is_measured_without_augmentation(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    (outcome,) = list(ablate(tiny_config, tiny, 1, lambda _: None))[:1]
+    run = Run(outcome.run)
+    from hundredfold.data import hold_out
+    from hundredfold.inference import predict_logits
+
+    seen, _ = hold_out(tiny.train, tiny_config.validation, 0)
+    right = predict_logits(run.model(), seen.images, run.info).argmax(1) == seen.labels
+    assert outcome.training["top1"] == pytest.approx(right.double().mean().item())
+
+
+def test_a_variant_that_diverges_is_an_outcome_too(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, optimizer="sgd", lr=1e30, epochs=1)
+    outcomes = list(ablate(config, tiny, 1, lambda _: None))
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    assert failed
+    assert all("no longer finite" in outcome.failure for outcome in failed)
+
+
+def test_the_command_writes_a_table_and_a_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    flags = ["--data", "sample", "--epochs", "0.2", "--out", "study", "--device", "cpu"]
+    assert main(["ablate", "quick", *flags]) == 0
+    out = capsys.readouterr().out
+    for name in ("whole", "without batch norm", "without augmentation", "against whole"):
+        assert name in out
+    with Image.open(tmp_path / "study" / "ablation.png") as figure:
+        assert figure.width > 1000
+    rows = json.loads((tmp_path / "study" / "ablation.json").read_text())
+    assert [row["without"] for row in rows][:2] == ["", "batch norm"]
+    assert main(["ablate", "quik"]) == 2
+    assert "Did you mean quick?" in capsys.readouterr().err
