@@ -215,6 +215,7 @@ def test_unfinished_runs_are_left_out(trained: Train) -> None:
     ("file", "content", "said"),
     [
         ("config.json", "{", "config.json is not valid JSON"),
+        ("environment.json", "{}", "does not say which data it was trained on"),
         ("metrics.json", "{}", "final metrics of .* are damaged: KeyError"),
         ("test_logits.npz", "no archive", "test_logits.npz is damaged"),
         ("history.jsonl", "", "has no history"),

@@ -122,7 +122,7 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(png(IMAGE) if self.path == "/there" else b"")
 
-    def log_message(self, *_: object) -> None:  # type: ignore[override]
+    def log_message(self, *_: object) -> None:
         """Stay silent."""
 
 

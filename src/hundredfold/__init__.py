@@ -4,6 +4,7 @@ from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, load_cifar100, load_data, load_sample
 from hundredfold.errors import UnavailableError, UserError
 from hundredfold.evaluate import evaluate
+from hundredfold.explore import explore
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
 from hundredfold.predict import Prediction, Predictor
@@ -23,6 +24,7 @@ __all__ = [
     "UnavailableError",
     "UserError",
     "evaluate",
+    "explore",
     "fast",
     "load_cifar100",
     "load_data",

@@ -70,7 +70,12 @@ def variants(config: Config) -> dict[str, Config]:
 
 
 def ablate(
-    config: Config, dataset: Dataset, seeds: int, tell: Callable[[str], None] = print
+    config: Config,
+    dataset: Dataset,
+    seeds: int,
+    tell: Callable[[str], None] = print,
+    *,
+    quiet: bool = False,
 ) -> Iterator[Outcome]:
     """Train every variant of a recipe with every seed, and yield how each came out.
 
@@ -82,6 +87,7 @@ def ablate(
         dataset: what to train on.
         seeds: seeds 0, 1, ... of each variant.
         tell: takes a line about what comes next.
+        quiet: print nothing of the trainings themselves.
     """
     done = {_key(run.config): run for run in _finished(expanded(config.out))}
     for seed in range(seeds):
@@ -91,7 +97,7 @@ def ablate(
             run = done.get(_key(wanted))
             tell(f"{config.name}, {what}, seed {seed}" + (f": already in {run}" if run else ""))
             try:
-                run = run or train(wanted, dataset)
+                run = run or train(wanted, dataset, quiet=quiet)
             except UserError as error:
                 yield Outcome(part, seed, Path(), {}, {}, str(error))
                 continue

@@ -133,7 +133,7 @@ def compare(runs: Sequence[Run | str | Path]) -> Comparison:
     """
     found = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
     found = list({run.path.resolve(): run for run in found}.values())
-    unfinished = [run for run in found if run.environment and not run.finished]
+    unfinished = [run for run in found if _digest(run) and not run.finished]  # or it is no run
     finished = [run for run in found if run not in unfinished]
     if len(finished) < 2:
         left_out = f"; not finished: {', '.join(map(str, unfinished))}" if unfinished else ""
@@ -175,6 +175,7 @@ def correct(run: Run) -> dict[str, Tensor]:
 
 
 def _groups(runs: Sequence[Run]) -> tuple[Group, ...]:
+    """Group runs by all that decided them but for the seed; no seed comes twice in a group."""
     members: dict[tuple[Any, ...], list[Run]] = {}
     seen: Counter[tuple[Any, ...]] = Counter()
     for run in runs:
@@ -208,7 +209,9 @@ def _history(run: Run) -> list[Epoch]:
 
 
 def _digest(run: Run) -> str:
-    return str(run.environment.get("data_sha256"))
+    if not (digest := run.environment.get("data_sha256")):
+        raise UserError(f"{run} does not say which data it was trained on: it is damaged.")
+    return str(digest)
 
 
 def _names(settings: Sequence[Mapping[str, str]]) -> list[str]:

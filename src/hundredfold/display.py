@@ -104,7 +104,7 @@ class Display:
         )
         self.out.print(f"Run     {escape(str(run))}")
         self.out.print(f"Curves  {escape(str(run.curves))}")
-        self.out.print(f"Next    {command()} evaluate {escape(str(run))}")
+        self.out.print(f"Next    {command()} report {escape(str(run))}")
 
 
 def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:

@@ -1,0 +1,31 @@
+"""The tutorial notebook runs from its first cell to its last."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parent.parent / "docs" / "tutorial.ipynb"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's own libraries
+def test_the_notebook_runs_on_the_sample(tmp_path: Path) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert 'data = "cifar100"' in first.source
+    first.source = first.source.replace('data = "cifar100"', 'data = "sample"')
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    assert sum("image/png" in out.get("data", {}) for out in outputs) == 5
+    assert "again to the last digit" in outputs[-1]["text"]
+
+
+def test_the_notebook_is_kept_with_its_pictures() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    outputs = [out for cell in cells for out in cell.outputs]
+    assert sum("image/png" in out.get("data", {}) for out in outputs) == 5
+    assert not any(out.output_type == "error" for out in outputs)
