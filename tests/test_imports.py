@@ -16,7 +16,7 @@ LAYERS = [  # each may import from the ones above it, and from its own line
     {"batches", "inference"},
     {"run"},
     {"display", "figures", "recipes", "predict"},
-    {"evaluate", "job"},
+    {"evaluate", "job", "levels"},
     {"runs", "compare"},
     {"report", "explore", "explain"},
     {"loop"},

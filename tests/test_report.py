@@ -17,7 +17,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from hundredfold import Config, Dataset, Run, Split, UserError, load_sample, train, write_report
 from hundredfold.cli import main
-from hundredfold.report.levels import levels
+from hundredfold.levels import levels
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -210,9 +210,10 @@ def test_a_run_that_is_not_finished_has_no_report(
     assert "no run at nowhere" in capsys.readouterr().err
 
 
-def test_damaged_logits_are_named(tiny: Dataset, tiny_config: Config) -> None:
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
+def test_damaged_logits_are_named(tiny: Dataset, tiny_config: Config, content: bytes) -> None:
     run = train(tiny_config, tiny, quiet=True)
-    (run.path / "test_logits.npz").write_bytes(b"PK")
+    (run.path / "test_logits.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"test_logits\.npz"):
         write_report(run, tiny)
 

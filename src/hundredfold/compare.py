@@ -11,12 +11,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from hundredfold.analysis import McNemar, mcnemar
 from hundredfold.errors import UserError
-from hundredfold.metrics import coarse_probabilities
+from hundredfold.levels import levels
 from hundredfold.run import Epoch, Run
 from hundredfold.runs import scores
 
@@ -161,17 +160,7 @@ def correct(run: Run) -> dict[str, Tensor]:
     Raises:
         UserError: the run is damaged.
     """
-    info, test = run.info, run.test_logits
-    logits, labels = test["logits"], test["labels"]
-    if logits.shape != (run.metrics.get("test_pictures"), len(info.classes)):
-        raise UserError(f"The test predictions of {run} do not fit the rest of it: it is damaged.")
-    found = {}
-    if info.labels == "fine":
-        found["fine"] = logits.argmax(1) == labels
-    if info.parents:
-        coarse = coarse_probabilities(logits / info.temperature, info.parents)
-        found["coarse"] = coarse.argmax(1) == torch.tensor(info.parents)[labels]
-    return found
+    return {level.name: level.correct for level in levels(run)}
 
 
 def _groups(runs: Sequence[Run]) -> tuple[Group, ...]:

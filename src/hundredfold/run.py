@@ -6,6 +6,7 @@ The only module that knows the names of its files. Each file is whole or not the
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,7 +112,7 @@ class Run:
         try:
             with np.load(io.BytesIO(self._bytes(path.name)), allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in TEST_TENSORS}
-        except (ValueError, KeyError, zipfile.BadZipFile, TypeError) as error:
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is damaged: {error}.") from error
 
     @property

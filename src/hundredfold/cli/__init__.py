@@ -1,6 +1,7 @@
 """The command line: the only parsing. Flags come from dataclasses and signatures (tyro)."""
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
         else:
             choose("command", arguments[0], COMMANDS)
             importlib.import_module(f"hundredfold.cli.{arguments[0]}").main(arguments[1:])
+    except BrokenPipeError:  # whoever reads, `head` say, had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:  # an OSError says which file, and why not
         error_console.print(f"[red]error:[/] {escape(str(error))}")
         return WRONG_USE

@@ -32,6 +32,7 @@ def _style() -> dict[Any, Any]:
         "grid.color": INK,
         "grid.alpha": 0.12,
         "legend.frameon": False,
+        "text.parse_math": False,  # a class may be called $x
         "svg.fonttype": "none",
         "svg.hashsalt": "hundredfold",
     }

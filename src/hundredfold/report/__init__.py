@@ -5,8 +5,8 @@ from pathlib import Path
 from hundredfold.data import Dataset, Split
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data
+from hundredfold.levels import levels
 from hundredfold.report.figures import Drawn, draw_figures, save_figures
-from hundredfold.report.levels import levels
 from hundredfold.report.page import render
 from hundredfold.run import Run
 

@@ -15,7 +15,7 @@ from hundredfold.figures import (
     to_png,
     to_svg,
 )
-from hundredfold.report.levels import Level
+from hundredfold.levels import Level
 from hundredfold.run import Run
 
 Drawn: TypeAlias = Mapping[str, Figure]

@@ -15,8 +15,8 @@ from hundredfold.analysis import confused_pairs, inside_share
 from hundredfold.console import duration
 from hundredfold.data import Split
 from hundredfold.figures import INK, to_svg
+from hundredfold.levels import Level
 from hundredfold.report.figures import Drawn
-from hundredfold.report.levels import Level
 from hundredfold.run import Run
 
 PAIRS, EXAMPLES, SHOWN = 10, 4, 24

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hundredfold.analysis import ClassScore, class_scores, confusion_matrix
+from hundredfold.errors import UserError
 from hundredfold.metrics import coarse_probabilities
 from hundredfold.run import Run
 
@@ -52,9 +53,15 @@ class Level:
 
 
 def levels(run: Run) -> list[Level]:
-    """Return the levels of a finished run's labels, what it learned first, then what is above."""
+    """Return the levels of a finished run's labels, what it learned first, then what is above.
+
+    Raises:
+        UserError: the run is damaged.
+    """
     info, test = run.info, run.test_logits
     logits, labels = test["logits"] / info.temperature, test["labels"]
+    if logits.shape != (run.metrics.get("test_pictures"), len(info.classes)):
+        raise UserError(f"The test predictions of {run} do not fit the rest of it: it is damaged.")
     above = info.superclasses != info.classes
     parents = info.parents if above else ()
     found = [Level(info.labels, info.classes, parents, logits.softmax(1), labels)]
