@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hundredfold import Config, Dataset, fast, strong, tutorial
+from hundredfold import Config, Dataset, UserError, fast, strong, tutorial
 from hundredfold.ablate import ablate, variants
 from hundredfold.cli import main
 from hundredfold.run import Run
@@ -99,6 +99,25 @@ def test_a_variant_that_diverges_is_an_outcome_too(tiny: Dataset, tiny_config: C
     assert all("no longer finite" in outcome.failure for outcome in failed)
 
 
+def test_only_divergence_is_an_outcome(tiny: Dataset, tiny_config: Config) -> None:
+    for changes in ({"device": "abacus"}, {"budget": "10s"}):
+        config = dataclasses.replace(tiny_config, **changes)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=r"abacus|budget"):
+            list(ablate(config, tiny, 1, lambda _: None))
+
+
+def test_runs_on_other_data_and_damaged_ones_are_not_taken(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    config = dataclasses.replace(tiny_config, epochs=1)
+    first = list(ablate(config, tiny, 1, lambda _: None))
+    (first[0].run / "config.json").write_text("{")
+    other = dataclasses.replace(tiny, train=tiny.train[torch.arange(90)])
+    lines: list[str] = []
+    list(ablate(config, other, 1, lines.append))
+    assert not any("already" in line for line in lines)
+
+
 def test_the_command_writes_a_table_and_a_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,5 +131,6 @@ def test_the_command_writes_a_table_and_a_figure(
         assert figure.width > 1000
     rows = json.loads((tmp_path / "study" / "ablation.json").read_text())
     assert [row["without"] for row in rows][:2] == ["", "batch norm"]
+    assert main(["ablate", "quick", "--seeds", "0"]) == 2
     assert main(["ablate", "quik"]) == 2
     assert "Did you mean quick?" in capsys.readouterr().err

@@ -49,9 +49,9 @@ def test_class_scores_equal_scikit_learns_and_are_none_where_undefined() -> None
 def test_confused_pairs_count_both_ways() -> None:
     confusion = torch.tensor([[9, 2, 1], [3, 8, 0], [4, 0, 7]])
     pairs = confused_pairs(confusion, 5)
-    assert [(p.first, p.second, p.there, p.back, p.times) for p in pairs] == [
-        (0, 1, 2, 3, 5),
-        (0, 2, 1, 4, 5),
+    assert [tuple(p) for p in pairs] == [
+        (0, 1, 2, 3),
+        (0, 2, 1, 4),
     ]
     assert confused_pairs(torch.eye(3, dtype=torch.int64), 5) == []
 
@@ -59,8 +59,7 @@ def test_confused_pairs_count_both_ways() -> None:
 def test_coverage_equals_a_loop() -> None:
     confidence = torch.tensor([0.2, 0.9, 0.5, 0.7])
     found = coverage(confidence, torch.tensor([True, True, False, False]))
-    assert found.confidence.tolist() == pytest.approx([0.9, 0.7, 0.5, 0.2])
-    assert found.accuracy.tolist() == pytest.approx([1, 1 / 2, 1 / 3, 2 / 4])
+    assert found.tolist() == pytest.approx([1, 1 / 2, 1 / 3, 2 / 4])
 
 
 def test_inside_share_counts_mistakes_within_the_superclass() -> None:
@@ -78,7 +77,7 @@ def test_mcnemar_equals_scipys_binomial_test(only_first: int, only_second: int) 
     assert (found.only_first, found.only_second) == (only_first, only_second)
     if only_first + only_second:
         want = binomtest(only_first, only_first + only_second).pvalue
-        assert found.p == pytest.approx(want, rel=1e-9, abs=1e-300)
+        assert found.p == pytest.approx(want, rel=1e-9, abs=1e-290)
     else:
         assert found.p == 1
 

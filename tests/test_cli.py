@@ -120,7 +120,7 @@ def test_help_shows_every_flag_with_its_default(
     out = capsys.readouterr().out
     if "train" in arguments:
         for field in dataclasses.fields(Config):
-            assert f"--{field.name.replace('_', '-')} " in out
+            assert re.search(rf"--{field.name.replace('_', '-')}[ ,]", out)
         assert f"(default: {64 if 'tutorial' in arguments else 512})" in out
 
 
@@ -129,9 +129,16 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert main(["--version"]) == 0
     out = capsys.readouterr().out
-    assert "hundredfold train [RECIPE]" in out
+    assert "hundredfold train " in out
     assert "tutorial-400" in out
     assert re.search(r"hundredfold \d", out)
+
+
+def test_a_pipe_that_closes_early_is_no_error() -> None:
+    command = f"{sys.executable} -m hundredfold --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr == ""
 
 
 def test_ctrl_c_ends_with_130_and_keeps_the_finished_epochs(tmp_path: Path) -> None:

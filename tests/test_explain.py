@@ -98,9 +98,12 @@ def test_the_command_draws_a_figure(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["explain", str(run), "--test", "3", "--like", "5"]) == 0
     assert f"(label: {label})" in capsys.readouterr().out
     assert main(["explain", str(run), "a leaf.png", "--like", "0", "--target", "beaver"]) == 0
-    for name in ("test-3", "a leaf"):
-        with Image.open(run.path / "figures" / f"explain-{name}.png") as figure:
+    figures = sorted((run.path / "figures").glob("explain-*.png"))
+    assert [figure.name[:14] for figure in figures] == ["explain-a-leaf", "explain-test-3"]
+    for path in figures:
+        with Image.open(path) as figure:
             assert figure.width > 1000
+    assert main(["explain", str(run), "--test", "3", "--like", "-1"]) == 2
     assert main(["explain", str(run), "a leaf.png", "--target", "beever"]) == 2
     assert "Did you mean beaver?" in " ".join(capsys.readouterr().err.split())
     assert main(["explain", str(run)]) == 2

@@ -1,5 +1,6 @@
 """Pictures of every kind and size, as a model takes them."""
 
+import contextlib
 import io
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hundredfold.errors import UnavailableError, UserError
-from hundredfold.pictures import load_picture
+from hundredfold.pictures import formats, load_picture
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -73,18 +74,56 @@ def test_the_exif_orientation_is_followed(tmp_path: Path) -> None:
 
 
 @settings(max_examples=40)
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(8, 40))
-def test_the_middle_square_is_resized_without_aliasing(width: int, height: int, size: int) -> None:
+@given(st.integers(8, 90), st.integers(8, 90), st.integers(8, 40), st.booleans())
+def test_the_middle_square_is_resized(width: int, height: int, size: int, turned: bool) -> None:
     # A ramp stays a ramp: each pixel of the result has the ramp's height at its own middle.
     side = min(width, height)
-    left = (width - side) / 2
     ramp = np.tile((np.arange(width) * 2).astype(np.uint8), (height, 1))
-    found = load_picture(ramp, size)
+    found = load_picture(ramp.T.copy() if turned else ramp, size)
     assert found.shape == (3, size, size)
-    middles = left + (np.arange(size) + 0.5) * side / size - 0.5
+    middles = (width - side) / 2 + (np.arange(size) + 0.5) * side / size - 0.5
     inner = slice(size // 4, size - size // 4)
+    line = found[0, :, size // 2] if turned else found[0, size // 2]
     want = np.clip(middles, 0, width - 1)[inner] * 2
-    assert np.abs(found[0, size // 2].numpy()[inner] - want).max() <= 2 + side / size
+    assert np.abs(line.numpy()[inner] - want).max() <= 2 + side / size
+
+
+def test_shrinking_does_not_alias() -> None:
+    board = ((np.indices((90, 90)).sum(0) % 2) * 255).astype(np.uint8)
+    found = load_picture(board, 25)[0].float()  # nearest neighbours would be black and white
+    assert (found - 127.5).abs().max() < 40
+
+
+def test_levels_that_cannot_be_scaled_are_refused() -> None:
+    for levels in (np.full((4, 4), 200, np.float32), np.full((4, 4), np.nan, np.float32)):
+        with pytest.raises(UserError, match="Grey levels"):
+            load_picture(Image.fromarray(levels), 32)
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hundredfold.pictures.MOST_PIXELS", 1000)
+    with pytest.raises(UserError, match="32 x 32 pixels is larger"):
+        load_picture(png(IMAGE), 32)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "BMP", "ICO"])
+def test_damage_is_a_sentence_in_every_format(kind: str) -> None:
+    buffer = io.BytesIO()
+    IMAGE.save(buffer, kind)
+    whole = buffer.getvalue()
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        damaged = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for place in rng.integers(0, len(damaged), 5):
+            damaged[place] = rng.integers(256)
+        with contextlib.suppress(UserError):
+            assert load_picture(bytes(damaged), 32).shape == (3, 32, 32)
+
+
+def test_what_would_run_a_program_is_not_opened() -> None:
+    assert not {"EPS", "PDF", "WMF"} & set(formats())
+    with pytest.raises(UserError, match="in no format read here"):
+        load_picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 32)
 
 
 @pytest.mark.parametrize(
@@ -141,3 +180,6 @@ def test_an_address_is_fetched(address: str) -> None:
     assert torch.equal(load_picture(f"{address}/there", 32), WANTED)
     with pytest.raises(UnavailableError, match="404"):
         load_picture(f"{address}/gone", 32)
+    for wrong in ("http://localhost:no/x", f"{address}/a b.png"):
+        with pytest.raises(UserError):
+            load_picture(wrong, 32)

@@ -13,7 +13,7 @@ from PIL import Image
 from hundredfold import Config, Dataset, Predictor, Run, UserError, train
 from hundredfold.cli import main
 from hundredfold.metrics import coarse_probabilities
-from hundredfold.predict import Prediction, find_pictures, predict_files
+from hundredfold.predict import Prediction, find_pictures, predict_many
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_every_way_gives_the_probabilities_of_evaluation(
     for many in (predictor(tiny.test.images), predictor(np.stack([array] * 8))):
         assert isinstance(many, list)
         ways.append(many[7])
-    found = dict(predict_files(predictor, find_pictures(folder)))[str(path)]
+    found = dict(predict_many(predictor, ((str(p), p) for p in find_pictures(folder))))[str(path)]
     assert isinstance(found, Prediction)
     fine, coarse = expected(run, 7)
     for way in [*ways, found]:
@@ -146,6 +146,21 @@ def test_a_picture_comes_by_standard_input(
     assert Predictor.load(run)(path).label in capsys.readouterr().out
 
 
+def test_one_bad_source_leaves_the_others_and_their_order(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "empty").mkdir()
+    (folder / "0" / ".hidden.png").write_text("of the system")
+    path = str(folder / "0" / "02.png")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"junk")))
+    sources = [str(folder / "empty"), path, "-", "http://localhost:no/x.png"]
+    assert main(["predict", str(run), *sources, "--format", "json"]) == 2
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["picture"] for row in rows] == sources
+    assert ["error" in row for row in rows] == [True, False, True, True]
+    assert len(find_pictures(folder / "0")) == 12
+
+
 def test_many_pictures_get_a_row_each(
     run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +173,8 @@ def test_many_pictures_get_a_row_each(
     ("arguments", "words"),
     [
         ([], "Name pictures"),
+        (["a.png", "--test", "1"], "Name pictures"),
+        (["a.png", "--top", "0"], "--top is 0"),
         (["nowhere.png"], "nowhere.png"),
         (["https://localhost:1/x.png"], "cannot be had"),
         (["empty"], "holds no pictures"),
@@ -182,6 +199,9 @@ def test_a_test_picture_is_shown_with_its_label(capsys: pytest.CaptureFixture[st
         assert min(figure.size) > 300
     label = run.info.classes[int(run.test_logits["labels"][17])]
     assert f"test picture 17: {label}" in capsys.readouterr().out
+    assert main(["predict", str(run), "--test", "17", "--format", "json", "--top", "2"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert len(row["classes"]) == 2
     assert main(["predict", str(run), "--test", "500"]) == 2
     assert "0 to 499" in capsys.readouterr().err
 

@@ -192,10 +192,27 @@ def test_without_the_data_it_has_no_pictures_and_says_why(
     tiny: Dataset, tiny_config: Config
 ) -> None:
     run = train(tiny_config, tiny, quiet=True)
-    other = Split(tiny.test.images.flip(3), tiny.test.labels)
-    text = write_report(run, dataclasses.replace(tiny, test=other)).read_text()
-    assert "Without pictures: tiny is not the data" in text
+    told: list[str] = []
+    text = write_report(run, tell=told.append).read_text()  # the run's data is named tiny: no path
+    assert "Without pictures: tiny does not exist" in text
     assert "<img" not in text
+    assert "no pictures: tiny does not exist" in told[0]
+    other = Split(tiny.test.images.flip(3), tiny.test.labels)
+    with pytest.raises(UserError, match="not the data"):
+        write_report(run, dataclasses.replace(tiny, test=other))
+    assert main(["report", str(run), "--data", "nowhere"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("history.jsonl", ""), ("metrics.json", "{}"), ("environment.json", "{}")]
+)
+def test_a_damaged_run_is_named(
+    tiny: Dataset, tiny_config: Config, name: str, content: str
+) -> None:
+    run = train(tiny_config, tiny, quiet=True)
+    (run.path / name).write_text(content)
+    with pytest.raises(UserError, match="damaged"):
+        write_report(run)
 
 
 def test_a_run_that_is_not_finished_has_no_report(

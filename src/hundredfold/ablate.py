@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from hundredfold.augment import generator
 from hundredfold.config import Config
 from hundredfold.data import Dataset, hold_out
-from hundredfold.errors import UserError
+from hundredfold.errors import DivergedError, UserError
 from hundredfold.files import expanded
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
@@ -25,7 +28,7 @@ WITHOUT: Mapping[str, dict[str, Any]] = {
 }
 """Parts of a recipe, and what leaves each out."""
 TRAINING_PICTURES = 5000
-"""How many training pictures, as they are, the accuracy on training pictures is measured on."""
+"""How many of them, at most, the accuracy on training pictures is measured on."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,22 @@ def ablate(
         seeds: seeds 0, 1, ... of each variant.
         tell: takes a line about what comes next.
         quiet: print nothing of the trainings themselves.
+
+    Raises:
+        UserError: the configuration has a budget, or does not fit the data or the machine.
     """
-    done = {_key(run.config): run for run in _finished(expanded(config.out))}
+    if config.budget:
+        raise UserError("An ablation compares equal trainings: give it epochs, not a budget.")
+    done, digest = _finished(expanded(config.out)), dataset.digest()
     for seed in range(seeds):
         for part, variant in variants(config).items():
             wanted = dataclasses.replace(variant, seed=seed, data=dataset.source)
             what = f"without {part}" if part else "whole"
-            run = done.get(_key(wanted))
+            run = done.get((_key(wanted), digest))
             tell(f"{config.name}, {what}, seed {seed}" + (f": already in {run}" if run else ""))
             try:
                 run = run or train(wanted, dataset, quiet=quiet)
-            except UserError as error:
+            except DivergedError as error:
                 yield Outcome(part, seed, Path(), {}, {}, str(error))
                 continue
             yield _outcome(part, run, dataset)
@@ -109,9 +117,17 @@ def _key(config: Config) -> Config:
     return dataclasses.replace(config, out="", device="auto")
 
 
-def _finished(folder: Path) -> Iterator[Run]:
-    for path in sorted(folder.glob("*/metrics.json")):
-        yield Run(path.parent)
+def _finished(folder: Path) -> dict[tuple[Config, str], Run]:
+    """Return the finished runs in a folder by what they did with which data."""
+    found = {}
+    for path in sorted(folder.glob("*")):
+        run = Run(path)
+        try:
+            if run.finished:
+                found[_key(run.config), str(run.environment["data_sha256"])] = run
+        except (UserError, KeyError):  # damaged: it is trained again
+            continue
+    return found
 
 
 def _outcome(part: str, run: Run, dataset: Dataset) -> Outcome:
@@ -119,8 +135,8 @@ def _outcome(part: str, run: Run, dataset: Dataset) -> Outcome:
     config, info = run.config, run.info
     dataset = dataset.with_labels(config.labels)
     training, _ = hold_out(dataset.train, config.validation, config.seed)
-    step = max(1, len(training) // TRAINING_PICTURES)
-    seen = training[slice(0, None, step)]
+    some = torch.randperm(len(training), generator=generator(0, "ablation"))[:TRAINING_PICTURES]
+    seen = training[some]
     logits = predict_logits(run.model(), seen.images, info)
     measured = measure(logits, seen.labels, info.parents)
     return Outcome(part, config.seed, run.path, measured, run.history[-1].validation)

@@ -1,7 +1,6 @@
 """What the predictions of a test set tell: pure functions of labels and probabilities."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -31,11 +30,6 @@ class Confusion(NamedTuple):
     back: int
     """Pictures of the second predicted as the first."""
 
-    @property
-    def times(self) -> int:
-        """Pictures confused either way."""
-        return self.there + self.back
-
 
 class McNemar(NamedTuple):
     """Two classifiers on the same pictures."""
@@ -46,16 +40,6 @@ class McNemar(NamedTuple):
     """Pictures that only the second got right."""
     p: float
     """Two-sided probability of a split at least as uneven, were both equally good."""
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """Accuracy on the pictures that a model is surest of, by how many those are."""
-
-    confidence: Tensor
-    """(N,) of each picture, falling."""
-    accuracy: Tensor
-    """(N,) accuracy on the first 1, 2, ..., N of them."""
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
@@ -101,18 +85,20 @@ def confused_pairs(confusion: Tensor, count: int) -> list[Confusion]:
     return pairs
 
 
-def coverage(confidence: Tensor, correct: Tensor) -> Coverage:
-    """Return accuracy by coverage: a model that may abstain answers the surest pictures only.
+def coverage(confidence: Tensor, correct: Tensor) -> Tensor:
+    """Return accuracy by coverage: of a model that answers only the pictures it is surest of.
 
     El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification", 2010.
 
     Args:
         confidence: (N,) of each prediction.
         correct: (N,) bool.
+
+    Returns:
+        (N,) float64, accuracy on the surest 1, 2, ..., N pictures.
     """
     order = confidence.argsort(descending=True, stable=True)
-    right = correct[order].double().cumsum(0)
-    return Coverage(confidence[order], right / torch.arange(1, len(right) + 1))
+    return correct[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
 
 
 def inside_share(labels: Tensor, predicted: Tensor, parents: Sequence[int]) -> float | None:

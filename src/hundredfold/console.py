@@ -16,8 +16,17 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-console = Console(highlight=False, soft_wrap=True)
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    """A console that leaves it to the command line what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what Rich would turn into exit code 1."""
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False, soft_wrap=True)
+error_console = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager

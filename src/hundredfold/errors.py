@@ -11,3 +11,7 @@ class UserError(Exception):
 
 class UnavailableError(UserError):
     """Data that would have to be fetched, and cannot be: no network, no server, no credentials."""
+
+
+class DivergedError(UserError):
+    """Training whose loss is no longer finite."""

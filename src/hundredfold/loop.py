@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hundredfold.augment import prepare
 from hundredfold.batches import batches
 from hundredfold.config import Config
-from hundredfold.errors import UserError
+from hundredfold.errors import DivergedError
 from hundredfold.inference import predict_logits
 from hundredfold.job import Job, State
 from hundredfold.metrics import measure
@@ -55,7 +55,7 @@ def epochs(state: State, job: Job, watch: Watcher, clock: Clock | None = None) -
         clock: when to be done; None for as many steps as `job` has.
 
     Raises:
-        UserError: the loss is no longer finite.
+        DivergedError: the loss is no longer finite.
     """
     if clock:
         clock.began = time.perf_counter()
@@ -112,7 +112,7 @@ def _record(state: State, job: Job, done: _Steps, started: float) -> Epoch:
     judged, info = job.judged, job.info
     mean_loss = sum(losses) / len(losses)
     if not math.isfinite(mean_loss):
-        raise UserError(
+        raise DivergedError(
             f"The loss is no longer finite in epoch {state.epoch + 1}: lower --lr "
             f"(now {job.config.lr:g}), or set --clip-value."
         )

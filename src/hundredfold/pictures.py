@@ -1,8 +1,9 @@
 """From whatever a picture comes as to the (3, S, S) uint8 that every model's path begins with."""
 
+import http.client
 import io
-import urllib.error
 import urllib.request
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +19,12 @@ Picture: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | 
 """A path, an http(s) address, a file's content, a Pillow image, or uint8 pixels: an array (H, W) or
 (H, W, 1 to 4) as Pillow and OpenCV-in-RGB have it, a tensor (1 or 3, H, W) as torch does."""
 
+FORMATS = (
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000",
+)  # fmt: skip
+"""As Pillow calls them; each only where it was built with it."""
+MOST_PIXELS = 100_000_000
+"""A file of some kilobytes may claim more, and fill the memory."""
 MOST_BYTES = 100 * 2**20
 """Of a picture from the network."""
 TIMEOUT = 30.0
@@ -27,9 +34,9 @@ TIMEOUT = 30.0
 def load_picture(picture: Picture, size: int) -> Tensor:
     """Return a picture as a model of that input size takes it: (3, size, size) uint8.
 
-    Turned upright as its EXIF tag says, transparency over white, grey levels as equal channels,
-    deeper channels scaled to 8 bits; the shorter side is brought to `size` (bilinear, antialiased)
-    and the middle cut out of the longer one.
+    Turned upright as its EXIF tag says, transparency over white, grey levels as equal channels (of
+    16 bits scaled to 8, of floating point from 0..1); the shorter side is brought to `size`
+    (bilinear, antialiased) and the middle cut out of the longer one.
 
     Raises:
         UserError: it cannot be read, or is no picture.
@@ -45,12 +52,40 @@ def fit(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def _rgb(picture: Picture) -> Image.Image:
+    """Return the picture, decoded whole, upright and in RGB."""
+    name = "The picture"
+    try:
+        if isinstance(picture, Image.Image):
+            return _to_rgb(picture)
+        if isinstance(picture, Tensor | np.ndarray):
+            return _to_rgb(_from_pixels(picture))
+        name = name if isinstance(picture, bytes) else str(picture)
+        with Image.open(_file(picture), formats=formats()) as image:
+            return _to_rgb(image)
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{name} cannot be read as a picture: it is damaged, or in no format read here "
+            f"({', '.join(formats())})."
+        ) from error
+    except Exception as error:  # Pillow's decoders raise a score of kinds on damaged files
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"{name} cannot be read as a picture: {reason}.") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     """Return a picture of any mode upright and in RGB."""
+    if image.width * image.height > MOST_PIXELS:
+        raise UserError(
+            f"A picture of {image.width:,} x {image.height:,} pixels is larger than "
+            f"{MOST_PIXELS:,}: make it smaller first."
+        )
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        image = _to_8_bits(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return _to_8_bits(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
@@ -58,28 +93,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Scale grey levels of 16 bits, or floating-point ones of 0..1, to 0..255."""
-    levels = np.asarray(image).astype(np.float64)
-    scale = 255 / 65535 if image.mode.startswith("I") else 255
-    return Image.fromarray((levels * scale).round().clip(0, 255).astype(np.uint8))
+    levels = np.asarray(image)
+    most = 65535 if image.mode.startswith("I") else 1
+    if not (levels.min() >= 0 and levels.max() <= most):  # also where there is a NaN
+        raise UserError(f"Grey levels must lie in 0..{most}: these do not.")
+    return Image.fromarray((levels * np.float32(255 / most)).round().astype(np.uint8))
 
 
-def _rgb(picture: Picture) -> Image.Image:
-    """Return the picture, decoded whole, upright and in RGB."""
-    if isinstance(picture, Image.Image):
-        return to_rgb(picture)
-    if isinstance(picture, Tensor | np.ndarray):
-        return to_rgb(_from_pixels(picture))
-    name = "The picture" if isinstance(picture, bytes) else str(picture)
-    try:
-        with Image.open(_file(picture)) as image:
-            return to_rgb(image)
-    except UnidentifiedImageError as error:
-        raise UserError(
-            f"{name} cannot be read as a picture: it is damaged, or in no format known here."
-        ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UserError(f"{name} cannot be read as a picture: {reason}.") from error
+@cache
+def formats() -> tuple[str, ...]:
+    """Return the formats that are read: none that runs another program, or is no picture."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file is a picture by its name; hidden files are none."""
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    return kind in formats() and not path.name.startswith(".")
 
 
 def _from_pixels(pixels: npt.NDArray[np.uint8] | Tensor) -> Image.Image:
@@ -112,7 +143,7 @@ def _fetch(address: str) -> bytes:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310  # http(s)
             content: bytes = response.read(MOST_BYTES + 1)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnavailableError(f"{address} cannot be had: {error}.") from error
     if len(content) > MOST_BYTES:
         raise UserError(f"{address} is larger than {MOST_BYTES >> 20} MiB.")

@@ -20,8 +20,11 @@ from hundredfold.errors import UserError
 from hundredfold.inference import BATCH, predict_logits
 from hundredfold.metrics import coarse_probabilities
 from hundredfold.models import ModelInfo
-from hundredfold.pictures import Picture, load_picture
+from hundredfold.pictures import Picture, is_picture, load_picture
 from hundredfold.run import Run
+
+THREADS = 8
+"""That read pictures, at most: each may hold a large one."""
 
 
 class Score(NamedTuple):
@@ -29,7 +32,7 @@ class Score(NamedTuple):
 
     name: str
     probability: float
-    """0..1, calibrated on pictures that the model was not trained on."""
+    """0..1, calibrated where the run held pictures out from training."""
 
 
 @dataclass(frozen=True)
@@ -133,30 +136,38 @@ def rank(probabilities: Tensor, names: Sequence[str]) -> list[tuple[Score, ...]]
     ]
 
 
-def predict_files(
-    predictor: Predictor, paths: Iterable[str | Path]
+def predict_many(
+    predictor: Predictor, pictures: Iterable[tuple[str, Picture | UserError]]
 ) -> Iterator[tuple[str, Prediction | UserError]]:
-    """Predict any number of files: reading in threads, a batch at a time in memory.
+    """Predict any number of pictures: read in threads, a batch at a time in memory.
+
+    Args:
+        predictor: what to predict with.
+        pictures: each with a name; a path is read only when its turn comes. What is an error
+            already passes through.
 
     Yields:
-        Each path with its prediction, or with why there is none.
+        Each name, in order, with its prediction, or with why there is none.
     """
-    remaining, size = iter(paths), predictor.info.image_size
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    remaining, size = iter(pictures), predictor.info.image_size
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         while batch := list(islice(remaining, BATCH)):
-            read = list(pool.map(partial(_try_to_load, size=size), batch))
+            names, given = zip(*batch, strict=True)
+            read = list(pool.map(partial(_try_to_load, size=size), given))
             images = [image for image in read if isinstance(image, Tensor)]
             found: Iterator[Prediction] = iter(())
             if images:
                 logits = predict_logits(predictor.model, torch.stack(images), predictor.info)
                 found = iter(predictions(logits, predictor.info))
-            for path, image in zip(batch, read, strict=True):
-                yield str(path), image if isinstance(image, UserError) else next(found)
+            for name, image in zip(names, read, strict=True):
+                yield name, image if isinstance(image, UserError) else next(found)
 
 
-def _try_to_load(path: str | Path, size: int) -> Tensor | UserError:
+def _try_to_load(picture: Picture | UserError, size: int) -> Tensor | UserError:
+    if isinstance(picture, UserError):
+        return picture
     try:
-        return load_picture(path, size)
+        return load_picture(picture, size)
     except UserError as error:
         return error
 
@@ -167,10 +178,7 @@ def find_pictures(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    endings = Image.registered_extensions()
-    found = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file()
-    )
+    found = sorted(path for path in folder.rglob("*") if is_picture(path) and path.is_file())
     if not found:
         raise UserError(f"{folder} holds no pictures (jpg, png, webp, ...).")
     return found

@@ -5,8 +5,6 @@ The only module that knows the names of its files. Each file is whole or not the
 
 import io
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +44,8 @@ class Epoch:
     train_loss: float
     """Mean over the steps, with augmentation and label smoothing, in nats."""
     validation: dict[str, float]
-    """What `metrics.measure` returns; empty without a validation split."""
+    """What `metrics.measure` returns of logits as they are, not calibrated yet; empty without a
+    validation split."""
     lr: list[float]
     """Learning rate of each step."""
     loss: list[float]
@@ -112,7 +111,9 @@ class Run:
         try:
             with np.load(io.BytesIO(self._bytes(path.name)), allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in TEST_TENSORS}
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except UserError:
+            raise
+        except Exception as error:  # zip files can be damaged in a score of ways
             raise UserError(f"{path} is damaged: {error}.") from error
 
     @property

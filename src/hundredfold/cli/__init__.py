@@ -1,6 +1,7 @@
 """The command line: the only parsing. Flags come from dataclasses and signatures (tyro)."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,9 @@ COMMANDS: Mapping[str, str] = {
 
 def entry() -> NoReturn:
     """Run the command line of this process and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name need not be text
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))
 
 
@@ -45,6 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             choose("command", arguments[0], COMMANDS)
             importlib.import_module(f"hundredfold.cli.{arguments[0]}").main(arguments[1:])
+        sys.stdout.flush()
     except BrokenPipeError:  # whoever reads, `head` say, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:  # an OSError says which file, and why not

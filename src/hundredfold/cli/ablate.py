@@ -16,6 +16,7 @@ from hundredfold.cli.choose import choose
 from hundredfold.cli.table import show_table
 from hundredfold.console import console
 from hundredfold.data import load_data
+from hundredfold.errors import UserError
 from hundredfold.figures import Bar, draw_ablation, to_png
 from hundredfold.files import expanded, write_atomic
 from hundredfold.recipes import RECIPES
@@ -38,7 +39,7 @@ class Options:
     """Passes over the training pictures; the more there are, the more overfitting shows."""
     data: str = "auto"
     """As in train."""
-    out: str = "runs/ablation"
+    out: str = "ablation"
     """Folder for the runs, ablation.json and ablation.png."""
     device: str = "auto"
     """As in train."""
@@ -47,11 +48,13 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Take a recipe apart."""
     options = tyro.cli(Options, prog="hundredfold ablate", args=arguments)
+    if options.seeds < 1:
+        raise UserError(f"--seeds is {options.seeds}, but must be at least 1.")
     recipe = choose("recipe", options.recipe, RECIPES)
     config = recipe(epochs=options.epochs, out=options.out, device=options.device)
-    dataset = load_data(options.data, console.print)
+    dataset = load_data(options.data, _tell)
     found: list[Outcome] = []
-    for outcome in ablate(config, dataset, options.seeds, console.print):
+    for outcome in ablate(config, dataset, options.seeds, _tell):
         found.append(outcome)
         _write(found, expanded(options.out))
     title = f"{config.name}, {config.epochs:g} epochs, n = {options.seeds}"
@@ -68,17 +71,20 @@ def _write(found: Sequence[Outcome], folder: Path) -> None:
     write_atomic(folder / "ablation.json", (json.dumps(rows, indent=2) + "\n").encode())
 
 
+def _tell(text: str) -> None:
+    console.print(escape(text))
+
+
 def _show(found: Sequence[Outcome]) -> list[Bar]:
-    """Print a row a variant; return those that trained, the whole recipe first."""
+    """Print a row a variant, means over the seeds that trained; return those, whole first."""
     bars, rows = [], []
     whole: float | None = None
     for part in dict.fromkeys(outcome.without for outcome in found):
         seeds = [outcome for outcome in found if outcome.without == part]
-        name = f"without {part}" if part else "whole"
         trained = [outcome for outcome in seeds if not outcome.failure]
-        if len(trained) < len(seeds):
-            failures = {outcome.failure for outcome in seeds if outcome.failure}
-            rows.append([name, str(len(seeds)), "-", "-", "-", "; ".join(failures)])
+        name, count = f"without {part}" if part else "whole", f"{len(trained)} of {len(seeds)}"
+        if not trained:
+            rows.append([name, count, "-", "-", "-", "did not converge"])
             continue
         training = statistics.mean(outcome.training["top1"] for outcome in trained)
         values = [outcome.validation["top1"] for outcome in trained]
@@ -88,7 +94,7 @@ def _show(found: Sequence[Outcome]) -> list[Bar]:
         against = f"{100 * (validation - whole):+.2f}" if part and whole is not None else ""
         gap = f"{100 * (training - validation):.2f}"
         shares = [f"{100 * training:.2f}", f"{100 * validation:.2f}{spread}"]
-        rows.append([name, str(len(seeds)), *shares, gap, against])
+        rows.append([name, count, *shares, gap, against])
         bars.append(Bar(name, training, validation))
-    show_table(["accuracy in %", "n", "training", "validation", "gap", "against whole"], rows)
+    show_table(["accuracy in %", "seeds", "training", "validation", "gap", "against whole"], rows)
     return bars

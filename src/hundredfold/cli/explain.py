@@ -1,5 +1,7 @@
 """`hundredfold explain`."""
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from hundredfold.figures import draw_explanation, to_png
 from hundredfold.pictures import load_picture
 from hundredfold.predict import Predictor, predictions
 from hundredfold.run import Run
+
+MOST_LIKE = 64
+"""Training pictures to show beside the picture."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Explain a prediction."""
     options = tyro.cli(Options, prog="hundredfold explain", args=arguments)
+    if not 0 <= options.like <= MOST_LIKE:
+        raise UserError(f"--like is {options.like}, but must be between 0 and {MOST_LIKE}.")
+    if bool(options.picture) == (options.test >= 0):
+        raise UserError("Name a picture to explain, a file or an address, or --test 17.")
     run = Run(options.run)
     predictor = Predictor.load(run, options.device)
     needed = options.like or options.test >= 0
@@ -69,10 +78,10 @@ def _picture(
 ) -> tuple[Tensor, str, str]:
     """Return the picture to explain, what to call its figure, and its label where it has one."""
     if options.test < 0:
-        if not options.picture:
-            raise UserError("Name a picture to explain: a file, an address, or --test 17.")
         image = load_picture(options.picture, predictor.info.image_size)
-        return image, Path(options.picture).stem, ""
+        mark = hashlib.blake2b(options.picture.encode(errors="replace"), digest_size=3).hexdigest()
+        stem = re.sub(r"[^\w-]+", "-", Path(options.picture).stem)[:60]
+        return image, f"{stem}-{mark}", ""  # two folders may have a picture of the same name
     assert dataset  # noqa: S101  # loaded whenever --test is given
     image, label = dataset.test_picture(options.test)
     return image, f"test-{options.test}", label

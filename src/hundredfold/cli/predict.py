@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -20,10 +20,13 @@ from hundredfold.console import console, error_console
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data
 from hundredfold.figures import draw_prediction, to_png
-from hundredfold.predict import Prediction, Predictor, find_pictures, predict_files
+from hundredfold.pictures import Picture
+from hundredfold.predict import Prediction, Predictor, find_pictures, predict_many
 from hundredfold.run import Run
 
-Found = list[tuple[str, Prediction | UserError]]
+Named = tuple[str, Picture | UserError]
+"""A picture to classify, with what to call it; or why it cannot be."""
+Found = Iterator[tuple[str, Prediction | UserError]]
 
 
 @dataclass(frozen=True)
@@ -50,54 +53,82 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Classify pictures."""
     options = tyro.cli(Options, prog="hundredfold predict", args=arguments)
+    if options.top < 1:
+        raise UserError(f"--top is {options.top}, but must be at least 1.")
+    if bool(options.pictures) == (options.test >= 0):
+        raise UserError("Name pictures to classify (files, folders, addresses, -) or --test 17.")
     run = Run(options.run)
     predictor = Predictor.load(run, options.device)
     if options.test >= 0:
-        _show_test(run, predictor, options.test, options.data)
-        return
-    if not options.pictures:
-        raise UserError("Name pictures to classify: files, folders, addresses, - or --test 17.")
-    found = list(_predict_all(predictor, options.pictures))
-    write = {"table": _write_table, "json": _write_json, "csv": _write_csv}[options.format]
-    write(found, options.top)
-    failed = [outcome for _, outcome in found if isinstance(outcome, UserError)]
-    for error in failed:
+        pictures: list[Named] = [_test_picture(run, predictor, options.test, options.data)]
+    else:
+        pictures = [named for source in options.pictures for named in _pictures(source)]
+    failures: list[UserError] = []
+    found = _collect(_predict_all(predictor, pictures), options.top, failures)
+    {"table": _write_table, "json": _write_json, "csv": _write_csv}[options.format](found, options)
+    for error in failures:
         error_console.print(f"[red]error:[/] {escape(str(error))}")
-    if failed:
-        raise UserError(f"{len(failed)} of {len(found)} pictures could not be classified.")
+    if failures:
+        raise UserError(f"{len(failures)} of {len(pictures)} pictures could not be classified.")
+
+
+def _pictures(source: str) -> list[Named]:
+    """Return the pictures that a source names, or why there are none."""
+    if source == "-":
+        return [(source, sys.stdin.buffer.read())]
+    try:
+        paths: list[Path | str] = [source]
+        if Path(source).is_dir():
+            paths = [*find_pictures(Path(source))]
+        return [(str(path), path) for path in paths]
+    except UserError as error:
+        return [(source, error)]
+
+
+def _test_picture(run: Run, predictor: Predictor, index: int, data: str) -> Named:
+    """Return a test picture, named with its label; draw it with its prediction into the run."""
+    image, label = run_data(run, data).test_picture(index)
+    figure = draw_prediction(image, label, predictor([image])[0].label)
+    path = run.figure(f"test-{index}.png", to_png(figure))
+    error_console.print(f"Picture  {escape(str(path))}")
+    return f"test picture {index}: {label}", image
 
 
 def _predict_all(
-    predictor: Predictor, pictures: Sequence[str]
-) -> Iterator[tuple[str, Prediction | UserError]]:
-    """Classify whatever each source names, in its order."""
-    paths: list[str | Path] = []
-    for source in pictures:
-        if source == "-":
-            yield "-", predictor(sys.stdin.buffer.read())
-        elif Path(source).is_dir():
-            paths += find_pictures(Path(source))
-        else:
-            paths.append(source)
-    yield from track(
-        predict_files(predictor, paths),
+    predictor: Predictor, pictures: Sequence[Named]
+) -> Iterable[tuple[str, Prediction | UserError]]:
+    """Classify pictures, with a progress bar where there is a terminal."""
+    return track(
+        predict_many(predictor, pictures),
         "Classifying",
-        total=len(paths),
+        total=len(pictures),
         console=error_console,
         transient=True,
-        disable=not error_console.is_terminal or len(paths) < 2,
+        disable=not error_console.is_terminal or len(pictures) < 2,
     )
 
 
-def _write_table(found: Found, top: int) -> None:
+def _collect(
+    found: Iterable[tuple[str, Prediction | UserError]], top: int, failures: list[UserError]
+) -> Iterator[tuple[str, Prediction | UserError]]:
+    """Pass outcomes on with only the best classes of each, and take note of failures."""
+    for name, outcome in found:
+        if isinstance(outcome, UserError):
+            failures.append(outcome)
+            yield name, outcome
+        else:
+            yield name, Prediction(outcome.classes[:top], outcome.superclasses[:top])
+
+
+def _write_table(found: Found, options: Options) -> None:
     shown = [(name, outcome) for name, outcome in found if isinstance(outcome, Prediction)]
     if len(shown) == 1:
-        console.print(_one(*shown[0], top))
+        console.print(_one(*shown[0]))
     elif shown:
         _show_many(shown)
 
 
-def _one(name: str, prediction: Prediction, top: int) -> Table:
+def _one(name: str, prediction: Prediction) -> Table:
     """Return a picture's ranked classes, and its superclasses beside them."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(name), title_justify="left")
     table.add_column("class")
@@ -105,7 +136,7 @@ def _one(name: str, prediction: Prediction, top: int) -> Table:
     if prediction.superclasses:
         table.add_column("superclass")
         table.add_column("probability", justify="right")
-    ranked = zip_longest(prediction.classes[:top], prediction.superclasses[:top])
+    ranked = zip_longest(prediction.classes, prediction.superclasses)
     for row in ranked:
         cells = ((escape(s.name), f"{s.probability:.1%}") if s else ("", "") for s in row)
         flat = [cell for pair in cells for cell in pair]
@@ -123,20 +154,21 @@ def _show_many(shown: list[tuple[str, Prediction]]) -> None:
     show_table(["picture", "class", "", *coarse], rows, left=2)
 
 
-def _write_json(found: Found, top: int) -> None:
+def _write_json(found: Found, options: Options) -> None:
     rows: list[dict[str, Any]] = []
     for name, outcome in found:
         if isinstance(outcome, UserError):
             rows.append({"picture": name, "error": str(outcome)})
             continue
         levels = {"classes": outcome.classes, "superclasses": outcome.superclasses}
-        scores = {key: [s._asdict() for s in value[:top]] for key, value in levels.items() if value}
+        scores = {key: [s._asdict() for s in value] for key, value in levels.items() if value}
         rows.append({"picture": name, **scores})
     print(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
-def _write_csv(found: Found, top: int) -> None:
+def _write_csv(found: Found, options: Options) -> None:
     """Write a line a picture: its classes by rank, the best superclass, or why it failed."""
+    top = options.top
     ranks = range(1, top + 1)
     head = [f"{name}_{i}" for i in ranks for name in ("class", "probability")]
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -145,15 +177,6 @@ def _write_csv(found: Found, top: int) -> None:
         if isinstance(outcome, UserError):
             writer.writerow([name, *[""] * (2 * top + 2), outcome])
             continue
-        fine = [cell for score in outcome.classes[:top] for cell in score]
+        fine = [cell for score in outcome.classes for cell in score]
         coarse = list(outcome.superclasses[0]) if outcome.superclasses else ["", ""]
         writer.writerow([name, *fine, *[""] * (2 * top - len(fine)), *coarse, ""])
-
-
-def _show_test(run: Run, predictor: Predictor, index: int, data: str) -> None:
-    """Show one test picture with its label and prediction, and draw it into the run."""
-    image, label = run_data(run, data).test_picture(index)
-    prediction = predictor([image])[0]
-    path = run.figure(f"test-{index}.png", to_png(draw_prediction(image, label, prediction.label)))
-    console.print(_one(f"test picture {index}: {label}", prediction, 5))
-    console.print(f"Picture  {escape(str(path))}")

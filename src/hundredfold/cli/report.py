@@ -25,5 +25,6 @@ def report_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") ->
         data: Where the data is now, as in train; empty for where the run found it.
     """
     found = Run(run)
-    console.print(f"Report   {escape(str(write_report(found, data)))}")
+    path = write_report(found, data, lambda text: console.print(escape(text), style="yellow"))
+    console.print(f"Report   {escape(str(path))}")
     console.print(f"Figures  {escape(str(found.path / 'figures'))}")

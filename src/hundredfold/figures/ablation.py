@@ -40,7 +40,8 @@ def draw_ablation(bars: Sequence[Bar], title: str) -> Figure:
         ("validation pictures", BLUE, [bar.validation for bar in bars]),
     ):
         axes.scatter(values, rows, color=colour, s=55, zorder=2, label=name)
-    axes.axvline(bars[0].validation, color=INK, linewidth=0.8, linestyle=":", zorder=0)
+    if bars[0].name == "whole":
+        axes.axvline(bars[0].validation, color=INK, linewidth=0.8, linestyle=":", zorder=0)
     axes.set_yticks(rows, [bar.name for bar in bars])
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.08)

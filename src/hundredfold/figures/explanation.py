@@ -50,7 +50,7 @@ def draw_explanation(
     top.colorbar(overlay, ax=mapped, shrink=0.8, label="nats lost without it")
     for part in below:
         part.suptitle(
-            "Training pictures that the network finds most like it",
+            "Pictures of the training set that the network finds most like it",
             fontsize=11,
             fontweight="bold",
             x=0.01,

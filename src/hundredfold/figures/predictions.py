@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from hundredfold.analysis import Coverage
 from hundredfold.calibration import Reliability
 from hundredfold.figures.style import BLUE, COLOURS, GREEN, GREY, INK, ORANGE, STYLE, panel
 
@@ -107,15 +106,15 @@ def draw_reliability(before: Reliability, after: Reliability) -> Figure:
 
 
 @rc_context(STYLE)
-def draw_coverage(curves: Mapping[str, Coverage]) -> Figure:
-    """Draw accuracy by coverage: what abstaining on the least certain pictures would buy."""
+def draw_coverage(curves: Mapping[str, Tensor]) -> Figure:
+    """Draw accuracies by coverage, (N,) each: what leaving the least certain pictures would buy."""
     figure, axes = panel(4.6, 4.4)
     axes.set_title("Answering only the surest")
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
-        count = len(curve.accuracy)
+        count = len(curve)
         few = max(1, count // 100)  # of a handful of pictures the accuracy is noise
         at = range(few, count + 1, max(1, count // 400))
-        y = [curve.accuracy[i - 1].item() for i in at]
+        y = [curve[i - 1].item() for i in at]
         axes.plot([i / count for i in at], y, color=colour, label=name)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))

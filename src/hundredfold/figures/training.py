@@ -41,7 +41,8 @@ def _draw_accuracy(axes: Axes, history: Sequence[Epoch], labels: str, judged: st
     series = {"top1": (labels, BLUE)}
     if labels == "fine":
         series["coarse_top1"] = ("coarse", ORANGE)
-    axes.set_title(f"Accuracy on the {judged} pictures")
+    judges = any(epoch.validation for epoch in history)
+    axes.set_title(f"Accuracy on the {judged} pictures" if judges else "No pictures held out")
     for key, (name, colour) in series.items():
         points = [
             (end, epoch.validation[key])

@@ -1,19 +1,22 @@
 """The report of a run: one page that needs nothing beside it, and its figures as files."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from hundredfold.data import Dataset, Split
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data
 from hundredfold.levels import levels
-from hundredfold.report.figures import Drawn, draw_figures, save_figures
+from hundredfold.report.figures import draw_figures, save_figures
 from hundredfold.report.page import render
 from hundredfold.run import Run
 
 __all__ = ["write_report"]
 
 
-def write_report(run: Run | str | Path, data: Dataset | str = "") -> Path:
+def write_report(
+    run: Run | str | Path, data: Dataset | str = "", tell: Callable[[str], None] = print
+) -> Path:
     """Write a run's report.html and its figures, from the run directory alone; return its path.
 
     The test pictures are shown too where the data can be had; the page says so where it cannot.
@@ -21,18 +24,26 @@ def write_report(run: Run | str | Path, data: Dataset | str = "") -> Path:
     Args:
         run: a finished run, or its directory.
         data: as in `evaluate`.
+        tell: takes a sentence where the pictures could not be had.
 
     Raises:
-        UserError: no such run, or it is not finished, or cannot be written.
+        UserError: no such run, or it is not finished, damaged or cannot be written, or the data
+            that was named is not what it was trained on.
     """
     run = run if isinstance(run, Run) else Run(Path(run))
     if run.path.is_dir() and not run.finished:
         raise UserError(f"{run} is not finished, so there is nothing to report yet.")
     test, missing = _pictures(run, data)
-    found = levels(run)
-    drawn: Drawn = draw_figures(run, found)
+    if missing:
+        tell(f"The report has no pictures: {missing}")
+    try:
+        found = levels(run)
+        drawn = draw_figures(run, found)
+        page = render(run, found, drawn, test, missing)
+    except KeyError as error:
+        raise UserError(f"{run} is damaged: it lacks {error}.") from error
     save_figures(run, drawn)
-    return run.save_report(render(run, found, drawn, test, missing))
+    return run.save_report(page)
 
 
 def _pictures(run: Run, data: Dataset | str) -> tuple[Split | None, str]:
@@ -40,4 +51,6 @@ def _pictures(run: Run, data: Dataset | str) -> tuple[Split | None, str]:
     try:
         return run_data(run, data).test, ""
     except UserError as error:
+        if data:
+            raise
         return None, str(error)

@@ -1,12 +1,11 @@
 """The figures of a report, drawn from the run alone."""
 
-from collections.abc import Mapping
-from typing import TypeAlias
-
-from matplotlib.figure import Figure
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from hundredfold.analysis import coverage
 from hundredfold.calibration import Reliability, reliability
+from hundredfold.errors import UserError
 from hundredfold.figures import (
     draw_confusion,
     draw_coverage,
@@ -18,14 +17,24 @@ from hundredfold.figures import (
 from hundredfold.levels import Level
 from hundredfold.run import Run
 
-Drawn: TypeAlias = Mapping[str, Figure]
-"""Figures by name."""
+
+class Drawn(NamedTuple):
+    """A figure, drawn."""
+
+    svg: str
+    png: bytes
 
 
-def draw_figures(run: Run, levels: list[Level]) -> Drawn:
-    """Draw every figure of a report."""
-    config = run.config
-    figures = draw_history(run.history, config.labels, config.validate_on)
+def draw_figures(run: Run, levels: Sequence[Level]) -> dict[str, Drawn]:
+    """Draw every figure of a report, by its name.
+
+    Raises:
+        UserError: the run is damaged.
+    """
+    config, history = run.config, run.history
+    if not history:
+        raise UserError(f"{run} is finished but has no history: it is damaged.")
+    figures = draw_history(history, config.labels, config.validate_on)
     for level in levels:
         figures[f"confusion-{level.name}"] = draw_confusion(
             level.confusion, level.classes, level.parents
@@ -34,7 +43,7 @@ def draw_figures(run: Run, levels: list[Level]) -> Drawn:
     figures["reliability"] = draw_reliability(_raw(run), calibrated)
     curves = {level.name: coverage(level.confidence, level.correct) for level in levels}
     figures["coverage"] = draw_coverage(curves)
-    return figures
+    return {name: Drawn(to_svg(figure), to_png(figure)) for name, figure in figures.items()}
 
 
 def _raw(run: Run) -> Reliability:
@@ -44,8 +53,8 @@ def _raw(run: Run) -> Reliability:
     return reliability(confidence, predicted == test["labels"])
 
 
-def save_figures(run: Run, figures: Drawn) -> None:
+def save_figures(run: Run, drawn: Mapping[str, Drawn]) -> None:
     """Write every figure into the run, as SVG and as PNG."""
-    for name, figure in figures.items():
-        run.figure(f"{name}.svg", to_svg(figure).encode())
-        run.figure(f"{name}.png", to_png(figure))
+    for name, figure in drawn.items():
+        run.figure(f"{name}.svg", figure.svg.encode())
+        run.figure(f"{name}.png", figure.png)

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from hundredfold.analysis import confused_pairs, inside_share
 from hundredfold.console import duration
 from hundredfold.data import Split
-from hundredfold.figures import INK, to_svg
+from hundredfold.figures import INK
 from hundredfold.levels import Level
 from hundredfold.report.figures import Drawn
 from hundredfold.run import Run
@@ -37,7 +37,7 @@ class Shot:
 
 
 def render(
-    run: Run, levels: Sequence[Level], drawn: Drawn, test: Split | None, missing: str
+    run: Run, levels: Sequence[Level], drawn: Mapping[str, Drawn], test: Split | None, missing: str
 ) -> str:
     """Return the page, whole in itself.
 
@@ -57,7 +57,7 @@ def render(
         name=config.name,
         about=_about(run, first),
         tiles=_tiles(run.metrics, first.name),
-        figures={name: _inline(to_svg(figure)) for name, figure in drawn.items()},
+        figures={name: _inline(figure.svg) for name, figure in drawn.items()},
         levels=levels,
         rows=[(level, _rows(level, levels)) for level in levels],
         inside=inside_share(first.labels, first.predicted, first.parents)
