@@ -22,7 +22,15 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     path = re.search(r"^Run +(runs/fast-\S+)$", out, re.MULTILINE)
     assert path
-    for words in ("val fine", "val coarse", "images/s", "top-5 fine", "flip TTA", "Next "):
+    for words in (
+        "val fine",
+        "val coarse",
+        "images/s",
+        "top-5 fine",
+        "flip TTA",
+        "calibrated",
+        "Next ",
+    ):
         assert words in out
     assert Run(Path(path[1])).config.widths == (8, 8)
     assert main(["evaluate", path[1]]) == 0

@@ -102,6 +102,11 @@ class Display:
             f"validation {duration(metrics['validation_seconds'])}, "
             f"test {duration(metrics['test_seconds'])}."
         )
+        if (temperature := run.info.temperature) != 1:
+            self.out.print(
+                f"Probabilities are calibrated: logits are divided by {temperature:.3g}, as fits "
+                "the validation pictures."
+            )
         self.out.print(f"Run     {escape(str(run))}")
         self.out.print(f"Curves  {escape(str(run.curves))}")
         self.out.print(f"Next    {command()} report {escape(str(run))}")
