@@ -13,8 +13,8 @@ NOTEBOOK = Path(__file__).parent.parent / "docs" / "tutorial.ipynb"
 def test_the_notebook_runs_on_the_sample(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    assert 'data = "cifar100"' in first.source
-    first.source = first.source.replace('data = "cifar100"', 'data = "sample"')
+    assert '"cifar100", 2.0' in first.source
+    first.source = first.source.replace('"cifar100", 2.0', '"sample", 0.2')
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
