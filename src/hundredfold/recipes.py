@@ -9,8 +9,8 @@ from hundredfold.config import Config
 def fast(**changes: Any) -> Config:
     """A small network, trained in minutes on a CPU; fine labels, coarse by summed probabilities.
 
-    `hundredfold train fast` on CIFAR-100, n = 5: coarse 71.91 % (std 0.07), fine 58.93 % (0.16),
-    single view; 210 s (6) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
+    `hundredfold train fast` on CIFAR-100, n = 5: coarse 71.84 % (std 0.44), fine 59.09 % (0.27),
+    single view; 198 s (2) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
     (benchmarks/results/2026-11-25-fast.json).
     """
     values: dict[str, Any] = {
