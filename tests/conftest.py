@@ -1,15 +1,18 @@
 """Shared fixtures: small data, the official data where it is at hand, an empty cache."""
 
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from hundredfold import Config, Dataset, Split, load_cifar100
+from hundredfold import Config, Dataset, Run, Split, load_cifar100, train
 from hundredfold.data import DATA_VARIABLE, cifar100
 
+Train = Callable[..., Run]
 DATA = Path(os.environ[DATA_VARIABLE]).resolve() if DATA_VARIABLE in os.environ else None
 
 
@@ -73,3 +76,15 @@ def tiny_config(tmp_path: Path) -> Config:
         out=str(tmp_path / "runs"),
         device="cpu",
     )
+
+
+@pytest.fixture
+def trained(tiny: Dataset, tiny_config: Config) -> Train:
+    """Trains on `tiny`, or other data, for an epoch with some fields changed."""
+
+    def run(data: Dataset = tiny, **changes: Any) -> Run:
+        return train(
+            dataclasses.replace(tiny_config, **({"epochs": 1.0} | changes)), data, quiet=True
+        )
+
+    return run

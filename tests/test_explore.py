@@ -1,6 +1,5 @@
 """Looking at data: numbers by slow loops, pictures by reading the files back."""
 
-import math
 import re
 from pathlib import Path
 
@@ -8,19 +7,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_split
+from exploring import KINDS, find, make_job_of, page, printed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
-from rich.console import Console
 
-from hundredfold import Config, Dataset, Split, fast, tutorial
+from hundredfold import Dataset, fast, tutorial
 from hundredfold.augment import plan_epoch, prepare
 from hundredfold.batches import batches
-from hundredfold.cli import main
-from hundredfold.cli.explore import facts_table, not_shown
-from hundredfold.errors import UserError
+from hundredfold.cli.explore import not_shown
 from hundredfold.explore import (
     augmented,
     choose_classes,
@@ -32,37 +29,8 @@ from hundredfold.explore import (
     trained_on,
 )
 from hundredfold.figures import draw_counts, to_png
-from hundredfold.job import Job, make_job
 
-CPU = torch.device("cpu")
-KINDS = ["samples", "augmentation", "means", "counts"]
 GREEN = 0, 255, 1
-
-
-def page(path: Path) -> np.ndarray:
-    """Return a written page as (H, W, 3) uint8; it must be opaque."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGBA"))
-    assert (pixels[:, :, 3] == 255).all()
-    return pixels[:, :, :3].copy()
-
-
-def find(pixels: np.ndarray, picture: torch.Tensor, side: int) -> list[tuple[int, int]]:
-    """Return (x, y) wherever a page has the picture, (3, S, S), each pixel enlarged to a square."""
-    scale = side // picture.shape[-1]
-    wanted = picture.numpy().transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
-    corners = pixels[: 1 - side, : 1 - side] == wanted[0, 0]
-    corners &= pixels[side - 1 :, side - 1 :] == wanted[-1, -1]
-    places = zip(*corners.all(2).nonzero(), strict=True)
-    return [
-        (int(x), int(y))
-        for y, x in places
-        if np.array_equal(pixels[y : y + side, x : x + side], wanted)
-    ]
-
-
-def make_job_of(dataset: Dataset, config: Config) -> Job:
-    return make_job(config, dataset.with_labels(config.labels), CPU)
 
 
 def with_classes(names: tuple[str, ...], count: int = 4) -> Dataset:
@@ -186,13 +154,6 @@ def test_a_class_without_pictures_is_named_and_left_white(tiny: Dataset) -> None
     assert not_shown(dataset) == ["Every class has 4 test pictures: no chart shows that."]
 
 
-def printed(dataset: Dataset) -> str:
-    console = Console(width=100)
-    with console.capture() as capture:
-        console.print(facts_table(dataset))
-    return re.sub(r" +\n", "\n", capture.get())
-
-
 def widths(axes: Axes) -> list[float]:
     return [patch.get_width() for patch in axes.patches if isinstance(patch, Rectangle)]
 
@@ -290,72 +251,3 @@ def test_names_of_any_length_and_script_keep_clear_of_the_pictures() -> None:
         below = means[y + 97 : y + 142, x : x + 108]
         assert (below < 128).any() == bool(LONG[label])
         assert (means[y + 142 : y + 146, x : x + 108] == 255).all()
-
-
-def test_the_command_on_the_sample(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explore", "sample", "--recipe", "tutorial", "--out", "seen"]) == 0
-    out = capsys.readouterr().out
-    for row in (
-        r"pictures +2,500 +500",
-        r"size in pixels +32 x 32 +32 x 32",
-        r"classes +100 +100",
-        r"superclasses +20 +20",
-        r"a class: min / median / max +25 / 25 / 25 +5 / 5 / 5",
-        r"Samples +seen/samples.png",
-        r"Augmentation +seen/augmentation.png",
-        r"Means +seen/means.png",
-    ):
-        assert re.search(row, out), row
-    assert "Every class has 25 training and 5 test pictures" in out
-    assert sorted(path.name for path in Path("seen").iterdir()) == [
-        "augmentation.png",
-        "means.png",
-        "samples.png",
-    ]
-    assert all(max(page(path).shape) <= 2410 for path in Path("seen").iterdir())
-
-
-def test_the_table_has_the_channels_of_a_loop(tiny: Dataset) -> None:
-    text = printed(tiny)
-    for name, split in (("mean", tiny.train), ("std", tiny.test)):
-        values = []
-        for channel in range(3):
-            pixels = [int(v) / 255 for v in split.images[:, channel].flatten()]
-            mean = math.fsum(pixels) / len(pixels)
-            square = math.fsum((v - mean) ** 2 for v in pixels) / len(pixels)
-            values.append(mean if name == "mean" else math.sqrt(square))
-        assert ", ".join(f"{value:.4f}" for value in values) in text
-
-
-def test_cifar100_has_the_published_statistics_and_equal_counts(cifar: Dataset) -> None:
-    text = printed(cifar)
-    for facts in ("500 / 500 / 500", "0.5071, 0.4865, 0.4409", "0.2673, 0.2564, 0.2762"):
-        assert facts in text
-    paths = explore(cifar, fast(), "out")
-    assert [path.stem for path in paths] == KINDS[:3]
-    pixels = page(paths[0])
-    training = trained_on(make_job_of(cifar, fast()), cifar)
-    for label in (0, 51, 99):
-        (places,) = choose_pictures(Split(training.images, training.labels), [label])
-        assert find(pixels, training.images[places[0]], 64)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ("explore nowhere", "nowhere does not exist"),
-        ("explore sample --recipe fsat", "no recipe 'fsat'.*Did you mean fast"),
-        ("explore sample --out taken/here", "Cannot write taken/here/samples.png: Not a directory"),
-    ],
-)
-def test_mistakes_are_explained(
-    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("taken").write_text("")
-    assert main(arguments.split()) == 2
-    assert re.search(said, capsys.readouterr().err)
-
-
-def test_a_recipe_that_does_not_fit_the_pictures(tiny: Dataset) -> None:
-    with pytest.raises(UserError, match="must end with 32 pixels"):
-        explore(tiny, fast(sizes=(24,)), "out")

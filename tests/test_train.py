@@ -243,7 +243,7 @@ def test_ctrl_c_waits_for_an_epochs_files(
         if path.name == "resume.pt":
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("hundredfold.run.write_atomic", write_and_interrupt)
+    monkeypatch.setattr("hundredfold.files.write_atomic", write_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config, tiny, quiet=True)
     run = Run(next(Path(tiny_config.out).iterdir()))

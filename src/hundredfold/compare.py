@@ -115,7 +115,7 @@ class Comparison:
             for group in self.groups
         ]
         return {
-            group.name + where: [_history(run) for run in group.runs]
+            group.name + where: [run.whole_history for run in group.runs]
             for group, where in zip(self.groups, judged, strict=True)
         }
 
@@ -189,12 +189,6 @@ def _settings(run: Run) -> dict[str, str]:
         for field, value in config.items()
         if field not in ("seed", "out")
     }
-
-
-def _history(run: Run) -> list[Epoch]:
-    if not (history := run.history):
-        raise UserError(f"{run} is finished but has no history: it is damaged.")
-    return history
 
 
 def _digest(run: Run) -> str:

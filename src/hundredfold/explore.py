@@ -18,7 +18,7 @@ from hundredfold.figures import (
     draw_samples,
     to_png,
 )
-from hundredfold.files import expanded, write_atomic
+from hundredfold.files import expanded, save_file
 from hundredfold.job import Job, make_job
 
 CLASSES = 100
@@ -173,7 +173,7 @@ def _draw_augmentation(job: Job, chosen: Sequence[Tensor], names: Sequence[str])
 def _write(path: Path, content: bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+    save_file(path, content)
     return path

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hundredfold.errors import UserError
+
 
 def expanded(path: str | Path) -> Path:
     """Return a path with ~ and ~user replaced; of a user unknown here it stays as it is."""
@@ -32,6 +34,18 @@ def write_atomic(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def save_file(path: Path, content: bytes) -> None:
+    """Write a file as `write_atomic` does, for a user who wants to know what went wrong.
+
+    Raises:
+        UserError: the folder is not there or cannot be written, or the disk is full.
+    """
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hundredfold.config import Config
 from hundredfold.device import memory_format
 from hundredfold.errors import UserError
-from hundredfold.files import expanded, hold_interrupt, write_atomic
+from hundredfold.files import expanded, hold_interrupt, save_file
 from hundredfold.jsonio import from_json, parse_object, to_json
 from hundredfold.models import ModelInfo, build_model
 
@@ -93,6 +93,17 @@ class Run:
             return [Epoch(**json.loads(line)) for line in lines]
         except (ValueError, TypeError) as error:
             raise UserError(f"{self.path / 'history.jsonl'} is damaged: {error}.") from error
+
+    @property
+    def whole_history(self) -> list[Epoch]:
+        """The epochs of a finished run: one at least.
+
+        Raises:
+            UserError: there is none, so the run is damaged.
+        """
+        if not (history := self.history):
+            raise UserError(f"{self} is finished but has no history: it is damaged.")
+        return history
 
     @property
     def finished(self) -> bool:
@@ -206,11 +217,7 @@ class Run:
         return self.path / "figures" / name
 
     def _write(self, name: str, content: str | bytes) -> None:
-        data = content.encode() if isinstance(content, str) else content
-        try:
-            write_atomic(self.path / name, data)
-        except OSError as error:
-            raise UserError(f"Cannot write {self.path / name}: {error.strerror}.") from error
+        save_file(self.path / name, content.encode() if isinstance(content, str) else content)
 
 
 def new_run(config: Config) -> Run:

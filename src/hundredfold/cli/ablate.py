@@ -18,7 +18,7 @@ from hundredfold.console import console
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
 from hundredfold.figures import Bar, draw_ablation, to_png
-from hundredfold.files import expanded, write_atomic
+from hundredfold.files import expanded, save_file
 from hundredfold.recipes import RECIPES
 
 
@@ -61,14 +61,14 @@ def main(arguments: Sequence[str]) -> None:
     bars = _show(found)
     path = expanded(options.out) / "ablation.png"
     if bars:
-        write_atomic(path, to_png(draw_ablation(bars, title)))
+        save_file(path, to_png(draw_ablation(bars, title)))
         console.print(f"Figure  {escape(str(path))}")
 
 
 def _write(found: Sequence[Outcome], folder: Path) -> None:
     rows = [dataclasses.asdict(outcome) | {"run": str(outcome.run)} for outcome in found]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "ablation.json", (json.dumps(rows, indent=2) + "\n").encode())
+    save_file(folder / "ablation.json", (json.dumps(rows, indent=2) + "\n").encode())
 
 
 def _tell(text: str) -> None:

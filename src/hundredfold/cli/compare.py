@@ -15,7 +15,7 @@ from hundredfold.compare import Comparison, Contrast, Group, compare, spread
 from hundredfold.console import console
 from hundredfold.errors import UserError
 from hundredfold.figures import draw_comparison, to_png
-from hundredfold.files import expanded, write_atomic
+from hundredfold.files import expanded, save_file
 
 SCORES = {
     "fine": "fine",
@@ -56,10 +56,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _draw(found: Comparison, path: Path) -> None:
     labels = "fine" if all("fine" in group.scores for group in found.groups) else "coarse"
-    try:
-        write_atomic(path, to_png(draw_comparison(found.histories, labels)))
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+    save_file(path, to_png(draw_comparison(found.histories, labels)))
 
 
 def _show(found: Comparison) -> None:

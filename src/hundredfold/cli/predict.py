@@ -3,8 +3,9 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -65,7 +66,12 @@ def main(arguments: Sequence[str]) -> None:
         pictures = [named for source in options.pictures for named in _pictures(source)]
     failures: list[UserError] = []
     found = _collect(_predict_all(predictor, pictures), options.top, failures)
-    {"table": _write_table, "json": _write_json, "csv": _write_csv}[options.format](found, options)
+    writers: dict[str, Callable[[Found], None]] = {
+        "table": _write_table,
+        "json": _write_json,
+        "csv": partial(_write_csv, options.top),
+    }
+    writers[options.format](found)
     for error in failures:
         error_console.print(f"[red]error:[/] {escape(str(error))}")
     if failures:
@@ -120,7 +126,7 @@ def _collect(
             yield name, Prediction(outcome.classes[:top], outcome.superclasses[:top])
 
 
-def _write_table(found: Found, options: Options) -> None:
+def _write_table(found: Found) -> None:
     shown = [(name, outcome) for name, outcome in found if isinstance(outcome, Prediction)]
     if len(shown) == 1:
         console.print(_one(*shown[0]))
@@ -154,7 +160,7 @@ def _show_many(shown: list[tuple[str, Prediction]]) -> None:
     show_table(["picture", "class", "", *coarse], rows, left=2)
 
 
-def _write_json(found: Found, options: Options) -> None:
+def _write_json(found: Found) -> None:
     rows: list[dict[str, Any]] = []
     for name, outcome in found:
         if isinstance(outcome, UserError):
@@ -166,9 +172,8 @@ def _write_json(found: Found, options: Options) -> None:
     print(json.dumps(rows, indent=2, ensure_ascii=False))
 
 
-def _write_csv(found: Found, options: Options) -> None:
+def _write_csv(top: int, found: Found) -> None:
     """Write a line a picture: its classes by rank, the best superclass, or why it failed."""
-    top = options.top
     ranks = range(1, top + 1)
     head = [f"{name}_{i}" for i in ranks for name in ("class", "probability")]
     writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -51,7 +51,7 @@ def draw_comparison(histories: Histories, labels: str) -> Figure:
         _draw_group(loss, [_losses(*pair) for pair in zip(runs, shares, strict=True)], look)
         seconds += [clock[-1] for clock in clocks]
         seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
-        legend.append(Line2D([], [], label=_plain(name) + seeds, **look))
+        legend.append(Line2D([], [], label=_shown(name) + seeds, **look))
     figure.legend(handles=legend, loc="outside lower center", ncols=columns)
     _finish(time, schedule, loss, labels)
     if time.lines and max(seconds) / min(seconds) > FAR_APART:
@@ -94,9 +94,9 @@ def _draw_group(
         axes.plot(*zip(*curve, strict=True), **look, marker=marker, markersize=4)
 
 
-def _plain(name: str) -> str:
-    """Return a name that matplotlib writes as it is: it hides _names, and $ begins a formula."""
-    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
+def _shown(name: str) -> str:
+    """Return a name that a legend shows: it hides what begins with _."""
+    return (" " if name.startswith("_") else "") + name
 
 
 def _finish(time: Axes, schedule: Axes, loss: Axes, labels: str) -> None:

@@ -25,7 +25,7 @@ from hundredfold.figures.pages import (
     put_label,
     write,
 )
-from hundredfold.figures.style import COLOURS, STYLE
+from hundredfold.figures.style import COLOURS, STYLE, shortened
 
 SMALL, LARGE = 64, 96
 """Pixels of a picture's side on a page of many and of few."""
@@ -117,7 +117,7 @@ def draw_counts(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> Fi
     """
     first = next(iter(counts.values()))
     order = sorted(range(len(names)), key=lambda i: -first[i])
-    short = [names[i] if len(names[i]) <= 30 else names[i][:29] + "…" for i in order]
+    short = [shortened(names[i]) for i in order]
     pad = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
     if len(names) > 100:
         figure = Figure(figsize=(9, 3.4 * len(counts)), layout=pad)
@@ -141,13 +141,13 @@ def _draw_steps(axes: Axes, counts: Sequence[int], names: Sequence[str], colour:
     axes.grid(visible=False, axis="x")
     axes.set_xticks([])
     axes.set_ylabel("pictures")
-    axes.set_xlabel(f"{len(names):,} classes, from {names[0]} to {names[-1]}", parse_math=False)
+    axes.set_xlabel(f"{len(names):,} classes, from {names[0]} to {names[-1]}")
 
 
 def _draw_bars(axes: Axes, counts: Sequence[int], names: Sequence[str], colour: str) -> None:
     bars = axes.barh(range(len(counts)), counts, height=0.72, color=colour)
     axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(counts) - 0.5, -0.5)
     axes.set_xlim(0, 1.15 * max(*counts, 1))
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))

@@ -5,7 +5,6 @@ the file.
 """
 
 import math
-import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import groupby
@@ -18,7 +17,7 @@ from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor
 
-from hundredfold.figures.style import GREY
+from hundredfold.figures.style import GREY, glyphs_may_lack
 
 DPI = 150
 """That of `to_png`: a page's pixels are the file's."""
@@ -154,7 +153,7 @@ def write(figure: Figure, at: Place, lines: Sequence[str], size: int, **style: A
     used = 0
     for i, line in enumerate(lines):
         place = at.x / width, 1 - (at.y + i * step) / height
-        words = figure.text(*place, line, parse_math=False, fontsize=size, **style)
+        words = figure.text(*place, line, fontsize=size, **style)
         used = max(used, _measured(words))
     return used
 
@@ -170,7 +169,7 @@ def broken(figure: Figure, text: str, room: tuple[int, int], size: int, **style:
         style: as in `write`.
     """
     width, most = room
-    words = figure.text(0, 0, "", parse_math=False, fontsize=size, **style)
+    words = figure.text(0, 0, "", fontsize=size, **style)
     lines: list[str] = []
     rest = " ".join(text.split())
     while rest:
@@ -197,6 +196,5 @@ def _fitting(words: Text, text: str, width: int, end: str) -> int:
 
 
 def _measured(words: Text) -> int:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # as in `to_png`
+    with glyphs_may_lack():
         return math.ceil(words.get_window_extent().width)

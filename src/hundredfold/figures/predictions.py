@@ -11,7 +11,17 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from hundredfold.calibration import Reliability
-from hundredfold.figures.style import BLUE, COLOURS, GREEN, GREY, INK, ORANGE, STYLE, panel
+from hundredfold.figures.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    STYLE,
+    panel,
+    shortened,
+)
 
 
 @rc_context(STYLE)
@@ -64,7 +74,7 @@ def _label_cells(axes: Axes, names: Sequence[str]) -> None:
     if len(names) > 120:
         return
     size = 9 if len(names) <= 20 else 9 * 20 / len(names) + 3.2
-    short = [name if len(name) <= 30 else name[:29] + "…" for name in names]
+    short = [shortened(name) for name in names]
     axes.set_xticks(range(len(names)), short, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), short, fontsize=size)
     axes.tick_params(length=0)

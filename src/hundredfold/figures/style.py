@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from matplotlib import font_manager, rc_context
@@ -54,11 +56,22 @@ def to_svg(figure: Figure) -> str:
 
 def _save(figure: Figure, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    with rc_context(STYLE), warnings.catch_warnings():
-        # A font without a class name's letters: a browser has one, and a PNG shows boxes.
-        warnings.filterwarnings("ignore", "Glyph .* missing")
+    with rc_context(STYLE), glyphs_may_lack():
         figure.savefig(buffer, format=form, **options)
     return buffer.getvalue()
+
+
+@contextmanager
+def glyphs_may_lack() -> Iterator[None]:
+    """Let a font be without a class name's letters: a browser has one, and a PNG shows boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
+
+
+def shortened(name: str) -> str:
+    """Return a name cut to the room that a figure has for one."""
+    return name if len(name) <= 30 else name[:29] + "…"
 
 
 @rc_context(STYLE)

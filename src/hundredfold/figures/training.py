@@ -22,21 +22,18 @@ def draw_curves(history: Sequence[Epoch], labels: str, judged: str) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def draw_history(history: Sequence[Epoch], labels: str, judged: str) -> dict[str, Figure]:
     """Draw the panels of `draw_curves` as figures of their own: accuracy, loss, rate."""
-    figures = {}
-    for name in ("accuracy", "loss", "rate"):
-        figures[name], axes = panel()
-        if name == "accuracy":
-            _draw_accuracy(axes, history, labels, judged)
-        elif name == "loss":
-            _draw_loss(axes, history, judged)
-        else:
-            _draw_rate(axes, history)
-    return figures
+    accuracy, axes = panel()
+    _draw_accuracy(axes, history, labels, judged)
+    loss, axes = panel()
+    _draw_loss(axes, history, judged)
+    rate, axes = panel()
+    _draw_rate(axes, history)
+    return {"accuracy": accuracy, "loss": loss, "rate": rate}
 
 
-@rc_context(STYLE)
 def _draw_accuracy(axes: Axes, history: Sequence[Epoch], labels: str, judged: str) -> None:
     series = {"top1": (labels, BLUE)}
     if labels == "fine":
@@ -63,7 +60,6 @@ def _draw_accuracy(axes: Axes, history: Sequence[Epoch], labels: str, judged: st
     axes.set_xlabel("epoch")
 
 
-@rc_context(STYLE)
 def _draw_loss(axes: Axes, history: Sequence[Epoch], judged: str) -> None:
     axes.set_title("Loss (nats)")
     ends = _ends(history)
@@ -92,7 +88,6 @@ def _ends(history: Sequence[Epoch]) -> list[float]:
     return [epoch.epoch - 1 + epoch.pictures / whole for epoch in history]
 
 
-@rc_context(STYLE)
 def _draw_rate(axes: Axes, history: Sequence[Epoch]) -> None:
     rates = [rate for epoch in history for rate in epoch.lr]
     axes.set_title("Learning rate")

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from hundredfold.analysis import coverage
 from hundredfold.calibration import Reliability, reliability
-from hundredfold.errors import UserError
 from hundredfold.figures import (
     draw_confusion,
     draw_coverage,
@@ -31,10 +30,8 @@ def draw_figures(run: Run, levels: Sequence[Level]) -> dict[str, Drawn]:
     Raises:
         UserError: the run is damaged.
     """
-    config, history = run.config, run.history
-    if not history:
-        raise UserError(f"{run} is finished but has no history: it is damaged.")
-    figures = draw_history(history, config.labels, config.validate_on)
+    config = run.config
+    figures = draw_history(run.whole_history, config.labels, config.validate_on)
     for level in levels:
         figures[f"confusion-{level.name}"] = draw_confusion(
             level.confusion, level.classes, level.parents

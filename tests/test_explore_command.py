@@ -1,0 +1,86 @@
+"""The command `explore`: what it prints and where it writes."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+from exploring import KINDS, find, make_job_of, page, printed
+
+from hundredfold import Dataset, Split, fast
+from hundredfold.cli import main
+from hundredfold.errors import UserError
+from hundredfold.explore import (
+    choose_pictures,
+    explore,
+    trained_on,
+)
+
+
+def test_the_command_on_the_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explore", "sample", "--recipe", "tutorial", "--out", "seen"]) == 0
+    out = capsys.readouterr().out
+    for row in (
+        r"pictures +2,500 +500",
+        r"size in pixels +32 x 32 +32 x 32",
+        r"classes +100 +100",
+        r"superclasses +20 +20",
+        r"a class: min / median / max +25 / 25 / 25 +5 / 5 / 5",
+        r"Samples +seen/samples.png",
+        r"Augmentation +seen/augmentation.png",
+        r"Means +seen/means.png",
+    ):
+        assert re.search(row, out), row
+    assert "Every class has 25 training and 5 test pictures" in out
+    assert sorted(path.name for path in Path("seen").iterdir()) == [
+        "augmentation.png",
+        "means.png",
+        "samples.png",
+    ]
+    assert all(max(page(path).shape) <= 2410 for path in Path("seen").iterdir())
+
+
+def test_the_table_has_the_channels_of_a_loop(tiny: Dataset) -> None:
+    text = printed(tiny)
+    for name, split in (("mean", tiny.train), ("std", tiny.test)):
+        values = []
+        for channel in range(3):
+            pixels = [int(v) / 255 for v in split.images[:, channel].flatten()]
+            mean = math.fsum(pixels) / len(pixels)
+            square = math.fsum((v - mean) ** 2 for v in pixels) / len(pixels)
+            values.append(mean if name == "mean" else math.sqrt(square))
+        assert ", ".join(f"{value:.4f}" for value in values) in text
+
+
+def test_cifar100_has_the_published_statistics_and_equal_counts(cifar: Dataset) -> None:
+    text = printed(cifar)
+    for facts in ("500 / 500 / 500", "0.5071, 0.4865, 0.4409", "0.2673, 0.2564, 0.2762"):
+        assert facts in text
+    paths = explore(cifar, fast(), "out")
+    assert [path.stem for path in paths] == KINDS[:3]
+    pixels = page(paths[0])
+    training = trained_on(make_job_of(cifar, fast()), cifar)
+    for label in (0, 51, 99):
+        (places,) = choose_pictures(Split(training.images, training.labels), [label])
+        assert find(pixels, training.images[places[0]], 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("explore nowhere", "nowhere does not exist"),
+        ("explore sample --recipe fsat", "no recipe 'fsat'.*Did you mean fast"),
+        ("explore sample --out taken/here", "Cannot write taken/here/samples.png: Not a directory"),
+    ],
+)
+def test_mistakes_are_explained(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("taken").write_text("")
+    assert main(arguments.split()) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_a_recipe_that_does_not_fit_the_pictures(tiny: Dataset) -> None:
+    with pytest.raises(UserError, match="must end with 32 pixels"):
+        explore(tiny, fast(sizes=(24,)), "out")
