@@ -49,7 +49,7 @@ def profile(name: str, size: int, steps: int) -> dict[str, float]:
     state = first_state(job)
     model, optimizer = state.model.train(), state.optimizer
     rows: list[list[float]] = []
-    source = batches(job.training, 0, config)
+    source = batches(job.training, 0, config, job.device)
     for number in range(steps + 2):
         times = [time.perf_counter()]
         images, labels = next(source)

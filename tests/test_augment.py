@@ -7,9 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hundredfold import Config, Dataset
-from hundredfold.augment import channel_stats, crop_flip, generator, plan_epoch, prepare
+from hundredfold.augment import (
+    border,
+    channel_stats,
+    class_weights,
+    crop_flip,
+    generator,
+    plan_epoch,
+    prepare,
+)
 from hundredfold.batches import batches, count_steps
 from hundredfold.errors import UserError
+
+CPU = torch.device("cpu")
 
 
 def slow_crop_flip(image: np.ndarray, top: int, left: int, flip: bool, pad: int) -> np.ndarray:
@@ -34,11 +44,34 @@ def test_crop_flip_equals_the_per_picture_version(data: st.DataObject, pad: int,
         np.testing.assert_array_equal(result[i], slow_crop_flip(images[i].numpy(), *choices))
 
 
+def test_balanced_sampling_draws_every_class_equally_often() -> None:
+    labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
+    order = plan_epoch(labels, 2, 0, Config(balance="sampling")).order
+    shares = labels[order].bincount() / len(labels)
+    torch.testing.assert_close(shares, torch.full((3,), 1 / 3), atol=0.02, rtol=0)
+
+
+def test_class_weights_equal_scikit_learns() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 3])
+    want = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels.numpy())
+    got = class_weights(labels, 5)
+    np.testing.assert_allclose(got[[0, 1, 3]], want, rtol=1e-6)
+    assert got[[2, 4]].tolist() == [0, 0]
+    assert class_weights(labels)[labels].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("pad, side, want", [(2, 32, 2), (2, 64, 4), (4, 128, 16), (0, 64, 0)])
+def test_the_border_grows_with_the_pictures(pad: int, side: int, want: int) -> None:
+    assert border(Config(pad=pad), torch.empty(1, 3, side, side)) == want
+
+
 @pytest.mark.parametrize("flip", ["none", "random", "alternate"])
 def test_batches_are_the_planned_pictures_each_once(flip: str, tiny: Dataset) -> None:
     config = Config(pad=4, flip=flip, batch_size=20, seed=3)  # type: ignore[arg-type]
-    plan = plan_epoch(96, 1, config)
-    got = list(batches(tiny.train, 1, config))
+    plan = plan_epoch(tiny.train.labels, config.pad, 1, config)
+    got = list(batches(tiny.train, 1, config, CPU))
     assert [len(labels) for _, labels in got] == [20, 20, 20, 20, 16]
     assert plan.order.sort().values.equal(torch.arange(96))
     images, labels = (torch.cat(part) for part in zip(*got, strict=True))
@@ -53,7 +86,7 @@ def test_alternating_flips_show_both_sides_in_any_two_epochs() -> None:
     config = Config(flip="alternate")
     flipped = []
     for epoch in range(4):
-        plan = plan_epoch(500, epoch, config)
+        plan = plan_epoch(torch.zeros(500), 2, epoch, config)
         by_picture = torch.zeros(500, dtype=torch.bool)
         by_picture[plan.order] = plan.flip
         flipped.append(by_picture)
@@ -64,15 +97,15 @@ def test_alternating_flips_show_both_sides_in_any_two_epochs() -> None:
 
 
 def test_an_epochs_plan_depends_on_seed_and_epoch_alone() -> None:
-    first = plan_epoch(100, 3, Config(seed=1))
+    first = plan_epoch(torch.zeros(100), 2, 3, Config(seed=1))
     torch.rand(7)  # the global generator has no say
-    assert plan_epoch(100, 3, Config(seed=1)).order.equal(first.order)
-    assert not plan_epoch(100, 4, Config(seed=1)).order.equal(first.order)
-    assert not plan_epoch(100, 3, Config(seed=2)).order.equal(first.order)
+    assert plan_epoch(torch.zeros(100), 2, 3, Config(seed=1)).order.equal(first.order)
+    assert not plan_epoch(torch.zeros(100), 2, 4, Config(seed=1)).order.equal(first.order)
+    assert not plan_epoch(torch.zeros(100), 2, 3, Config(seed=2)).order.equal(first.order)
 
 
 def test_crop_offsets_are_uniform_over_the_whole_border() -> None:
-    plan = plan_epoch(90_000, 0, Config(pad=4))
+    plan = plan_epoch(torch.zeros(90_000), 4, 0, Config(pad=4))
     for offsets in (plan.top, plan.left):
         counts = torch.bincount(offsets, minlength=9)
         assert len(counts) == 9
@@ -110,14 +143,14 @@ def test_prepare_resizes_as_torch_does() -> None:
 
 def test_channel_stats_equal_numpys() -> None:
     images = torch.randint(0, 256, (7, 3, 9, 9), dtype=torch.uint8)
-    mean, std = channel_stats(images)
+    mean, std = channel_stats(images.split(3))
     scaled = images.double().numpy() / 255
     np.testing.assert_allclose(mean, scaled.mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, scaled.std((0, 2, 3)), rtol=1e-12)
 
 
 def test_cifar100_has_the_published_channel_statistics(cifar: Dataset) -> None:
-    mean, std = channel_stats(cifar.train.images)
+    mean, std = channel_stats(cifar.train.parts())
     assert mean == pytest.approx((0.5071, 0.4865, 0.4409), abs=5e-4)
     assert std == pytest.approx((0.2673, 0.2564, 0.2762), abs=5e-4)
 

@@ -95,7 +95,7 @@ def test_no_data_and_no_network(
         ("train fsat", "no recipe 'fsat'.*Did you mean fast"),
         ("train --lr 0", "--lr is 0.0, but must be above 0"),
         ("train --device abacus", "--device abacus is none of"),
-        ("train --data nowhere", "nowhere does not exist"),
+        ("train --data nowhere", "There is no file or folder nowhere"),
         ("train --data kaggle:x", "not of the form kaggle:OWNER/NAME"),
         ("evaluate nowhere", "no run at nowhere"),
     ],

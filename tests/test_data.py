@@ -156,10 +156,14 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
 
 
 def test_missing_data_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="nowhere does not exist: wanted is cifar-100-python"):
+    with pytest.raises(UserError, match=r"There is no file or folder .*nowhere"):
         load_data(str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="holds no CIFAR-100"):
+    with pytest.raises(UserError, match="nowhere does not exist: wanted is cifar-100-python"):
+        load_cifar100(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no pictures"):
         load_data(str(tmp_path))
+    with pytest.raises(UserError, match="holds no CIFAR-100"):
+        load_cifar100(tmp_path)
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     with pytest.raises(UserError, match="from the environment variable HUNDREDFOLD_DATA"):
         load_data("auto")

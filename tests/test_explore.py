@@ -66,8 +66,8 @@ def test_the_augmented_page_is_what_training_sees(tiny: Dataset) -> None:
     assert sorted(int(job.training.labels[i]) for i in shown) == list(range(6))
     last = dict(shown)
     for epoch in range(6):
-        order = plan_epoch(len(job.training), epoch, config).order.tolist()
-        images = torch.cat([batch for batch, _ in batches(job.training, epoch, config)])
+        order = plan_epoch(job.training.labels, config.pad, epoch, config).order.tolist()
+        images = torch.cat([batch for batch, _ in batches(job.training, epoch, config, job.device)])
         for i, (_, row) in shown.items():
             found = [x for x, y in find(pixels, images[order.index(i)], 96) if y == row]
             later = [x for x in found if x > last[i][0]]
@@ -115,7 +115,10 @@ def test_values_come_back_from_the_network_input_unclipped(
 
 
 def test_labels_are_the_datasets_though_the_recipe_learns_superclasses(tiny: Dataset) -> None:
-    known = {p.numpy().tobytes(): int(n) for p, n in zip(*vars(tiny.train).values(), strict=True)}
+    known = {
+        p.numpy().tobytes(): int(n)
+        for p, n in zip(tiny.train.images, tiny.train.labels, strict=True)
+    }
     assert len(known) == 96
     for config in (fast(validation=0.25), tutorial(), fast(labels="coarse", validation=0.25)):
         job = make_job_of(tiny, config)

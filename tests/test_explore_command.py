@@ -68,7 +68,7 @@ def test_cifar100_has_the_published_statistics_and_equal_counts(cifar: Dataset) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("explore nowhere", "nowhere does not exist"),
+        ("explore nowhere", "There is no file or folder nowhere"),
         ("explore sample --recipe fsat", "no recipe 'fsat'.*Did you mean fast"),
         ("explore sample --out taken/here", "Cannot write taken/here/samples.png: Not a directory"),
     ],
@@ -82,5 +82,5 @@ def test_mistakes_are_explained(
 
 
 def test_a_recipe_that_does_not_fit_the_pictures(tiny: Dataset) -> None:
-    with pytest.raises(UserError, match="must end with 32 pixels"):
-        explore(tiny, fast(sizes=(24,)), "out")
+    with pytest.raises(UserError, match="--size is 64, but the pictures have 32"):
+        explore(tiny, fast(size=64), "out")

@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, torchmetrics and loops."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -62,7 +64,25 @@ def test_calibration_error_equals_torchmetrics(
 def test_a_certain_and_right_model_is_calibrated() -> None:
     labels = torch.arange(4)
     metrics = measure(1000 * F.one_hot(labels).float(), labels)
-    assert metrics == {"loss": 0, "top1": 1, "ece": 0}  # top-5 of four classes says nothing
+    macro = {"macro_recall": 1, "macro_f1": 1}
+    assert metrics == {"loss": 0, "top1": 1, "ece": 0} | macro  # top-5 of four says nothing
+
+
+def test_means_over_classes_equal_scikit_learns() -> None:
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0] * 50 + [1] * 20 + [3] * 5 + [5])  # classes 2 and 4 have none
+    logits = torch.randn(76, 6, generator=rng) + 2 * F.one_hot(labels, 6)
+    metrics, predicted = measure(logits, labels), logits.argmax(1)
+    f1 = f1_score(labels, predicted, labels=[0, 1, 3, 5], average="macro")
+    assert metrics["macro_f1"] == pytest.approx(f1)
+    recalls = [(predicted[labels == c] == c).float().mean().item() for c in (0, 1, 3, 5)]
+    assert metrics["macro_recall"] == pytest.approx(sum(recalls) / 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it remarks on predictions of classes without labels
+        want = balanced_accuracy_score(labels, predicted)
+    assert metrics["macro_recall"] == pytest.approx(want)
 
 
 def test_top_k_counts_labels_among_the_k_highest() -> None:

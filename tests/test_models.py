@@ -9,7 +9,7 @@ from torch import nn
 
 from hundredfold.errors import UserError
 from hundredfold.models import MODELS, ModelInfo, WhiteNet, build_model, count_parameters
-from hundredfold.models.whitenet import PATCH, patch_covariance, whitening_filters
+from hundredfold.models.whitenet import patch_covariance, stem_stride, whitening_filters
 
 WIDTHS = {"resnet9": (8, 8, 16, 16), "whitenet": (8, 16, 16), "whiteresnet": (8, 16, 16)}
 
@@ -133,20 +133,33 @@ def test_whitening_makes_the_patch_covariance_the_identity() -> None:
 def test_epsilon_damps_directions_of_little_variance() -> None:
     images = natural_images()
     filters = whitening_filters(images, epsilon=0.05).flatten(1).double()
-    variances = (filters @ patch_covariance(images) @ filters.T).diagonal()
-    eigenvalues = torch.linalg.eigvalsh(patch_covariance(images)).flip(0)
+    variances = (filters @ patch_covariance(images, 3) @ filters.T).diagonal()
+    eigenvalues = torch.linalg.eigvalsh(patch_covariance(images, 3)).flip(0)
     torch.testing.assert_close(variances, eigenvalues / (eigenvalues + 0.05), atol=1e-5, rtol=0)
 
 
 def test_patch_covariance_equals_a_loop_over_patches() -> None:
-    images = natural_images(2)[:, :, :6, :6]
-    total = torch.zeros(27, 27, dtype=torch.float64)
-    for image in images:
-        for row in range(6 - PATCH + 1):
-            for column in range(6 - PATCH + 1):
-                patch = image[:, row : row + PATCH, column : column + PATCH].reshape(-1).double()
-                total += torch.outer(patch, patch)
-    torch.testing.assert_close(patch_covariance(images), total / (2 * 16))
+    images = natural_images(2)[:, :, :9, :9]
+    for side in (3, 5):
+        total, count = torch.zeros(3 * side**2, 3 * side**2, dtype=torch.float64), 0
+        for image in images:
+            for row in range(0, 9 - side + 1, side // 2):
+                for column in range(0, 9 - side + 1, side // 2):
+                    patch = image[:, row : row + side, column : column + side].reshape(-1).double()
+                    total += torch.outer(patch, patch)
+                    count += 1
+        torch.testing.assert_close(patch_covariance(images, side), total / count)
+
+
+@pytest.mark.parametrize("side", [32, 48, 64, 95, 96, 128, 191, 192, 224])
+def test_larger_pictures_have_a_larger_stride_in_the_stem(side: int) -> None:
+    assert 16 <= side / stem_stride(side) < 48
+    model = WhiteNet(3, (8, 8, 8), side=side)
+    model.whiten_(torch.randn(3, 3, side, side))
+    seen: list[torch.Size] = []
+    model.groups.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    assert model(torch.randn(2, 3, side, side)).isfinite().all()
+    assert 16 <= seen[0][2] <= 48 and seen[0][1] == 54
 
 
 def test_whitenets_stem_is_the_filters_and_their_negatives_and_frozen() -> None:

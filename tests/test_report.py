@@ -194,9 +194,9 @@ def test_without_the_data_it_has_no_pictures_and_says_why(
     run = train(tiny_config, tiny, quiet=True)
     told: list[str] = []
     text = write_report(run, tell=told.append).read_text()  # the run's data is named tiny: no path
-    assert "Without pictures: tiny does not exist" in text
+    assert "Without pictures: There is no file or folder tiny" in text
     assert "<img" not in text
-    assert "no pictures: tiny does not exist" in told[0]
+    assert "no pictures: There is no file or folder tiny" in told[0]
     other = Split(tiny.test.images.flip(3), tiny.test.labels)
     with pytest.raises(UserError, match="not the data"):
         write_report(run, dataclasses.replace(tiny, test=other))

@@ -102,7 +102,7 @@ def test_the_tutorials_first_20_losses_equal_a_plain_reference() -> None:
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=313 * 20)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (job.info.mean, job.info.std))
     losses = []
-    for images, labels in batches(job.training, 0, config):
+    for images, labels in batches(job.training, 0, config, job.device):
         loss = F.cross_entropy(model((images / 255 - mean) / std), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -270,28 +270,26 @@ def test_the_resume_file_is_safe_and_goes_once_finished(
 
 
 def test_sizes_share_the_steps_equally() -> None:
-    config = Config(sizes=(20, 24, 32))
-    assert [training_size(config, step / 7) for step in range(7)] == [20, 20, 20, 24, 24, 32, 32]
-    assert training_size(Config(), 0.5) == 0
+    sizes = (20, 24, 32)
+    assert [training_size(sizes, step / 7) for step in range(7)] == [20, 20, 20, 24, 24, 32, 32]
 
 
-def test_sizes_must_end_at_full_size(tiny: Dataset, tiny_config: Config) -> None:
-    with pytest.raises(UserError, match="must end with 32 pixels"):
-        train(dataclasses.replace(tiny_config, sizes=(16, 24)), tiny, quiet=True)
+def test_sizes_are_in_proportion_to_the_full_one(tiny: Dataset, tiny_config: Config) -> None:
+    for sizes, want in (
+        ((), (32,)),
+        ((24, 32), (24, 32)),
+        ((16, 24), (22, 32)),
+        ((16, 64), (8, 32)),
+    ):
+        config = dataclasses.replace(tiny_config, sizes=sizes)
+        assert make_job(config, tiny, torch.device("cpu")).sizes == want
 
 
 def test_a_mistake_leaves_no_run_behind(tiny: Dataset, tiny_config: Config) -> None:
-    for changes in ({"widths": (8,) * 9}, {"pad": 16, "sizes": (16,)}):
+    for changes in ({"widths": (8,) * 9}, {"size": 64}):
         with pytest.raises(UserError):
             train(dataclasses.replace(tiny_config, **changes), tiny, quiet=True)
     assert not Path(tiny_config.out).exists()
-
-
-def test_a_crop_border_must_be_smaller_than_the_pictures(tiny_config: Config) -> None:
-    small = Split(torch.zeros(8, 3, 12, 12, dtype=torch.uint8), torch.arange(8) % 2)
-    dataset = Dataset(source="small", train=small, test=small, classes=("a", "b"))
-    with pytest.raises(UserError, match="only 12 pixels a side"):
-        train(dataclasses.replace(tiny_config, pad=12), dataset, quiet=True)
 
 
 def test_devices_are_picked_and_refused() -> None:

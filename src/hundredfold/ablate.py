@@ -10,10 +10,11 @@ import torch
 
 from hundredfold.augment import generator
 from hundredfold.config import Config
-from hundredfold.data import Dataset, hold_out
+from hundredfold.data import Dataset
 from hundredfold.errors import DivergedError, UserError
 from hundredfold.files import expanded
 from hundredfold.inference import predict_logits
+from hundredfold.job import training_and_judged
 from hundredfold.metrics import measure
 from hundredfold.run import Run
 from hundredfold.train import train
@@ -134,7 +135,7 @@ def _outcome(part: str, run: Run, dataset: Dataset) -> Outcome:
     """Measure a finished run on training pictures without augmentation."""
     config, info = run.config, run.info
     dataset = dataset.with_labels(config.labels)
-    training, _ = hold_out(dataset.train, config.validation, config.seed)
+    training, _ = training_and_judged(dataset, config)
     some = torch.randperm(len(training), generator=generator(0, "ablation"))[:TRAINING_PICTURES]
     seen = training[some]
     logits = predict_logits(run.model(), seen.images, info)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
-from hundredfold.augment import crop_flip, plan_epoch
+from hundredfold.augment import border, crop_flip, plan_epoch
 from hundredfold.config import Config
 from hundredfold.data import Split
 from hundredfold.errors import UserError
@@ -22,20 +23,26 @@ def count_steps(pictures: int, batch_size: int) -> int:
     return whole + (rest > 1)
 
 
-def batches(split: Split, epoch: int, config: Config) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    split: Split, epoch: int, config: Config, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented batches.
 
     Args:
-        split: the training pictures; the batches come on its device.
+        split: the training pictures, on any device.
         epoch: from 0.
-        config: batch size, augmentation, seed.
+        config: batch size, augmentation, balancing, seed.
+        device: where the batches are wanted.
 
     Yields:
         pictures (B, 3, H, W) uint8 and labels (B,) int64.
     """
-    plan = plan_epoch(len(split), epoch, config).to(split.images.device)
+    pad = border(config, split.store)
+    plan = plan_epoch(split.labels, pad, epoch, config)
+    order, plan = plan.order.to(split.store.device), plan.to(device)
     for step in range(count_steps(len(split), config.batch_size)):
         now = slice(step * config.batch_size, (step + 1) * config.batch_size)
-        batch = split[plan.order[now]]
-        images = crop_flip(batch.images, plan.top[now], plan.left[now], plan.flip[now], config.pad)
-        yield images, batch.labels
+        batch = split[order[now]]
+        images = batch.store.to(device)
+        images = crop_flip(images, plan.top[now], plan.left[now], plan.flip[now], pad)
+        yield images, batch.labels.to(device)

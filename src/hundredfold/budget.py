@@ -74,19 +74,18 @@ def seconds_by_size(probe: State, job: Job, limit: float = 0.0) -> tuple[float, 
     """
     times: list[float] = []
     started = time.perf_counter()
-    for images, labels in batches(job.training, 0, job.config):
+    for images, labels in batches(job.training, 0, job.config, job.device):
         before = time.perf_counter()
         step(probe, job, images, labels)[0].item()  # to have its value is to have waited for it
         times.append(time.perf_counter() - before)
         if len(times) > 1 and time.perf_counter() - started > limit:
             break
-    sizes = job.config.sizes or (job.info.image_size,)
-    return tuple(min(times[1:] or times) * (size / sizes[0]) ** 2 for size in sizes)
+    return tuple(min(times[1:] or times) * (size / job.sizes[0]) ** 2 for size in job.sizes)
 
 
 def evaluation_seconds(probe: State, job: Job, pictures: int) -> float:
     """Return about how long predicting that many pictures will take."""
-    model, images = probe.model, job.training.images[:BATCH]
+    model, images = probe.model, job.training[:BATCH].images
     predict_logits(model, images, job.info)  # the first time is slower
     started = time.perf_counter()
     predict_logits(model, images, job.info)

@@ -24,8 +24,15 @@ class Config:
 
     # Data
     data: str = "auto"
-    """auto | cifar100 | sample | kaggle:OWNER/NAME | path to cifar-100-python (folder or .tar.gz).
-    auto takes CIFAR-100 where it can be had, else the small sample that comes with hundredfold."""
+    """auto | cifar100 | sample | kaggle:OWNER/NAME | path to a folder with a folder of pictures for
+    each class (maybe below train, val and test), to a .zip or .tar of that, to a table with columns
+    path and label (.csv, .tsv, .parquet), or to cifar-100-python (folder or .tar.gz). auto takes
+    CIFAR-100 where it can be had, else the small sample that comes with hundredfold."""
+    size: int = 0
+    """Side in pixels (32..224) that pictures of your own are brought to; 0 to choose by them.
+    Pictures of CIFAR-100 have 32."""
+    strict: bool = False
+    """Refuse pictures of your own where some would be left out: damaged ones, unknown classes."""
     labels: Literal["fine", "coarse"] = "fine"
     """Which labels the model learns: the classes, or only the superclasses above them."""
     validation: float = 0.05
@@ -36,9 +43,13 @@ class Config:
 
     # Augmentation
     pad: int = 2
-    """Pixels of reflected border before the random crop back to size; 0 for no crop."""
+    """Pixels of reflected border before the random crop back to size, of pictures of 32 x 32, and
+    in proportion of larger ones; 0 for no crop."""
     flip: Literal["none", "random", "alternate"] = "alternate"
     """Horizontal flips: none, a coin each time, or a coin once and then every other epoch."""
+    balance: Literal["none", "loss", "sampling"] = "none"
+    """Against unequal classes: none, each class weighing the same in the loss, or each being drawn
+    equally often."""
 
     # Model
     model: Literal["resnet9", "whitenet", "whiteresnet"] = "whitenet"
@@ -79,8 +90,8 @@ class Config:
     label_smoothing: float = 0.0
     """Probability mass spread evenly over all classes (0..1)."""
     sizes: tuple[int, ...] = ()
-    """Side of the training pictures in pixels over equal parts of the run, small to large;
-    empty for full size throughout."""
+    """Side of the training pictures in pixels over equal parts of the run, small to large, where
+    the last is their full size; else in proportion. Empty for full size throughout."""
 
     # Machine
     seed: int = 0
@@ -107,6 +118,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
             re.fullmatch(r"[\w-]{1,60}", c.name) is not None,
             "1 to 60 letters, digits, - or _",
         ),
+        ("size", c.size == 0 or 32 <= c.size <= 224, "0, or between 32 and 224 pixels"),
         ("validation", 0 <= c.validation <= 0.5, "between 0 and 0.5"),
         (
             "validate_on",

@@ -1,4 +1,4 @@
-"""The terminal: one console, a download's progress, numbers as people write them."""
+"""The terminal: one console, progress, numbers as people write them."""
 
 import shutil
 import sys
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
@@ -42,6 +43,21 @@ def byte_progress(name: str, total: int, done: int) -> Iterator[Callable[[int], 
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(name.rsplit("/", 1)[-1], total=total or None, completed=done)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` things are done in a terminal; yield what takes how many more."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)
 
 

@@ -134,9 +134,17 @@ METRICS = {
     "top1": "top-1 {labels}",
     "top5": "top-5 {labels}",
     "coarse_top1": "top-1 coarse",
+    "macro_recall": "mean recall of the classes",
+    "macro_f1": "mean F1 of the classes",
     "loss": "loss (nats)",
     "ece": "calibration error",
 }
+
+
+def _repeats(key: str, test: dict[str, float], labels: str) -> bool:
+    """Return whether a metric says what another has said: of classes that are all the same size."""
+    balanced = math.isclose(test.get("macro_recall", 0.0), test["top1"], abs_tol=1e-9)
+    return (key == "coarse_top1" and labels == "coarse") or (key.startswith("macro") and balanced)
 
 
 def metrics_table(metrics: dict[str, Any], labels: str) -> Table:
@@ -146,7 +154,7 @@ def metrics_table(metrics: dict[str, Any], labels: str) -> Table:
     table.add_column("single view", justify="right")
     table.add_column("flip TTA", justify="right")
     for key, name in METRICS.items():
-        if key in metrics["test"] and not (key == "coarse_top1" and labels == "coarse"):
+        if key in metrics["test"] and not _repeats(key, metrics["test"], labels):
             form = "{:.4f}" if key == "loss" else "{:.2%}"
             values = (form.format(metrics[view][key]) for view in ("test", "test_flip"))
             table.add_row(name.format(labels=labels), *values)

@@ -26,8 +26,8 @@ def measure_model(
         metrics `test` and `test_flip`, each as of `metrics.measure`, and `test_pictures`; and the
         tensors `logits` and `flip_logits` (N, C), as the model gives them, and `labels` (N,).
     """
-    logits = predict_logits(model, test.images, info)
-    flipped = (logits + predict_logits(model, test.images.flip(3), info)) / 2
+    logits = predict_logits(model, test.parts(), info)
+    flipped = (logits + predict_logits(model, (part.flip(3) for part in test.parts()), info)) / 2
     metrics = {
         "test": measure(logits / info.temperature, test.labels, info.parents),
         "test_flip": measure(flipped / info.temperature, test.labels, info.parents),
@@ -67,7 +67,11 @@ def run_data(run: Run, data: Dataset | str = "") -> Dataset:
     Raises:
         UserError: it cannot be found, or is not what the run was trained on.
     """
-    dataset = data if isinstance(data, Dataset) else load_data(data or run.config.data)
+    dataset = (
+        data
+        if isinstance(data, Dataset)
+        else load_data(data or run.config.data, lambda _: None, size=run.info.image_size)
+    )
     if dataset.digest() != run.environment.get("data_sha256"):
         raise UserError(
             f"{dataset.source} is not the data that {run} was trained on: its digest differs. "

@@ -63,7 +63,7 @@ def nearest(predictor: Predictor, image: Tensor, training: Split, count: int) ->
         training: where to look.
         count: how many to return at most.
     """
-    features = F.normalize(predict_features(predictor.model, training.images, predictor.info))
+    features = F.normalize(predict_features(predictor.model, training.parts(), predictor.info))
     own = F.normalize(predict_features(predictor.model, image[None], predictor.info))
     similarity = (features @ own.T)[:, 0]
     values, index = similarity.topk(min(count, len(training)))

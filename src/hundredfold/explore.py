@@ -1,13 +1,14 @@
 """Look at the data before training: pictures of it, and of what augmentation makes of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hundredfold.augment import crop_flip, plan_epoch, prepare
+from hundredfold.augment import border, crop_flip, plan_epoch, prepare
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
 from hundredfold.errors import UserError
@@ -58,7 +59,7 @@ def explore(dataset: Dataset, config: Config, out: str | Path) -> list[Path]:
     note = f"{len(shown)} of {len(dataset.classes):,} classes, spread evenly" if more else ""
     means = class_means(dataset.train, shown)
     figures = {
-        "samples": draw_samples([training.images[some] for some in chosen], names, groups, note),
+        "samples": draw_samples([training[some].images for some in chosen], names, groups, note),
         "augmentation": _draw_augmentation(job, chosen, names),
         "means": draw_means(means, names, groups, note),
     }
@@ -71,10 +72,12 @@ def explore(dataset: Dataset, config: Config, out: str | Path) -> list[Path]:
 def trained_on(job: Job, dataset: Dataset) -> Split:
     """Return the pictures that a job trains on, with the dataset's labels rather than the job's."""
     config = job.config
+    if dataset.validation is not None:
+        return dataset.train
     labels = dataset.with_labels(config.labels).train.labels
     numbers = Split(torch.arange(len(labels)), labels)  # numbers in the pictures' place
     kept, _ = hold_out(numbers, config.validation, config.seed)
-    return Split(job.training.images, dataset.train.labels[kept.images])
+    return replace(job.training, labels=dataset.train.labels[kept.images])
 
 
 def choose_classes(dataset: Dataset) -> list[int]:
@@ -113,9 +116,12 @@ def class_means(split: Split, classes: Sequence[int]) -> Tensor:
     """Return the mean picture of each class, (C, 3, H, W) uint8; white where there is none."""
     means = []
     for label in classes:
-        images = split.images[split.labels == label]
-        mean = images.double().mean(0).round() if len(images) else torch.tensor(255.0)
-        means.append(mean.expand(split.images.shape[1:]).to(torch.uint8))
+        members = split.select((split.labels == label).nonzero()[:, 0])
+        total = torch.zeros(split.store.shape[1:], dtype=torch.float64)
+        for part in members.parts():
+            total += part.sum(0, dtype=torch.float64)
+        mean = (total / len(members)).round() if len(members) else torch.tensor(255.0)
+        means.append(mean.expand(split.store.shape[1:]).to(torch.uint8))
     return torch.stack(means)
 
 
@@ -131,12 +137,12 @@ def augmented(job: Job, chosen: Tensor, epochs: int, size: int) -> Tensor:
     Returns:
         (P, epochs, 3, size, size) uint8.
     """
-    versions = []
+    versions, pad = [], border(job.config, job.training.store)
     for epoch in range(epochs):
-        plan = plan_epoch(len(job.training), epoch, job.config)
+        plan = plan_epoch(job.training.labels, pad, epoch, job.config)
         at = plan.order.argsort()[chosen]  # when in the epoch each picture has its turn
-        images = job.training.images[chosen]
-        images = crop_flip(images, plan.top[at], plan.left[at], plan.flip[at], job.config.pad)
+        images = job.training[chosen].images
+        images = crop_flip(images, plan.top[at], plan.left[at], plan.flip[at], pad)
         versions.append(to_pixels(prepare(images, *job.channels, size), *job.channels))
     return torch.stack(versions, 1)
 
@@ -157,10 +163,11 @@ def _draw_augmentation(job: Job, chosen: Sequence[Tensor], names: Sequence[str])
     rows = [filled[i] for i in _spread(len(filled), AUGMENTED)]
     some = {i: chosen[i][: AUGMENTED // len(rows)] for i in rows}
     places = torch.cat(list(some.values()))
-    originals = job.training.images[places]
-    sizes = sorted(set(config.sizes)) or [originals.shape[-1]]
+    originals = job.training[places].images
+    sizes = sorted(set(job.sizes))
     epochs = max(1, VERSIONS // len(sizes))
-    crop = f"cropped after {config.pad} px of reflected border" if config.pad else "not cropped"
+    pad = border(config, originals)
+    crop = f"cropped after {pad} px of reflected border" if pad else "not cropped"
     return draw_augmentation(
         originals,
         {size: augmented(job, places, epochs, size) for size in sizes},

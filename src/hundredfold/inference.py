@@ -1,5 +1,7 @@
 """The one inference path: from pictures to logits, for evaluation, prediction and export alike."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,12 +13,13 @@ BATCH = 500
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, images: Tensor, info: ModelInfo) -> Tensor:
+def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: ModelInfo) -> Tensor:
     """Return the model's logits for pictures, in evaluation mode and float32.
 
     Args:
         model: maps (B, 3, S, S) to (B, C) on its own device; left in the mode it came in.
-        images: (N, 3, H, W) uint8, on any device.
+        images: (N, 3, H, W) uint8, on any device; or parts of that, each of a multiple of BATCH
+            pictures but for the last, so that not all need be in memory at once.
         info: how the model's pictures are prepared.
 
     Returns:
@@ -27,19 +30,22 @@ def predict_logits(model: nn.Module, images: Tensor, info: ModelInfo) -> Tensor:
     training = model.training
     model.eval()
     outputs = []
-    for batch in images.split(BATCH):
-        x = prepare(batch.to(device), mean, std, info.image_size)
-        outputs.append(model(x).float().cpu())
+    for part in (images,) if isinstance(images, Tensor) else images:
+        for batch in part.split(BATCH):
+            x = prepare(batch.to(device), mean, std, info.image_size)
+            outputs.append(model(x).float().cpu())
     model.train(training)
     return torch.cat(outputs) if outputs else torch.empty(0, len(info.classes))
 
 
-def predict_features(model: nn.Module, images: Tensor, info: ModelInfo) -> Tensor:
+def predict_features(
+    model: nn.Module, images: Tensor | Iterable[Tensor], info: ModelInfo
+) -> Tensor:
     """Return what the model's last linear layer is given for pictures.
 
     Args:
         model: as in `predict_logits`.
-        images: (N, 3, H, W) uint8, N at least 1.
+        images: as in `predict_logits`, N at least 1.
         info: as in `predict_logits`.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hundredfold.augment import channel_stats, generator, prepare
+from hundredfold.augment import channel_stats, class_weights, generator, prepare
 from hundredfold.batches import count_steps
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
@@ -29,20 +29,30 @@ class Job:
     config: Config
     info: ModelInfo
     training: Split
-    """On the device to train on."""
+    """On the device to train on, unless it is too large."""
     judged: Split
     """Pictures to judge each epoch by; may be empty."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device to train on."""
-        return self.training.images.device
+    device: torch.device
+    """The device to train on."""
 
     @cached_property
     def channels(self) -> tuple[Tensor, Tensor]:
         """(3,) mean and (3,) standard deviation a channel, on the device."""
         mean, std = self.info.mean, self.info.std
         return torch.tensor(mean, device=self.device), torch.tensor(std, device=self.device)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Side of the training pictures over equal parts of the run, the full size last."""
+        side, sizes = self.info.image_size, self.config.sizes
+        return (*(2 * round(size * side / sizes[-1] / 2) for size in sizes[:-1]), side)
+
+    @cached_property
+    def class_weights(self) -> Tensor | None:
+        """(C,) weight of each class in the loss, on the device; None where all weigh the same."""
+        if self.config.balance != "loss":
+            return None
+        return class_weights(self.training.labels, len(self.info.classes)).to(self.device)
 
     @cached_property
     def mixed(self) -> bool:
@@ -101,21 +111,26 @@ def uses_bfloat16(config: Config, device: torch.device) -> bool:
     return config.precision == "bfloat16"
 
 
+def training_and_judged(dataset: Dataset, config: Config) -> tuple[Split, Split]:
+    """Return the pictures to train on, and those to judge each epoch by, which may be none."""
+    training, judged = dataset.train, dataset.validation
+    if judged is None:
+        training, judged = hold_out(training, config.validation, config.seed)
+    return training, dataset.test if config.validate_on == "test" else judged
+
+
 def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
     """Split the dataset and work out how its pictures are prepared.
 
     Raises:
         UserError: the configuration does not fit the data.
     """
-    side = dataset.train.images.shape[-1]
-    if config.sizes and config.sizes[-1] != side:
-        raise UserError(f"--sizes ends with {config.sizes[-1]}, but must end with {side} pixels.")
-    if config.pad >= side:
-        raise UserError(f"--pad is {config.pad}, but the pictures have only {side} pixels a side.")
-    training, judged = hold_out(dataset.train, config.validation, config.seed)
-    if config.validate_on == "test":
-        judged = dataset.test
-    mean, std = channel_stats(training.images)
+    side = dataset.train.store.shape[-1]
+    if config.size not in (0, side):
+        raise UserError(f"--size is {config.size}, but the pictures have {side} pixels a side.")
+    training, judged = training_and_judged(dataset, config)
+    mean, std = channel_stats(training.parts())
+    std = tuple(max(value, 1 / 255) for value in std)  # a channel may be the same everywhere
     info = ModelInfo(
         model=config.model,
         widths=config.widths,
@@ -129,7 +144,7 @@ def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
         mean=mean,
         std=std,
     )
-    return Job(config, info, training.to(device), judged)
+    return Job(config, info, training.to(device), judged, device)
 
 
 def first_state(job: Job) -> State:
@@ -140,7 +155,7 @@ def first_state(job: Job) -> State:
     if isinstance(model, WhiteNet):
         rng = generator(config.seed, "whitening")
         chosen = torch.randperm(len(job.training), generator=rng)[:WHITENING_PICTURES]
-        images = job.training.images[chosen.to(job.device)].cpu()
+        images = job.training[chosen.to(job.training.store.device)].store.cpu()
         model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
     model = model.to(job.device).to(memory_format=memory_format(job.device))
     return State(model, build_optimizer(model, config))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hundredfold.augment import prepare
 from hundredfold.batches import batches
-from hundredfold.config import Config
 from hundredfold.errors import DivergedError
 from hundredfold.inference import predict_logits
 from hundredfold.job import Job, State
@@ -62,7 +61,7 @@ def epochs(state: State, job: Job, watch: Watcher, clock: Clock | None = None) -
     while state.progress < 1:
         started, done = time.perf_counter(), _Steps()
         state.model.train()
-        for images, labels in batches(job.training, state.epoch, job.config):
+        for images, labels in batches(job.training, state.epoch, job.config, job.device):
             loss, lr = step(state, job, images, labels)
             if clock:
                 loss.item()  # wait: a GPU's queue must not fool the clock
@@ -92,9 +91,11 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
         The loss before the step, 0-dimensional, and the learning rate.
     """
     config = job.config
-    x = prepare(images, *job.channels, training_size(config, state.progress))
+    x = prepare(images, *job.channels, training_size(job.sizes, state.progress))
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
-        loss = F.cross_entropy(state.model(x), labels, label_smoothing=config.label_smoothing)
+        loss = F.cross_entropy(
+            state.model(x), labels, job.class_weights, label_smoothing=config.label_smoothing
+        )
     lr = set_schedule(state.optimizer, state.progress * job.steps, job.steps, config)
     state.optimizer.zero_grad()
     loss.backward()
@@ -118,7 +119,7 @@ def _record(state: State, job: Job, done: _Steps, started: float) -> Epoch:
         )
     validation = {}
     if len(judged):
-        state.judged_logits = predict_logits(state.model, judged.images, info)
+        state.judged_logits = predict_logits(state.model, judged.parts(), info)
         validation = measure(state.judged_logits, judged.labels, info.parents)
     return Epoch(
         epoch=state.epoch + 1,
@@ -133,6 +134,6 @@ def _record(state: State, job: Job, done: _Steps, started: float) -> Epoch:
     )
 
 
-def training_size(config: Config, progress: float) -> int:
-    """Return the side of the training pictures at a progress of 0..1, or 0 for full size."""
-    return config.sizes[part(progress, len(config.sizes))] if config.sizes else 0
+def training_size(sizes: Sequence[int], progress: float) -> int:
+    """Return the side of the training pictures at a progress of 0..1: sizes share it equally."""
+    return sizes[part(progress, len(sizes))]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hundredfold.analysis import class_scores, confusion_matrix
 from hundredfold.calibration import expected_calibration_error
 
 
@@ -31,6 +32,22 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
     return hits.any(1).double().mean().item()
 
 
+def macro(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return recall and F1 as means over the classes that have pictures, however few each has.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) int64.
+    """
+    classes = logits.shape[1]
+    scores = class_scores(confusion_matrix(labels, logits.argmax(1), classes))
+    present = [score for score in scores if score.support]
+    return {
+        "macro_recall": sum(score.recall or 0.0 for score in present) / len(present),
+        "macro_f1": sum(score.f1 or 0.0 for score in present) / len(present),
+    }
+
+
 def measure(logits: Tensor, labels: Tensor, parents: Sequence[int] = ()) -> dict[str, float]:
     """Return all metrics of predictions.
 
@@ -41,7 +58,8 @@ def measure(logits: Tensor, labels: Tensor, parents: Sequence[int] = ()) -> dict
 
     Returns:
         loss (mean cross-entropy in nats), top1, top5 (only of more than five classes), coarse_top1
-        (only with a hierarchy; by summed probabilities), ece. Shares are 0..1.
+        (only with a hierarchy; by summed probabilities), macro_recall and macro_f1 (means over the
+        classes that have pictures here), ece. Shares are 0..1.
     """
     metrics = {
         "loss": F.cross_entropy(logits.double(), labels).item(),
@@ -52,5 +70,6 @@ def measure(logits: Tensor, labels: Tensor, parents: Sequence[int] = ()) -> dict
     if parents:
         coarse_labels = torch.as_tensor(parents)[labels]
         metrics["coarse_top1"] = top_k(coarse_probabilities(logits, parents), coarse_labels, 1)
+    metrics |= macro(logits, labels)
     metrics["ece"] = expected_calibration_error(logits, labels)
     return metrics

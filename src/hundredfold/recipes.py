@@ -1,9 +1,18 @@
 """Named recipes: functions that return a configuration."""
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hundredfold.config import Config
+
+CIFAR_PICTURES = 47_500
+"""Pictures of CIFAR-100 that the recipes were measured with: all but the validation pictures."""
+MOST_EPOCHS = 60.0
+"""Of a set of few pictures."""
+FEWEST = 16
+"""Pictures of a batch."""
 
 
 def fast(**changes: Any) -> Config:
@@ -82,6 +91,24 @@ def tutorial(**changes: Any) -> Config:
 def tutorial_400(**changes: Any) -> Config:
     """The tutorial's own variant: batches of 400."""
     return tutorial(**({"name": "tutorial-400", "batch_size": 400} | changes))
+
+
+def fitted(config: Config, pictures: int) -> Config:
+    """Return a recipe with epochs and a batch size for fewer pictures than CIFAR-100 has.
+
+    As many pictures pass as on CIFAR-100, but none more than MOST_EPOCHS times; a batch has a
+    sixteenth of the pictures, and from FEWEST to as many as on CIFAR-100. These are rules of thumb,
+    measured nowhere yet.
+
+    Args:
+        config: a recipe as it is for CIFAR-100.
+        pictures: how many there are to train on.
+    """
+    if pictures >= CIFAR_PICTURES / 2:
+        return config
+    epochs = min(config.epochs * CIFAR_PICTURES / pictures, max(config.epochs, MOST_EPOCHS))
+    batch = min(config.batch_size, max(FEWEST, 2 ** round(math.log2(max(2, pictures) / 16))))
+    return replace(config, epochs=float(round(epochs)), batch_size=batch)
 
 
 RECIPES: Mapping[str, Callable[..., Config]] = {

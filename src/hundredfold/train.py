@@ -48,7 +48,9 @@ def train(
         KeyboardInterrupt: interrupted; the finished epochs are in the run directory.
     """
     display, device = Display(quiet), pick_device(config.device)
-    dataset = dataset or load_data(config.data, display.note)
+    dataset = dataset or load_data(
+        config.data, display.note, size=config.size, strict=config.strict
+    )
     digest = dataset.digest()
     dataset = dataset.with_labels(config.labels)
     config = dataclasses.replace(config, data=dataset.source)

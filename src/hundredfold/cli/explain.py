@@ -93,7 +93,10 @@ def _like(
     """Return the training pictures most like a picture, with captions."""
     with console.status(f"Comparing with {len(dataset.train):,} training pictures"):
         found = nearest(predictor, image, dataset.train, count)
+    like = dataset.train[found.index]
     return [
-        (dataset.train.images[i], f"{dataset.classes[dataset.train.labels[i]]}, {similarity:.2f}")
-        for i, similarity in zip(found.index.tolist(), found.similarity.tolist(), strict=True)
+        (image, f"{dataset.classes[label]}, {similarity:.2f}")
+        for image, label, similarity in zip(
+            like.images, like.labels, found.similarity.tolist(), strict=True
+        )
     ]

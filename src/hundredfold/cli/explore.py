@@ -77,9 +77,9 @@ def facts_table(dataset: Dataset) -> Table:
 
 def _facts(split: Split, counts: Sequence[int], parents: Sequence[int]) -> dict[str, str]:
     present = [i for i, count in enumerate(counts) if count]
-    height, width = split.images.shape[-2:]
+    height, width = split.store.shape[-2:]
     median = f"{statistics.median(counts):,.1f}".removesuffix(".0")
-    mean, std = (", ".join(f"{v:.4f}" for v in part) for part in channel_stats(split.images))
+    mean, std = (", ".join(f"{v:.4f}" for v in part) for part in channel_stats(split.parts()))
     return {
         "pictures": f"{len(split):,}",
         "size in pixels": f"{width} x {height}",

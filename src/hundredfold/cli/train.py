@@ -9,32 +9,30 @@ from hundredfold.budget import choose_recipe
 from hundredfold.cli.choose import choose
 from hundredfold.config import Config
 from hundredfold.data import load_data
-from hundredfold.recipes import RECIPES
+from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
 from hundredfold.train import train
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train a recipe: its values are the flags' defaults."""
-    if arguments and not arguments[0].startswith("-"):
-        train(parse_config(arguments[0], arguments[1:]))
-        return
-    config = parse_config("fast", arguments)
-    if not config.budget:
-        train(config)
-        return
-    dataset = load_data(config.data)
-    started = time.perf_counter()
-    name = choose_recipe(config, dataset)
-    train(parse_config(name, arguments), dataset, started=started)
+    """Train a recipe: its values, for as many pictures as there are, are the flags' defaults."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name, flags = (arguments[0], arguments[1:]) if named else ("fast", arguments)
+    config = parse_config(name, flags)
+    dataset = load_data(config.data, size=config.size, strict=config.strict)
+    pictures, started = len(dataset.train), time.perf_counter()
+    config = parse_config(name, flags, pictures)
+    if config.budget and not named:
+        config = parse_config(choose_recipe(config, dataset), flags, pictures)
+    train(config, dataset, started=started)
 
 
-def parse_config(name: str, arguments: Sequence[str]) -> Config:
+def parse_config(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Config:
     """Return a recipe's configuration with what the flags change; --help exits here."""
     recipe = choose("recipe", name, RECIPES)
     return tyro.cli(
         Config,
         prog=f"hundredfold train {name}",
         description=recipe.__doc__,
-        default=recipe(),
+        default=fitted(recipe(), pictures),
         args=arguments,
     )

@@ -1,51 +1,78 @@
-"""Where pictures come from: CIFAR-100, the bundled sample, Kaggle."""
+"""Where pictures come from: CIFAR-100, the bundled sample, Kaggle, a person's own files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from hundredfold.data import cache, cifar100, kaggle
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.data.download import download
+from hundredfold.data.own import load_own
 from hundredfold.data.sample import load_sample
 from hundredfold.errors import UnavailableError, UserError
 from hundredfold.files import expanded
 
-__all__ = ["Dataset", "Split", "hold_out", "load_cifar100", "load_data", "load_sample"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "hold_out",
+    "load_cifar100",
+    "load_data",
+    "load_own",
+    "load_sample",
+]
 
 DATA_VARIABLE = "HUNDREDFOLD_DATA"
 """Environment variable that says where CIFAR-100 is: a folder with it, or the archive."""
 
 
-def load_data(source: str, tell: Callable[[str], None] = print) -> Dataset:
+def load_data(
+    source: str,
+    tell: Callable[[str], None] = print,
+    *,
+    size: int = 0,
+    strict: bool = False,
+) -> Dataset:
     """Load the dataset that `--data` names.
 
     Args:
-        source: auto, cifar100, sample, kaggle:OWNER/NAME, or a path to CIFAR-100.
+        source: auto, cifar100, sample, kaggle:OWNER/NAME, or a path: to CIFAR-100, to a folder or
+            an archive with a folder of pictures for each class, or to a table of pictures.
         tell: takes a sentence for the user where something was decided for them.
+        size: side in pixels of a person's own pictures; 0 to choose by them. CIFAR-100 stays as it
+            is.
+        strict: refuse a person's own pictures where some of them would be left out.
 
     Raises:
         UserError: no such data, or it is damaged.
         UnavailableError: it would have to be fetched, and cannot be.
     """
-    if source == "sample":
-        return load_sample()
-    if source == "cifar100":
-        return load_cifar100()
     if source == "auto":
-        try:
-            return load_cifar100()
-        except UnavailableError as error:
-            tell(
-                f"CIFAR-100 could not be had: {error}\n"
-                "Training on the small sample that comes with hundredfold instead: 2,500 of its "
-                "50,000 pictures. The accuracy is NOT comparable with CIFAR-100's."
-            )
-            return load_sample()
-    if source.startswith(kaggle.PREFIX):
-        return replace(load_cifar100(kaggle.fetch(source)), source=source)
-    return load_cifar100(source)
+        return _cifar100_or_sample(tell)
+    if source in READY:
+        return READY[source]()
+    fetched = source.startswith(kaggle.PREFIX)
+    path = kaggle.fetch(source) if fetched else expanded(source)
+    if not path.exists():
+        raise UserError(f"There is no file or folder {source}.")
+    if cifar100.holds(path):
+        dataset = load_cifar100(path)
+    else:
+        dataset = load_own(path, tell, size=size, strict=strict)
+    return replace(dataset, source=source) if fetched else dataset
+
+
+def _cifar100_or_sample(tell: Callable[[str], None]) -> Dataset:
+    try:
+        return load_cifar100()
+    except UnavailableError as error:
+        tell(
+            f"CIFAR-100 could not be had: {error}\n"
+            "Training on the small sample that comes with hundredfold instead: 2,500 of its "
+            "50,000 pictures. The accuracy is NOT comparable with CIFAR-100's."
+        )
+        return load_sample()
 
 
 def load_cifar100(path: str | Path | None = None) -> Dataset:
@@ -69,6 +96,10 @@ def load_cifar100(path: str | Path | None = None) -> Dataset:
     if named := os.environ.get(DATA_VARIABLE):
         return cache.load(_find(named, f" (from the environment variable {DATA_VARIABLE})"))
     return cache.read() or _from_cache_folder()
+
+
+READY: Mapping[str, Callable[[], Dataset]] = {"cifar100": load_cifar100, "sample": load_sample}
+"""Data that needs no path."""
 
 
 def _find(path: str | Path, origin: str) -> Path:

@@ -80,7 +80,9 @@ def read() -> Dataset | None:
             source="cifar100",
             train=Split(tensors["train.images"], tensors["train.labels"]),
             test=Split(tensors["test.images"], tensors["test.labels"]),
-            **{key: tuple(names[key]) for key in ("classes", "superclasses", "parents")},
+            classes=tuple(names["classes"]),
+            superclasses=tuple(names["superclasses"]),
+            parents=tuple(names["parents"]),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None

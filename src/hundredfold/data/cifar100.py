@@ -8,6 +8,7 @@ import hashlib
 import pickle
 import tarfile
 import zlib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ MEMBERS = {  # name: (published MD5, bytes)
 }
 DIGEST = "c24ac4198259bc370e0a54547db3cec219bb0ffdd972bc2b5bb6b039ed1fc411"
 """`Dataset.digest()` of the official data: holds the converted form to it as well."""
+PEEKED = 10
+"""Members of an archive that are looked at to know it."""
 ADVICE = f"Delete it and get the official one again: {URL}"
 
 
@@ -38,6 +41,22 @@ def find(path: Path) -> Path | None:
         if all((candidate / name).is_file() for name in MEMBERS):
             return candidate
     return None
+
+
+def holds(path: Path) -> bool:
+    """Return whether a file or folder that a user named is meant to be CIFAR-100.
+
+    So is an archive that has one of the three members among its first ones, or the official name.
+    """
+    found = find(path)
+    if found is None or found.is_dir() or found.name == ARCHIVE:
+        return found is not None
+    try:
+        with tarfile.open(found, "r|*") as archive:
+            names = [member.name for member in islice(archive, PEEKED)]
+    except (tarfile.TarError, EOFError, zlib.error, OSError):
+        return False
+    return any(name.removeprefix(f"{FOLDER}/") in MEMBERS for name in names)
 
 
 def read(path: Path) -> Dataset:

@@ -1,7 +1,8 @@
 """What every source of pictures becomes: uint8 images, integer labels, names, a hierarchy."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,26 +11,57 @@ from torch import Tensor
 from hundredfold.augment import generator
 from hundredfold.errors import UserError
 
+MOST_IN_MEMORY = 2 * 2**30
+"""Bytes of pictures, at most, that are held in a computer's or a GPU's memory."""
+
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures and their labels."""
+    """Pictures and their labels; maybe some rows of a store that is too large for memory."""
 
-    images: Tensor
-    """(N, 3, H, W) uint8."""
+    store: Tensor
+    """(M, 3, H, W) uint8, in memory or mapped from a file."""
     labels: Tensor
     """(N,) int64, indices into the dataset's classes."""
+    rows: Tensor | None = None
+    """(N,) int64, where in the store each picture is; None for all of it, in order."""
+    names: tuple[str, ...] = ()
+    """What people call each picture: a path, say; empty where they have no names."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> "Split":
-        """Return the pictures at `index`, (M,) int64 in that order, or of a slice."""
-        return Split(self.images[index], self.labels[index])
+        """Return the pictures at `index`, (M,) int64 in that order, or of a slice: a copy."""
+        where = index if self.rows is None else self.rows[index]
+        return Split(self.store[where], self.labels[index])
+
+    @property
+    def images(self) -> Tensor:
+        """(N, 3, H, W) uint8, all in memory: of a large split rather take `parts`."""
+        return self.store if self.rows is None else self.store[self.rows]
+
+    @property
+    def nbytes(self) -> int:
+        """What all pictures together take."""
+        return len(self) * self.store[0].nbytes if len(self.store) else 0
+
+    def parts(self, size: int = 500) -> Iterator[Tensor]:
+        """Yield all pictures in order, up to `size` at a time, (B, 3, H, W) uint8."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size].store
+
+    def select(self, index: Tensor) -> "Split":
+        """Return the pictures at `index`, (M,) int64, without copying any."""
+        rows = index if self.rows is None else self.rows[index]
+        names = tuple(self.names[i] for i in index.tolist()) if self.names else ()
+        return Split(self.store, self.labels[index], rows, names)
 
     def to(self, device: torch.device) -> "Split":
-        """Return the split on a device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        """Return the split on a device; one that is too large stays where it is."""
+        if device == self.store.device or self.nbytes > MOST_IN_MEMORY:
+            return self
+        return Split(self.images.to(device), self.labels.to(device), names=self.names)
 
 
 @dataclass(frozen=True)
@@ -45,15 +77,25 @@ class Dataset:
     """Names of the coarse classes; empty where there is no hierarchy."""
     parents: tuple[int, ...] = ()
     """Index of each class's superclass; empty where there is no hierarchy."""
+    validation: Split | None = None
+    """Pictures that the source itself holds out; None where they are to be cut from `train`."""
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits there are, by name: train, test and maybe validation."""
+        held = {} if self.validation is None else {"validation": self.validation}
+        return {"train": self.train, "test": self.test} | held
 
     def digest(self) -> str:
         """Return the SHA-256, as hex, of all pictures, labels and names."""
         names = repr((self.classes, self.superclasses, self.parents))
         digest = hashlib.sha256(names.encode())
-        for split in (self.train, self.test):
-            for tensor in (split.images, split.labels):
-                digest.update(repr(tuple(tensor.shape)).encode())
-                digest.update(tensor.contiguous().numpy().data)
+        for split in self.splits.values():
+            digest.update(repr((len(split), *split.store.shape[1:])).encode())
+            for part in split.parts():
+                digest.update(part.contiguous().numpy().data)
+            digest.update(repr(tuple(split.labels.shape)).encode())
+            digest.update(split.labels.numpy().data)
         return digest.hexdigest()
 
     def test_picture(self, index: int) -> tuple[Tensor, str]:
@@ -64,7 +106,8 @@ class Dataset:
         """
         if not 0 <= index < len(self.test):
             raise UserError(f"--test {index}: the test pictures are 0 to {len(self.test) - 1}.")
-        return self.test.images[index], self.classes[int(self.test.labels[index])]
+        picture = self.test[index : index + 1]
+        return picture.store[0], self.classes[int(picture.labels)]
 
     def with_labels(self, level: Literal["fine", "coarse"]) -> "Dataset":
         """Return the dataset with labels of the given level; coarse ones are their own parents.
@@ -80,10 +123,15 @@ class Dataset:
                 "train with --labels fine."
             )
         parents = torch.tensor(self.parents)
-        return Dataset(
-            source=self.source,
-            train=Split(self.train.images, parents[self.train.labels]),
-            test=Split(self.test.images, parents[self.test.labels]),
+        above = {
+            name: replace(split, labels=parents[split.labels])
+            for name, split in self.splits.items()
+        }
+        return replace(
+            self,
+            train=above["train"],
+            test=above["test"],
+            validation=above.get("validation"),
             classes=self.superclasses,
             superclasses=self.superclasses,
             parents=tuple(range(len(self.superclasses))),
@@ -99,7 +147,7 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
         seed: decides which pictures.
 
     Returns:
-        (the rest, the held-out pictures), both in their first order.
+        (the rest, the held-out pictures), both in their first order, neither copied.
     """
     rng = generator(seed, "validation")
     order = torch.randperm(len(split), generator=rng)
@@ -107,4 +155,4 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     for label in split.labels.unique():
         members = order[split.labels[order] == label]
         held[members[: min(round(share * len(members)), len(members) - 1)]] = True
-    return split[(~held).nonzero()[:, 0]], split[held.nonzero()[:, 0]]
+    return split.select((~held).nonzero()[:, 0]), split.select(held.nonzero()[:, 0])

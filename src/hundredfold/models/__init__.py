@@ -26,7 +26,11 @@ def build_model(info: ModelInfo) -> nn.Module:
     """
     widths = {"widths": info.widths} if info.widths else {}
     return MODELS[info.model](
-        len(info.classes), **widths, batch_norm=info.batch_norm, residual=info.residual
+        len(info.classes),
+        **widths,
+        side=info.image_size,
+        batch_norm=info.batch_norm,
+        residual=info.residual,
     )
 
 

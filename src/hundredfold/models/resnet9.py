@@ -28,6 +28,7 @@ class ResNet9(nn.Module):
     Args:
         classes: number of outputs.
         widths: channels of the four stages.
+        side: of the pictures; it takes any.
         batch_norm: whether it has batch normalisation.
         residual: whether it has its two residual connections.
 
@@ -40,6 +41,7 @@ class ResNet9(nn.Module):
         classes: int,
         widths: tuple[int, ...] = (64, 128, 256, 512),
         *,
+        side: int = 32,
         batch_norm: bool = True,
         residual: bool = True,
     ) -> None:

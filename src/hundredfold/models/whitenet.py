@@ -1,8 +1,9 @@
 """The small fast network: a frozen whitening stem, then a few wide groups of two convolutions.
 
 After Keller Jordan's airbench ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024): whitening
-first layer (section 3.2) and identity initialisation (3.3). Unlike there, the stem strides by 2, so
-that a CPU works on small maps of many channels, which it does best.
+first layer (section 3.2) and identity initialisation (3.3). Unlike there, the stem strides by 2,
+and by more on larger pictures, so that a CPU works on small maps of many channels, which it does
+best.
 """
 
 import itertools
@@ -15,34 +16,47 @@ from torch import Tensor, nn
 
 from hundredfold.errors import UserError
 
-PATCH = 3
-"""Side of the stem's patches in pixels."""
+AT_ONCE = 1000 * 32**2
+"""Pixels of pictures whose patches are in memory together."""
+FILTERS = 27
+"""Directions of patches that the stem looks along, the strongest: all that 3 x 3 pixels have."""
 
 
-def patch_covariance(images: Tensor) -> Tensor:
-    """Return the (D, D) float64 second moments of all PATCH x PATCH patches, D = 3*PATCH**2.
+def stem_stride(side: int) -> int:
+    """Return by how much the stem strides for pictures of a side: what leaves maps of 16 to 47."""
+    return 2 if side < 96 else 4 if side < 192 else 8
+
+
+def patch_covariance(images: Tensor, patch: int) -> Tensor:
+    """Return the (D, D) float64 second moments of all patch x patch patches, D = 3*patch**2.
 
     Args:
         images: (N, 3, H, W) float32, normalised by channel.
+        patch: side in pixels.
     """
-    patches = F.unfold(images.float(), PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2).double()
-    covariance: Tensor = patches.T @ patches / len(patches)
-    return covariance
+    covariance, count = torch.zeros(3 * patch**2, 3 * patch**2, dtype=torch.float64), 0
+    for some in images.split(max(1, AT_ONCE // images[0, 0].numel())):
+        patches = F.unfold(some.float(), patch, stride=patch // 2)
+        patches = patches.transpose(1, 2).reshape(-1, 3 * patch**2).double()
+        covariance += patches.T @ patches
+        count += len(patches)
+    return covariance / count
 
 
-def whitening_filters(images: Tensor, epsilon: float = 5e-4) -> Tensor:
+def whitening_filters(images: Tensor, patch: int = 3, epsilon: float = 5e-4) -> Tensor:
     """Return filters whose responses to patches of `images` are uncorrelated with variance one.
 
     Args:
         images: (N, 3, H, W) float32, normalised by channel.
+        patch: side of the filters in pixels.
         epsilon: added to the eigenvalues, so that directions of next to no variance stay small.
 
     Returns:
-        (D, 3, PATCH, PATCH) float32, D = 3*PATCH**2, the largest variance first.
+        (FILTERS, 3, patch, patch) float32, the largest variance first.
     """
-    eigenvalues, vectors = torch.linalg.eigh(patch_covariance(images))
-    filters: Tensor = (vectors / (eigenvalues + epsilon).sqrt()).T.flip(0)
-    return filters.float().view(-1, 3, PATCH, PATCH).contiguous()
+    eigenvalues, vectors = torch.linalg.eigh(patch_covariance(images, patch))
+    filters: Tensor = (vectors / (eigenvalues + epsilon).sqrt()).T.flip(0)[:FILTERS]
+    return filters.float().view(-1, 3, patch, patch).contiguous()
 
 
 class Group(nn.Module):
@@ -77,12 +91,13 @@ class Group(nn.Module):
 
 
 class WhiteNet(nn.Module):
-    """A frozen whitening stem of stride 2, groups, global max-pooling and a linear head.
+    """A frozen whitening stem, groups, global max-pooling and a linear head.
 
     Args:
         classes: number of outputs.
         widths: channels of each group.
         depth: convolutions in each group.
+        side: of the pictures it is meant for, in pixels: decides the stem's stride.
         batch_norm: whether it has batch normalisation.
         residual: whether groups of three and more have a residual connection.
 
@@ -96,14 +111,15 @@ class WhiteNet(nn.Module):
         widths: tuple[int, ...] = (96, 192, 384),
         depth: int = 2,
         *,
+        side: int = 32,
         batch_norm: bool = True,
         residual: bool = True,
     ) -> None:
         super().__init__()
         if not 1 <= len(widths) <= 3:
             raise UserError(f"whitenet has one to three groups, but --widths names {len(widths)}.")
-        stem = 2 * 3 * PATCH**2  # each filter and its negative
-        self.stem = nn.Conv2d(3, stem, PATCH, stride=2, padding=PATCH // 2, bias=False)
+        stem, stride = 2 * FILTERS, stem_stride(side)  # each filter and its negative
+        self.stem = nn.Conv2d(3, stem, stride + 1, stride, padding=stride // 2, bias=False)
         self.stem.weight.requires_grad_(False)  # so no gradient flows below the first group
         group = partial(Group, batch_norm=batch_norm, residual=residual and depth > 2)
         self.groups = nn.Sequential(
@@ -114,12 +130,12 @@ class WhiteNet(nn.Module):
     @torch.no_grad()
     def whiten_(self, images: Tensor) -> None:
         """Set the frozen stem from the statistics of `images`: (N, 3, H, W), normalised."""
-        filters = whitening_filters(images)
+        filters = whitening_filters(images, self.stem.kernel_size[0])
         self.stem.weight.copy_(torch.cat([filters, -filters]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (B, 3, H, W), sides of at least 16, to logits (B, classes)."""
-        x = F.relu(self.stem(x), inplace=True)  # (B, stem, H/2, W/2)
+        x = F.relu(self.stem(x), inplace=True)  # (B, stem, H/stride, W/stride)
         x = self.groups(x).amax((2, 3))  # (B, widths[-1])
         logits: Tensor = self.head(x)
         return logits

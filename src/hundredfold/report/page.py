@@ -49,7 +49,6 @@ def render(
         missing: why not.
     """
     first, config = levels[0], run.config
-    images = test.images if test else None
     loader = PackageLoader("hundredfold.report", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     template = environment.get_template("page.html")
@@ -63,8 +62,8 @@ def render(
         inside=inside_share(first.labels, first.predicted, first.parents)
         if first.parents
         else None,
-        pairs=_pairs(first, images),
-        galleries=_galleries(first, images),
+        pairs=_pairs(first, test),
+        galleries=_galleries(first, test),
         missing=missing,
         temperature=run.info.temperature,
         judged=run.metrics.get("validated_on"),
@@ -129,7 +128,7 @@ def _rows(level: Level, levels: Sequence[Level]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["score"].f1 is None, row["score"].f1 or 0.0))
 
 
-def _pairs(level: Level, images: Tensor | None) -> list[dict[str, Any]]:
+def _pairs(level: Level, test: Split | None) -> list[dict[str, Any]]:
     """Return the most confused pairs, each with its surest mistakes."""
     found = []
     for pair in confused_pairs(level.confusion, PAIRS):
@@ -142,13 +141,13 @@ def _pairs(level: Level, images: Tensor | None) -> list[dict[str, Any]]:
                 "first": level.classes[first],
                 "second": level.classes[second],
                 "pair": pair,
-                "shots": [_shot(level, i, images) for i in examples.tolist()],
+                "shots": [_shot(level, i, test) for i in examples.tolist()],
             }
         )
     return found
 
 
-def _galleries(level: Level, images: Tensor | None) -> list[tuple[str, str, list[Shot]]]:
+def _galleries(level: Level, test: Split | None) -> list[tuple[str, str, list[Shot]]]:
     """Return galleries: heading, what it shows, pictures."""
     wrong = _surest(level, ~level.correct)[:SHOWN]
     unsure = _surest(level, level.correct).flip(0)[:SHOWN]
@@ -156,12 +155,12 @@ def _galleries(level: Level, images: Tensor | None) -> list[tuple[str, str, list
         (
             "Surest mistakes",
             "Wrong with the most confidence: look for wrong labels, and for what misleads.",
-            [_shot(level, i, images) for i in wrong.tolist()],
+            [_shot(level, i, test) for i in wrong.tolist()],
         ),
         (
             "Least certain right answers",
             "Right, but only just.",
-            [_shot(level, i, images) for i in unsure.tolist()],
+            [_shot(level, i, test) for i in unsure.tolist()],
         ),
     ]
 
@@ -172,10 +171,10 @@ def _surest(level: Level, which: Tensor) -> Tensor:
     return chosen[level.confidence[chosen].argsort(descending=True, stable=True)]
 
 
-def _shot(level: Level, index: int, images: Tensor | None) -> Shot:
+def _shot(level: Level, index: int, test: Split | None) -> Shot:
     return Shot(
         index,
-        _address(images[index]) if images is not None else "",
+        _address(test[index : index + 1].store[0]) if test else "",
         level.classes[int(level.labels[index])],
         level.classes[int(level.predicted[index])],
         float(level.confidence[index]),

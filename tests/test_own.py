@@ -1,0 +1,445 @@
+"""A person's own pictures: folders, tables, archives, and what is made of their shape."""
+
+import dataclasses
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hundredfold import Config, Dataset, Split, evaluate, train
+from hundredfold.data import cache, dataset, load_data
+from hundredfold.data.listing import list_folder, natural
+from hundredfold.data.own import choose_size, held_by_content
+from hundredfold.errors import UserError
+from hundredfold.predict import Predictor
+
+RNG = np.random.default_rng(1)
+Load = Callable[..., Dataset]
+
+
+def picture(path: Path, side: int = 32) -> Path:
+    """Write a picture of random pixels, in the format that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def pictures(root: Path, counts: dict[str, int]) -> Path:
+    """Write so many pictures into each folder below a root."""
+    for folder, count in counts.items():
+        for i in range(count):
+            picture(root / folder / f"{folder.replace('/', '-').strip('.')}-{i}.png")
+    return root
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What the user was told."""
+    return []
+
+
+@pytest.fixture
+def load(said: list[str]) -> Load:
+    """Loads data that a path names, and notes what the user is told."""
+    return lambda path, **options: load_data(str(path), said.append, **options)
+
+
+def test_train_val_and_test_folders_are_the_splits(tmp_path: Path, load: Load) -> None:
+    counts = {"train/cat": 3, "train/dog": 4, "val/cat": 1, "val/dog": 2, "test/dog": 2}
+    found = load(pictures(tmp_path / "pets", counts))
+    assert found.classes == ("cat", "dog") and found.superclasses == ()
+    assert {name: len(split) for name, split in found.splits.items()} == {
+        "train": 7,
+        "test": 2,
+        "validation": 3,
+    }
+    assert found.test.labels.tolist() == [1, 1]  # by name: no cat is there
+    assert found.train.names[0] == "train/cat/train-cat-0.png"
+
+
+def test_pixels_are_those_of_the_files(tmp_path: Path, load: Load) -> None:
+    root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1})
+    found = load(root)
+    for split in found.splits.values():
+        for i, name in enumerate(split.names):
+            with Image.open(root / name) as image:
+                want = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            assert split.images[i].equal(want)
+    again = load(root)  # from what was kept
+    assert again.digest() == found.digest()
+
+
+def test_what_was_kept_is_read_again_when_a_file_changes(tmp_path: Path, load: Load) -> None:
+    root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 1})
+    before = load(root)
+    changed = picture(root / "train/a/train-a-0.png")
+    os.utime(changed, ns=(1, 1))
+    after = load(root)
+    assert not after.train.images[0].equal(before.train.images[0])
+    for file in (cache.folder() / "pictures").iterdir():
+        file.write_bytes(b"damaged")
+    assert load(root).digest() == after.digest()
+
+
+def test_two_levels_are_superclass_and_class(tmp_path: Path, load: Load) -> None:
+    counts = {"fish/ray": 5, "fish/eel": 5, "tree/oak": 5, "tree/other": 5, "fish/other": 5}
+    found = load(pictures(tmp_path, counts))
+    assert found.superclasses == ("fish", "tree")
+    assert dict(zip(found.classes, found.parents, strict=True)) == {
+        "eel": 0,
+        "ray": 0,
+        "fish/other": 0,
+        "oak": 1,
+        "tree/other": 1,
+    }
+
+
+def test_classes_are_in_natural_order(tmp_path: Path, load: Load) -> None:
+    found = load(pictures(tmp_path, {f"class {i}": 2 for i in (1, 2, 10, 11, 9)}))
+    assert found.classes == ("class 1", "class 2", "class 9", "class 10", "class 11")
+
+
+@given(st.lists(st.integers(0, 10**6)))
+def test_natural_order_of_numbers_is_theirs(numbers: list[int]) -> None:
+    names = sorted((f"x{number}.png" for number in numbers), key=natural)
+    assert [int(name[1:-4]) for name in names] == sorted(numbers)
+
+
+def test_a_bare_folder_gives_a_fifth_to_the_test_by_content(
+    tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    root = pictures(tmp_path / "pets", {"cat": 40, "dog": 60})
+    first = load(root)
+    assert 10 <= len(first.test) <= 30 and len(first.train) + len(first.test) == 100
+    assert "are it, by their content" in said[0]
+    pictures(root, {"cat/more": 0, "hen": 30})
+    (root / "dog/dog-3.png").rename(root / "dog/another name.png")
+    second = load(root)
+    moved = set(first.test.names) ^ {n for n in second.test.names if not n.startswith("hen")}
+    assert moved <= {"dog/dog-3.png", "dog/another name.png"}
+
+
+@given(st.dictionaries(st.integers(0, 99), st.tuples(st.integers(0, 5), st.integers(0, 2**32))))
+def test_every_class_keeps_a_picture_and_copies_stay_together(
+    drawn: dict[int, tuple[int, int]],
+) -> None:
+    digests = {i: f"{value:032x}"[::-1] for i, (_, value) in drawn.items()}
+    labels = {i: f"class {label}" for i, (label, _) in drawn.items()}
+    held = held_by_content(digests, labels)
+    for label in set(labels.values()):
+        members = [i for i in labels if labels[i] == label]
+        test, rest = ({digests[i] for i in members if (i in held) == where} for where in (1, 0))
+        assert rest and not test & rest
+        assert test or len({digests[i] for i in members}) == 1
+
+
+def test_without_a_test_split_the_validation_pictures_are_it(
+    tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    counts = {"Train/a": 3, "Train/b": 3, "valid/a": 2, "valid/b": 1}
+    found = load(pictures(tmp_path, counts))
+    assert len(found.test) == 3 and found.validation is None
+    assert said[0] == "There is no test split, so the validation pictures are the test."
+
+
+def test_classes_that_training_lacks_are_left_out(
+    tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    root = pictures(tmp_path, {"train/a": 2, "train/b": 2, "test/b": 2, "test/zebra": 3})
+    found = load(root)
+    assert found.classes == ("a", "b") and len(found.test) == 2
+    assert "classes that the training pictures lack: zebra (3). Left out." in said[0]
+    with pytest.raises(UserError, match="zebra"):
+        load(root, strict=True)
+
+
+def test_hidden_and_system_entries_are_nothing(tmp_path: Path, load: Load, said: list[str]) -> None:
+    root = pictures(tmp_path / "pets", {"Ünï ç/deep": 0, "Ünï ç": 4, "dog": 4})
+    for name in (".DS_Store", "dog/._dog-1.png", "dog/Thumbs.db", "notes.txt", "dog/a.txt"):
+        (root / name).write_bytes(b"x")
+    for name in (".ipynb_checkpoints/x.png", "__MACOSX/dog/x.png", "dog/.hidden/x.png"):
+        picture(root / name)
+    picture(root / "dog/UPPER.PNG")
+    picture(root / "dog/photo.JPeG")
+    found = load(root)
+    assert found.classes == ("dog", "Ünï ç")
+    assert len(found.train) + len(found.test) == 10
+    assert "8 other files passed over." in said[-1]
+    passed = {p.name: p.reason for p in list_folder(root).passed}
+    assert passed["notes.txt"] == "not a picture by its name"
+    assert passed["dog/.hidden"] == passed["__MACOSX"] == "hidden, or of the system"
+
+
+def test_a_link_that_leads_back_is_refused(tmp_path: Path, load: Load) -> None:
+    root = pictures(tmp_path / "pets", {"cat": 2, "dog": 2})
+    (root / "cat/again").symlink_to(root)
+    with pytest.raises(UserError, match="cat/again is a link to a folder above it"):
+        load(root)
+
+
+def test_links_to_folders_elsewhere_are_followed(tmp_path: Path, load: Load) -> None:
+    pictures(tmp_path / "elsewhere", {"dog": 3})
+    root = pictures(tmp_path / "pets", {"cat": 3})
+    (root / "dog").symlink_to(tmp_path / "elsewhere/dog")
+    assert load(root).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "counts, why",
+    [
+        ({"a": 3}, "has 1 class to learn"),
+        ({"a": 1, "b": 1}, "leaves no picture to test on"),
+        ({".": 3, "a": 2}, "is in no class"),
+        ({"a": 2, "a/b": 2}, "pictures at two depths"),
+        ({"a/b/c": 2}, "too deep"),
+        ({}, "holds no pictures"),
+    ],
+)
+def test_shapes_that_say_no_class_are_refused(
+    counts: dict[str, int], why: str, tmp_path: Path, load: Load
+) -> None:
+    root = tmp_path / "pets"
+    root.mkdir()
+    with pytest.raises(UserError, match=why):
+        load(pictures(root, counts))
+
+
+def test_bad_files_are_named_and_left_out(
+    tmp_path: Path, load: Load, said: list[str], tiny_config: Config
+) -> None:
+    root = pictures(tmp_path / "pets", {"cat": 9, "dog": 9})
+    whole = picture(root / "cat/cut.jpg", 64).read_bytes()
+    (root / "cat/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "dog/text.png").write_text("not a picture")
+    (root / "dog/empty.jpg").touch()
+    with pytest.raises(UserError, match=r"3 pictures of .* cannot be used: .*cut\.jpg"):
+        load(root, strict=True)
+    found = load(root)
+    assert len(found.train) + len(found.test) == 18
+    for name in ("cat/cut.jpg (cannot be read", "dog/text.png (cannot be", "dog/empty.jpg"):
+        assert name in said[0]
+    run = train(dataclasses.replace(tiny_config, epochs=1, batch_size=8), found, quiet=True)
+    assert run.finished
+
+
+@pytest.mark.parametrize("counts", [{"a": 2, "b": 1}, {"a": 9, "b": 8}, {"a": 30, "b": 1}])
+def test_tiny_data_trains(
+    counts: dict[str, int], tmp_path: Path, load: Load, tiny_config: Config
+) -> None:
+    found = load(pictures(tmp_path / "pets", counts))
+    one_less = max(2, len(found.train) - 1)
+    config = dataclasses.replace(tiny_config, epochs=2, batch_size=one_less, balance="loss")
+    run = train(config, found, quiet=True)
+    assert all(np.isfinite(value) for value in run.metrics["test"].values())
+    assert "top5" not in run.metrics["test"]
+
+
+def test_a_run_on_a_folder_is_measured_again_and_predicts_by_name(
+    tmp_path: Path, load: Load, tiny_config: Config
+) -> None:
+    root = pictures(tmp_path / "pets", {"cat": 12, "dog": 12})
+    for path in root.rglob("*.png"):
+        Image.new("RGB", (80, 70), "red" if "cat" in path.name else "blue").save(path)
+        os.utime(path, ns=(len(str(path)), hash(path) % 2**40))
+    for i, path in enumerate(sorted(root.rglob("*.png"))):
+        with Image.open(path) as image:
+            image.putpixel((0, 0), (i, i, i))
+            image.save(path)
+    found = load(root, size=48)
+    config = dataclasses.replace(tiny_config, epochs=8, batch_size=8, data=str(root), size=48)
+    run = train(config, found, quiet=True)
+    assert run.info.classes == ("cat", "dog") and run.info.image_size == 48
+    assert evaluate(run)["test"] == run.metrics["test"]
+    assert Predictor.load(run)(Image.new("RGB", (300, 200), "blue")).label == "dog"
+
+
+def test_tables_name_pictures_classes_and_splits(tmp_path: Path, load: Load) -> None:
+    pictures(tmp_path, {"a": 2, "b": 3})
+    lines = [f"a/a-{i}.png,ant,insect,train" for i in range(2)]
+    lines += ["b/b-0.png,bee,insect,train", "b/b-1.png,bee,insect,test", "b/b-2.png,cow,beast,val"]
+    table = tmp_path / "list.csv"
+    table.write_text("\ufeffFile,Class,superclass,split\n" + "\n".join(lines))
+    found = load(table)
+    assert found.classes == ("ant", "bee") and found.superclasses == ("insect",)
+    assert found.train.names == ("a/a-0.png", "a/a-1.png", "b/b-0.png")
+    assert found.test.names == ("b/b-1.png",)
+
+
+def test_parquet_is_a_table_too(tmp_path: Path, load: Load) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    pictures(tmp_path, {"a": 3})
+    rows = {"path": [f"a/a-{i}.png" for i in range(3)], "label": [1, 1, 2]}
+    parquet.write_table(arrow.table(rows), tmp_path / "list.parquet")
+    found = load(tmp_path / "list.parquet")
+    assert found.classes == ("1", "2")
+    (tmp_path / "bad.parquet").write_text("no")
+    with pytest.raises(UserError, match=r"Cannot read .*bad\.parquet"):
+        load(tmp_path / "bad.parquet")
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("path\na.png", "no column label"),
+        ("a,label\n1,2", "no column path"),
+        ("path,label\n", "no rows"),
+        ("path,label\n,x", "line 2: no path"),
+        ("path,label\na.png", "line 2: no label"),
+        ("path,label,split\na.png,x,holdout", "line 2: the split 'holdout'"),
+    ],
+)
+def test_tables_that_lack_something_are_refused(
+    text: str, why: str, tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=why):
+        load(tmp_path / "list.csv")
+
+
+def test_pictures_that_are_not_there_are_bad_ones(
+    tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    pictures(tmp_path, {"a": 3})
+    rows = [f"a/a-{i}.png,{'xy'[i % 2]}" for i in range(4)]
+    (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows))
+    load(tmp_path / "list.csv")
+    assert "1 picture of" in said[0] and "a/a-3.png (cannot be read: No such file" in said[0]
+
+
+def archive(path: Path, files: dict[str, bytes]) -> Path:
+    """Write a .zip or .tar of these files, whatever their names."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+            for name, content in files.items():
+                out.writestr(name, content)
+    else:
+        with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as tar:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pets.zip", "pets.tar.gz"])
+def test_archives_are_as_their_folders(kind: str, tmp_path: Path, load: Load) -> None:
+    root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 2})
+    files = {f"pets/{p.relative_to(root)}": p.read_bytes() for p in root.rglob("*.png")}
+    files["pets/readme.txt"] = b"text"
+    path = archive(tmp_path / kind, files)
+    assert load(path).digest() == load(root).digest()
+    assert load(path).source == str(path)
+    unpacked = list((cache.folder() / "unpacked").iterdir())
+    assert len(unpacked) == 1 and not list(unpacked[0].rglob("*.txt"))
+
+
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar"])
+@pytest.mark.parametrize("name", ["../out.png", "/abs/out.png", "a/../../out.png", "C:/x.png"])
+def test_archives_whose_paths_lead_outside_are_refused(
+    name: str, kind: str, tmp_path: Path, load: Load
+) -> None:
+    path = archive(tmp_path / kind, {"a/1.png": b"x", name: b"x"})
+    with pytest.raises(UserError, match="leads outside"):
+        load(path)
+    assert not list((cache.folder() / "unpacked").iterdir())
+
+
+def test_links_in_archives_are_not_written(tmp_path: Path, load: Load) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, kind in (("a/link.png", tarfile.SYMTYPE), ("a/hard.png", tarfile.LNKTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+    with pytest.raises(UserError, match="holds no pictures"):
+        load(path)
+    zipped = tmp_path / "x.zip"
+    with zipfile.ZipFile(zipped, "w") as out:
+        link = zipfile.ZipInfo("a/link.png")
+        link.external_attr = 0o120777 << 16
+        out.writestr(link, "/etc/passwd")
+    with pytest.raises(UserError, match="holds no pictures"):
+        load(zipped)
+
+
+def test_bombs_are_refused(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hundredfold.data.archive.FREE_BYTES", 2**16)
+    path = archive(tmp_path / "bomb.zip", {"a/1.bmp": bytes(2**24)})
+    with pytest.raises(UserError, match="unpacks to more than"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar", "x.tgz"])
+def test_damaged_archives_are_refused(kind: str, tmp_path: Path, load: Load) -> None:
+    whole = archive(tmp_path / kind, {f"a/{i}.png": RNG.bytes(20_000) for i in range(9)})
+    whole.write_bytes(whole.read_bytes()[:50_000])
+    with pytest.raises(UserError, match="cut short or damaged"):
+        load(whole)
+    (tmp_path / kind).write_bytes(b"no archive at all")
+    with pytest.raises(UserError, match="cut short or damaged"):
+        load(tmp_path / kind)
+
+
+def test_large_sets_are_mapped_and_give_the_same(
+    tmp_path: Path, load: Load, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = pictures(tmp_path / "pets", {"train/a": 9, "train/b": 8, "test/a": 2, "test/b": 2})
+    (root / "train/a/bad.png").write_text("bad")
+    config = dataclasses.replace(tiny_config, epochs=2, batch_size=6, validation=0.25)
+    small = load(root)
+    want = train(config, small, quiet=True)
+    monkeypatch.setattr(dataset, "MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr("hundredfold.data.reading.MOST_IN_MEMORY", 1000)
+    for path in (cache.folder() / "pictures").iterdir():
+        path.unlink()
+    for large in (load(root), load(root)):  # decoded, then as kept
+        assert large.train.rows is not None and large.digest() == small.digest()
+        run = train(config, large, quiet=True)
+        weights = [(r.path / "weights.safetensors").read_bytes() for r in (run, want)]
+        assert weights[0] == weights[1]
+        assert run.metrics["test"] == want.metrics["test"]
+    for path in (cache.folder() / "pictures").iterdir():
+        path.unlink()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    with pytest.raises(UserError, match="GiB of room"):
+        load(root)
+
+
+@pytest.mark.parametrize("side, want", [(20, 32), (33, 32), (70, 64), (100, 96), (500, 128)])
+def test_the_size_is_what_the_median_picture_fills(side: int, want: int, tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{i}.png", s) for i, s in enumerate((5, side, side, 900))]
+    assert choose_size([*paths, tmp_path / "none.png"]) == want
+
+
+def test_cifar100_as_folders_trains_to_the_same_bits(
+    cifar: Dataset, tmp_path: Path, load: Load, tiny_config: Config
+) -> None:
+    some = dataclasses.replace(
+        cifar,
+        train=Split(cifar.train.images[:2000], cifar.train.labels[:2000]),
+        test=Split(cifar.test.images[:500], cifar.test.labels[:500]),
+    )
+    for name, split in some.splits.items():
+        for i, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
+            above = some.superclasses[some.parents[label]]
+            path = tmp_path / name / above / some.classes[label] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    found = load(tmp_path)
+    assert found.digest() == some.digest()
+    config = dataclasses.replace(tiny_config, batch_size=256, balance="sampling")
+    runs = [train(config, data, quiet=True) for data in (some, found)]
+    weights = [(run.path / "weights.safetensors").read_bytes() for run in runs]
+    assert weights[0] == weights[1]
+    assert runs[0].metrics["test"] == runs[1].metrics["test"]
