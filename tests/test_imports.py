@@ -20,7 +20,7 @@ LAYERS = [  # each may import from the ones above it, and from its own line
     {"runs", "compare"},
     {"report", "explore", "explain"},
     {"loop"},
-    {"budget"},
+    {"budget", "audit"},
     {"train"},
     {"ablate"},
     {"__init__"},

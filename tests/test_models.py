@@ -157,7 +157,7 @@ def test_larger_pictures_have_a_larger_stride_in_the_stem(side: int) -> None:
     model = WhiteNet(3, (8, 8, 8), side=side)
     model.whiten_(torch.randn(3, 3, side, side))
     seen: list[torch.Size] = []
-    model.groups.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    model.groups[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
     assert model(torch.randn(2, 3, side, side)).isfinite().all()
     assert 16 <= seen[0][2] <= 48 and seen[0][1] == 54
 

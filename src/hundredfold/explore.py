@@ -11,7 +11,6 @@ from torch import Tensor
 from hundredfold.augment import border, crop_flip, plan_epoch, prepare
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
-from hundredfold.errors import UserError
 from hundredfold.figures import (
     draw_augmentation,
     draw_counts,
@@ -19,7 +18,7 @@ from hundredfold.figures import (
     draw_samples,
     to_png,
 )
-from hundredfold.files import expanded, save_file
+from hundredfold.files import expanded, make_folder, save_file
 from hundredfold.job import Job, make_job
 
 CLASSES = 100
@@ -178,9 +177,6 @@ def _draw_augmentation(job: Job, chosen: Sequence[Tensor], names: Sequence[str])
 
 
 def _write(path: Path, content: bytes) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+    make_folder(path.parent)
     save_file(path, content)
     return path

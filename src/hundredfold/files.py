@@ -36,6 +36,19 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         raise
 
 
+def make_folder(path: Path) -> Path:
+    """Return a folder that is there now.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder {path}: {error.strerror}.") from error
+    return path
+
+
 def save_file(path: Path, content: bytes) -> None:
     """Write a file as `write_atomic` does, for a user who wants to know what went wrong.
 

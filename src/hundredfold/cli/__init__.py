@@ -12,13 +12,14 @@ from rich.markup import escape
 
 from hundredfold.cli.choose import choose
 from hundredfold.console import console, error_console
-from hundredfold.errors import UserError
+from hundredfold.errors import FoundWrong, UserError
 from hundredfold.recipes import RECIPES
 
-DONE, WRONG_USE, INTERRUPTED = 0, 2, 130
+DONE, FOUND_WRONG, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS: Mapping[str, str] = {
     "explore": "show the data: pictures of each class, as augmented, counts",
+    "audit": "look for what is wrong with the data before training: files, duplicates, labels",
     "train": "train and write a run directory",
     "evaluate": "measure a run's weights again on the test set",
     "predict": "classify pictures",
@@ -40,7 +41,7 @@ def entry() -> NoReturn:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a command line and return its exit code: 0 done, 2 wrong use, 130 interrupted."""
+    """Run a command line; return 0 done, 1 found wrong, 2 wrong use, or 130 interrupted."""
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             console.print(usage())
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads, `head` say, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except FoundWrong as found:
+        error_console.print(f"To mend: {escape(str(found))}.")
+        return FOUND_WRONG
     except (UserError, OSError) as error:  # an OSError says which file, and why not
         error_console.print(f"[red]error:[/] {escape(str(error))}")
         return WRONG_USE

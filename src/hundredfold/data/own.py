@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from hundredfold.data import cache
+from hundredfold.data import cache, cifar100
 from hundredfold.data.archive import is_archive, unpack
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.listing import Entry, Passed, list_folder, natural
 from hundredfold.data.reading import Facts, read_pictures
 from hundredfold.data.table import SUFFIXES, list_table
 from hundredfold.errors import UserError
+from hundredfold.files import expanded
 from hundredfold.pictures import formats
 
 SIZES = (32, 48, 64, 96, 128)
@@ -48,6 +49,12 @@ class Source:
         """The pictures that cannot be used, and why."""
         both = zip(self.entries, self.facts, strict=True)
         return [Passed(entry.name, fact.problem) for entry, fact in both if fact.problem]
+
+
+def is_own(source: str) -> bool:
+    """Return whether `--data` names a person's own pictures: a path, and not one to CIFAR-100."""
+    path = expanded(source)
+    return path.exists() and not cifar100.holds(path)
 
 
 def read_source(path: Path, size: int = 0) -> Source:

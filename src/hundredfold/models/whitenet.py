@@ -7,7 +7,7 @@ best.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -133,9 +133,15 @@ class WhiteNet(nn.Module):
         filters = whitening_filters(images, self.stem.kernel_size[0])
         self.stem.weight.copy_(torch.cat([filters, -filters]))
 
+    def stages(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the map after each group of pictures (B, 3, H, W), sides of at least 16."""
+        x = F.relu(self.stem(x), inplace=True)  # (B, stem, H/stride, W/stride)
+        for group in self.groups:
+            x = group(x)  # (B, width, half of H, half of W)
+            yield x
+
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (B, 3, H, W), sides of at least 16, to logits (B, classes)."""
-        x = F.relu(self.stem(x), inplace=True)  # (B, stem, H/stride, W/stride)
-        x = self.groups(x).amax((2, 3))  # (B, widths[-1])
-        logits: Tensor = self.head(x)
+        *_, x = self.stages(x)
+        logits: Tensor = self.head(x.amax((2, 3)))
         return logits

@@ -1,0 +1,124 @@
+"""Audit CIFAR-100, and compare what is found with what people found there.
+
+    python benchmarks/audit.py --pairs cifair100_half.csv
+
+The pairs are test pictures with a duplicate in the training set, as judged by hand (Barz and
+Denzler, "Do We Train on Test Data?", 2020): columns test_index, train_index, judgment, of which 0
+is an exact copy, 1 one camera shot, 2 very similar. They may be a part of all; --share says which.
+"""
+
+import csv
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+import tyro
+from common import save_result
+
+from hundredfold import load_cifar100
+from hundredfold.audit import Audit, Subject, audit, of_dataset
+from hundredfold.audit.duplicates import THRESHOLD
+from hundredfold.audit.page import render
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Audit CIFAR-100, and compare what is found with what people found there."""
+
+    pairs: Path | None = None
+    """CSV of known duplicates: test_index, train_index, judgment."""
+    share: float = 0.5
+    """Share of all known duplicates that the file has."""
+    noise: float = 0.05
+    """Share of the labels that are changed at random, in a second audit."""
+    page: Path = Path("audit.html")
+    """Where to write the page."""
+
+
+def across(found: Audit) -> list[tuple[int, int, float]]:
+    """Return duplicates across the splits: (test number, training number, score)."""
+    subject, pairs = found.subject, []
+    first_test = subject.splits.index("test")
+    alike = [(pair.first, pair.second, pair.score) for pair in found.near]
+    alike += [(i, j, 2.0) for group in found.exact for i in group for j in group if i < j]
+    for i, j, score in alike:
+        if subject.splits[i] != subject.splits[j]:
+            pairs.append((j - first_test, i, score))
+    return pairs
+
+
+def compare(found: Audit, path: Path, share: float) -> dict[str, object]:
+    """Return how many of the known duplicates were found, and at what precision."""
+    with path.open() as file:
+        rows = [
+            (int(r["test_index"]), int(r["train_index"]), int(r["judgment"]))
+            for r in csv.DictReader(file)
+        ]
+    got = {(test, train) for test, train, _ in across(found)}
+    tests = {test for test, _ in got}
+    recall = {}
+    for judgment in (0, 1, 2):
+        known = [(test, train) for test, train, judged in rows if judged == judgment]
+        recall[str(judgment)] = [sum(pair in got for pair in known), len(known)]
+    close = [(test, train) for test, train, judged in rows if judged < 2]
+    hits = sum((test, train) in got for test, train, _ in rows)
+    known_tests = {test for test, _, _ in rows}
+    return {
+        "threshold": THRESHOLD,
+        "found of known, by judgment": recall,
+        "recall of 0 and 1": sum(pair in got for pair in close) / len(close),
+        "pairs across splits": len(got),
+        "test pictures in them": len(tests),
+        "known pairs among them": hits,
+        "estimated precision, by test picture": len(tests & known_tests) / share / len(tests),
+    }
+
+
+def noisy(subject: Subject, share: float) -> tuple[Subject, torch.Tensor]:
+    """Return the subject with a share of its labels changed, and which, (N,) bool."""
+    rng = torch.Generator().manual_seed(0)
+    changed = torch.rand(len(subject), generator=rng) < share
+    other = torch.randint(1, len(subject.classes), (len(subject),), generator=rng)
+    labels = torch.where(changed, (subject.labels + other) % len(subject.classes), subject.labels)
+    return dataclasses.replace(subject, labels=labels), changed
+
+
+def judge_noise(subject: Subject, share: float) -> dict[str, object]:
+    """Return how many changed labels are found, and among how many suspects."""
+    changed_subject, changed = noisy(subject, share)
+    found = audit(changed_subject, near=False).suspects
+    hits = [bool(changed[suspect.picture]) for suspect in found]
+    count = int(changed.sum())
+    return {
+        "changed": count,
+        "suspects": len(found),
+        "recall": sum(hits) / count,
+        "precision among the first as many": sum(hits[:count]) / count,
+    }
+
+
+def main() -> None:
+    """Audit, compare, save."""
+    options = tyro.cli(Options)
+    subject = of_dataset(load_cifar100())
+    started = time.perf_counter()
+    found = audit(subject)
+    seconds = time.perf_counter() - started
+    options.page.write_text(render(found))
+    suspects = [subject.splits[suspect.picture] for suspect in found.suspects]
+    result: dict[str, object] = {
+        "seconds": round(seconds, 1),
+        "found": {f.key: len(f.items) for f in found.findings if f.items},
+        "suspects": {name: suspects.count(name) for name in ("train", "test")},
+    }
+    if options.pairs:
+        result["known duplicates"] = compare(found, options.pairs, options.share)
+    print(result, flush=True)
+    result["labels changed at random"] = judge_noise(subject, options.noise)
+    print(result["labels changed at random"])
+    save_result("audit", "an audit of CIFAR-100, and what people found there", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Read many JPEG files: hundredfold beside torchvision's ImageFolder with a DataLoader.
+
+    python benchmarks/loader.py --pictures 100000 --size 64
+
+Makes that many JPEGs of 256 px (once, in --folder), then measures, each in a process of its own:
+one pass of ImageFolder + DataLoader with a worker for each core (resized, cropped to the size, as
+uint8 tensors); hundredfold's first reading, which decodes; its reading from what it kept; an epoch
+of batches, cropped and flipped, from it; and an audit without the search for near duplicates and
+label errors. Memory is the peak of the process's own: pages of a mapped file, which the system
+takes back when it needs them, are told apart.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import resource
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from common import save_result
+from PIL import Image
+
+from hundredfold import fast
+from hundredfold.audit import audit, load_subject
+from hundredfold.batches import batches
+from hundredfold.data import cache, load_data
+
+SIDE, CLASSES = 256, 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Read many JPEG files: hundredfold beside ImageFolder with a DataLoader."""
+
+    pictures: int = 100_000
+    """How many JPEGs of 256 px."""
+    size: int = 64
+    """Side that they are brought to."""
+    folder: Path = Path("jpegs")
+    """Where they are, or will be made."""
+    save: bool = True
+    """Keep the result in benchmarks/results."""
+
+
+def make(folder: Path, start: int, stop: int) -> None:
+    """Write pictures of smooth random colours with some grain: some 20 kB each, like photos."""
+    rng = np.random.default_rng(start)
+    for i in range(start, stop):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.int16)
+        grain = rng.integers(-12, 13, (SIDE, SIDE, 1), dtype=np.int16)
+        pixels = (smooth + grain).clip(0, 255).astype(np.uint8)
+        path = folder / f"class{i % CLASSES:02}" / f"{i}.jpg"
+        Image.fromarray(pixels).save(path, quality=85)
+
+
+def make_all(folder: Path, count: int) -> None:
+    """Write all pictures, unless they are there."""
+    if (folder / f"class{(count - 1) % CLASSES:02}" / f"{count - 1}.jpg").exists():
+        return
+    for label in range(CLASSES):
+        (folder / f"class{label:02}").mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        starts = range(0, count, 2000)
+        list(pool.map(make, [folder] * len(starts), starts, [min(s + 2000, count) for s in starts]))
+
+
+def image_folder(options: Options) -> int:
+    """Read every picture once through torchvision; return how many."""
+    from torch.utils.data import DataLoader  # noqa: PLC0415  # measured in a process of its own
+    from torchvision.datasets import ImageFolder  # noqa: PLC0415
+    from torchvision.transforms import v2  # noqa: PLC0415
+
+    transform = v2.Compose([v2.Resize(options.size), v2.CenterCrop(options.size), v2.PILToTensor()])
+    dataset = ImageFolder(options.folder, transform)
+    loader = DataLoader(dataset, batch_size=512, shuffle=True, num_workers=os.cpu_count() or 1)
+    return sum(len(labels) for _, labels in loader)
+
+
+def read(options: Options) -> int:
+    """Read every picture through hundredfold; return how many."""
+    dataset = load_data(str(options.folder), lambda _: None, size=options.size)
+    return len(dataset.train) + len(dataset.test)
+
+
+def epoch(options: Options) -> int:
+    """Take one epoch of batches of the training pictures, once they have been read."""
+    dataset = load_data(str(options.folder), lambda _: None, size=options.size)
+    epoch.started = time.perf_counter()  # type: ignore[attr-defined]
+    config = fast(data=str(options.folder))
+    return sum(len(y) for _, y in batches(dataset.train, 0, config, torch.device("cpu")))
+
+
+def audited(options: Options) -> int:
+    """Audit the pictures' files, classes and copies."""
+    return len(audit(load_subject(str(options.folder)), near=False, labels=False).subject)
+
+
+def own_memory() -> float:
+    """Return the memory of this process that no file backs, in GiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["RssAnon"].split()[0]) / 2**20
+
+
+def measure(work: Callable[[Options], int], options: Options, queue: Any) -> None:
+    """Do the work in this process; put what it took."""
+    peak, done = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.05):
+            peak = max(peak, own_memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    count = work(options)
+    seconds = time.perf_counter() - getattr(work, "started", started)
+    done.set()
+    watcher.join()
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    queue.put(
+        {
+            "pictures": count,
+            "seconds": round(seconds, 2),
+            "pictures a second": round(count / seconds),
+            "own memory, GiB": round(peak, 2),
+            "with mapped files, GiB": round(whole, 2),
+            "largest worker, GiB": round(children, 2),
+        }
+    )
+
+
+def main() -> None:
+    """Make the pictures, measure, save."""
+    options = tyro.cli(Options)
+    make_all(options.folder, options.pictures)
+    shutil.rmtree(cache.folder() / "pictures", ignore_errors=True)
+    context = multiprocessing.get_context("spawn")
+    works = {
+        "ImageFolder and DataLoader, one pass": image_folder,
+        "hundredfold, first reading": read,
+        "hundredfold, from what was kept": read,
+        "hundredfold, an epoch of batches": epoch,
+        "hundredfold, audit of files and copies": audited,
+    }
+    results = {}
+    for name, work in works.items():
+        queue = context.Queue()
+        process = context.Process(target=measure, args=(work, options, queue))
+        process.start()
+        results[name] = queue.get()
+        process.join()
+        print(name, results[name], flush=True)
+    if options.save:
+        what = f"{options.pictures:,} JPEG files of {SIDE} px, brought to {options.size} px"
+        save_result("loader", what, {"results": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Audit a dataset before training: files, classes, duplicates, labels."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+from hundredfold.audit.duplicates import Pair, descriptors, exact_groups, near_pairs
+from hundredfold.audit.findings import (
+    Finding,
+    class_findings,
+    duplicate_findings,
+    file_findings,
+    label_findings,
+)
+from hundredfold.audit.labels import Suspect, count_audit_steps, out_of_sample, suspects
+from hundredfold.audit.subject import Subject, load_subject, of_dataset
+from hundredfold.console import counted
+from hundredfold.data import Dataset, Split
+from hundredfold.errors import UserError
+from hundredfold.job import Job, State, first_state, make_job
+from hundredfold.models import WhiteNet
+from hundredfold.recipes import fitted, quick
+
+__all__ = ["Audit", "Finding", "Subject", "audit", "cleaned_list", "load_subject", "of_dataset"]
+
+FEWEST_PICTURES = 100
+"""From which on labels are judged: of fewer, a network learns nothing."""
+MOST_PICTURES = 100_000
+"""Up to which near duplicates are looked for: each picture is compared with each."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in a source."""
+
+    subject: Subject
+    findings: tuple[Finding, ...]
+    exact: tuple[tuple[int, ...], ...]
+    """Groups of pictures of the same content."""
+    near: tuple[Pair, ...]
+    """Near duplicates that are no copies."""
+    suspects: tuple[Suspect, ...]
+    """Pictures whose labels are likely wrong."""
+    skipped: tuple[str, ...]
+    """What was not looked for, and why."""
+
+    @property
+    def wrong(self) -> list[Finding]:
+        """What should be mended before training."""
+        return [finding for finding in self.findings if finding.wrong and finding.items]
+
+
+def audit(subject: Subject, *, near: bool = True, labels: bool = True) -> Audit:
+    """Audit a source.
+
+    Args:
+        subject: of `load_subject`, or of a dataset in memory.
+        near: look for near duplicates.
+        labels: look for likely label errors: trains three small networks.
+
+    Raises:
+        UserError: no picture can be read.
+    """
+    if not len(subject):
+        raise UserError(f"{subject.source} has no picture that can be read.")
+    dataset = _as_dataset(subject)
+    config = fitted(quick(validation=0.0), len(subject))
+    exact = exact_groups(subject.digests)
+    no_labels = _too_few(subject) if labels else "not asked for"
+    no_near = _too_many(subject) if near else "not asked for"
+    found: list[Suspect] = []
+    pairs: list[Pair] = []
+    with torch.random.fork_rng([]):
+        job = make_job(config, dataset, torch.device("cpu"))
+        state = None
+        if not no_labels:
+            with counted("Judging labels", count_audit_steps(len(subject), config)) as advance:
+                probabilities, state = out_of_sample(job, advance)
+            found = suspects(probabilities, subject.labels)
+        if not no_near:
+            pairs = _near(job, state or first_state(job))
+    copies = {pair for group in exact for pair in combinations(group, 2)}
+    pairs = [pair for pair in pairs if (pair.first, pair.second) not in copies]
+    findings = [
+        *file_findings(subject),
+        *class_findings(subject),
+        *duplicate_findings(subject, exact, pairs),
+        *label_findings(subject, found),
+    ]
+    skipped = {"Labels that are likely wrong": no_labels, "Near duplicates": no_near}
+    return Audit(
+        subject,
+        tuple(findings),
+        tuple(tuple(group) for group in exact),
+        tuple(pairs),
+        tuple(found),
+        tuple(f"{what} were not looked for: {why}." for what, why in skipped.items() if why),
+    )
+
+
+def _as_dataset(subject: Subject) -> Dataset:
+    """Return all pictures as a training split."""
+    everything = Split(subject.store, subject.labels, names=subject.names)
+    return Dataset(subject.source, everything, everything[:0], subject.classes)
+
+
+def _too_few(subject: Subject) -> str:
+    """Return why labels cannot be judged, if so."""
+    if len(subject.classes) < 2:
+        return "there is only one class"
+    if len(subject) < FEWEST_PICTURES:
+        return f"that needs {FEWEST_PICTURES} pictures, and there are {len(subject)}"
+    return ""
+
+
+def _too_many(subject: Subject) -> str:
+    """Return why near duplicates cannot be looked for, if so."""
+    if len(subject) < 2:
+        return "there is only one picture"
+    if len(subject) > MOST_PICTURES:
+        return f"each picture is compared with each, and there are more than {MOST_PICTURES:,}"
+    return ""
+
+
+def _near(job: Job, state: State) -> list[Pair]:
+    model, pictures = state.model, job.training
+    assert isinstance(model, WhiteNet)  # noqa: S101  # `quick` is one
+    with counted("Comparing", len(pictures)) as advance:
+        plain, mirrored = descriptors(model, pictures.parts(), job.info)
+        return near_pairs(pictures.store, plain, mirrored, advance)
+
+
+def cleaned_list(found: Audit) -> str:
+    """Return a table of the pictures without what is surely wrong, for `--data`.
+
+    Left out are files that cannot be used, classes that cannot be learned, all but one of copies
+    within a class (in training, those of test or validation pictures), and all copies in two
+    classes of one split. Near duplicates and likely label errors stay: people have to judge them.
+
+    Raises:
+        UserError: the source is not of files.
+    """
+    subject = found.subject
+    if not subject.paths:
+        raise UserError(f"{subject.source} is not of files, so there is no list to write.")
+    left_out = set()
+    for group in found.exact:
+        kept = _kept(subject, group)
+        left_out |= set(group) - kept
+    learned = {
+        label
+        for label, split in zip(subject.labels.tolist(), subject.splits, strict=True)
+        if split in ("train", "")
+    }
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["path", "label", "superclass", "split"])
+    for i, path in enumerate(subject.paths):
+        if i not in left_out and int(subject.labels[i]) in learned:
+            row = (path.absolute(), subject.class_of(i), subject.parents[i], subject.splits[i])
+            writer.writerow(row)
+    return out.getvalue()
+
+
+def _kept(subject: Subject, group: Sequence[int]) -> set[int]:
+    """Return which of several copies stay: one of the test's, else of validation, else of train."""
+    for split in ("test", "validation", "train", ""):
+        members = [i for i in group if subject.splits[i] == split]
+        if members:
+            agreed = len({int(subject.labels[i]) for i in members}) == 1
+            return {members[0]} if agreed else set()
+    return set()

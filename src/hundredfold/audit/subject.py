@@ -1,0 +1,108 @@
+"""What is audited: every picture of a source, whatever its split."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hundredfold.data import Dataset, load_data
+from hundredfold.data.listing import Passed, natural
+from hundredfold.data.own import is_own, read_source
+from hundredfold.data.reading import Facts
+from hundredfold.files import expanded
+
+SIDE = 32
+"""Pixels a side that pictures are compared at."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The pictures of a source that can be read, and what is known of the rest."""
+
+    source: str
+    store: Tensor
+    """(N, 3, SIDE, SIDE) uint8."""
+    labels: Tensor
+    """(N,) int64, indices into `classes`."""
+    classes: tuple[str, ...]
+    parents: tuple[str, ...]
+    """(N,) superclass of each picture; empty texts where there are none."""
+    splits: tuple[str, ...]
+    """(N,) train, validation or test; empty texts where the source does not say."""
+    names: tuple[str, ...]
+    """(N,) what people call each picture."""
+    digests: tuple[str, ...]
+    """(N,) of each content."""
+    facts: tuple[Facts, ...] = ()
+    """(N,) of each file; empty where the pictures are none."""
+    paths: tuple[Path, ...] = ()
+    """(N,) the files; empty where there are none."""
+    bad: tuple[Passed, ...] = ()
+    """Pictures that cannot be read."""
+    passed: tuple[Passed, ...] = ()
+    """Other files."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def class_of(self, picture: int) -> str:
+        """Return the name of a picture's class."""
+        return self.classes[int(self.labels[picture])]
+
+
+def load_subject(source: str) -> Subject:
+    """Load what `--data` would name, to audit it.
+
+    Raises:
+        UserError: as `load_data` does.
+    """
+    if is_own(source):
+        return _own(expanded(source))
+    return of_dataset(load_data(source))
+
+
+def _own(path: Path) -> Subject:
+    source = read_source(path, SIDE)
+    usable = [i for i, fact in enumerate(source.facts) if not fact.problem]
+    entries = [source.entries[i] for i in usable]
+    classes = sorted({entry.label for entry in entries}, key=lambda name: (natural(name), name))
+    index = {name: i for i, name in enumerate(classes)}
+    facts = tuple(source.facts[i] for i in usable)
+    return Subject(
+        source=str(source.path),
+        store=source.store[torch.tensor(usable, dtype=torch.int64)],
+        labels=torch.tensor([index[entry.label] for entry in entries], dtype=torch.int64),
+        classes=tuple(classes),
+        parents=tuple(entry.parent for entry in entries),
+        splits=tuple(entry.split for entry in entries),
+        names=tuple(entry.name for entry in entries),
+        digests=tuple(fact.digest for fact in facts),
+        facts=facts,
+        paths=tuple(entry.path for entry in entries),
+        bad=tuple(source.bad),
+        passed=source.passed,
+    )
+
+
+def of_dataset(dataset: Dataset) -> Subject:
+    """Return a dataset's pictures, training first; their names are their numbers in their split."""
+    splits = {name: dataset.splits[name] for name in ("train", "test")}
+    store = torch.cat([split.images for split in splits.values()])
+    labels = torch.cat([split.labels for split in splits.values()])
+    above = dataset.parents and [dataset.superclasses[parent] for parent in dataset.parents]
+    return Subject(
+        source=dataset.source,
+        store=store,
+        labels=labels,
+        classes=dataset.classes,
+        parents=tuple(above[label] if above else "" for label in labels.tolist()),
+        splits=tuple(name for name, split in splits.items() for _ in range(len(split))),
+        names=tuple(f"{name} {i}" for name, split in splits.items() for i in range(len(split))),
+        digests=tuple(_digest(image) for image in store),
+    )
+
+
+def _digest(image: Tensor) -> str:
+    return hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).hexdigest()

@@ -1,0 +1,302 @@
+"""The audit against pictures whose faults are known, and against slow or published versions."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageEnhance
+from torch import Tensor
+
+from hundredfold import Dataset, Split
+from hundredfold.audit import Audit, Subject, audit, cleaned_list, load_subject, of_dataset
+from hundredfold.audit.duplicates import (
+    SIDE,
+    TEMPLATE,
+    crowding,
+    exact_groups,
+    match,
+    neighbours,
+)
+from hundredfold.audit.labels import FOLDS, fold_of, suspects
+from hundredfold.audit.page import render
+from hundredfold.cli import main
+from hundredfold.data import load_data
+from hundredfold.errors import UserError
+
+RNG = np.random.default_rng(5)
+
+
+def scene(seed: int, side: int = 96) -> Image.Image:
+    """Return a picture of large random patches of colour, unlike any other seed's."""
+    rng = np.random.default_rng(seed)
+    patches = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def save(image: Image.Image, path: Path) -> Path:
+    """Write a picture in the format that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
+
+
+def items(found: Audit, key: str) -> list[str]:
+    """Return what was found of one kind."""
+    return next(finding.items for finding in found.findings if finding.key == key)
+
+
+def pairs_of(found: Audit) -> set[frozenset[str]]:
+    """Return the near duplicates by name."""
+    names = found.subject.names
+    return {frozenset((names[pair.first], names[pair.second])) for pair in found.near}
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    """A folder with one of each fault, and what each is known to be."""
+    root = tmp_path / "pets"
+    for i in range(20):
+        save(scene(i), root / f"train/{'cat' if i % 2 else 'dog'}/{i}.png")
+        save(scene(100 + i), root / f"test/{'cat' if i % 2 else 'dog'}/{100 + i}.png")
+    copy = (root / "train/dog/0.png").read_bytes()
+    (root / "test/dog/copy.png").write_bytes(copy)  # leaked
+    (root / "train/cat/copy of 2.png").write_bytes((root / "train/dog/2.png").read_bytes())
+    (root / "train/cat/copy of 3.png").write_bytes((root / "train/cat/3.png").read_bytes())
+    shot = scene(4, 112).crop((6, 4, 102, 100))
+    save(ImageEnhance.Brightness(shot).enhance(0.9), root / "test/dog/shot of 4.png")
+    save(scene(5).transpose(Image.Transpose.FLIP_LEFT_RIGHT), root / "test/cat/mirror of 5.png")
+    (root / "train/cat/broken.jpg").write_bytes(copy[:100])
+    save(scene(206), root / "train/cat/really.png").rename(root / "train/cat/really.jpg")
+    save(scene(7).convert("L"), root / "train/cat/grey.png")
+    save(scene(8, 20), root / "train/cat/small.png")
+    save(scene(9).resize((400, 60)), root / "train/cat/long.png")
+    frames = [scene(seed, 40) for seed in (200, 201)]
+    frames[0].save(root / "train/cat/moves.gif", save_all=True, append_images=frames[1:])
+    save(scene(300), root / "train/hen/only.png")
+    save(scene(301), root / "test/owl/unknown.png")
+    (root / "notes.txt").write_text("x")
+    return root
+
+
+def test_every_fault_is_found(faulty: Path) -> None:
+    found = audit(load_subject(str(faulty)), labels=False)
+    assert items(found, "unusable")[0].startswith("train/cat/broken.jpg: cannot be read")
+    assert items(found, "misnamed") == ["train/cat/really.jpg: is PNG, not JPEG"]
+    assert {"train/cat/grey.png: L"} < set(items(found, "mode"))
+    assert items(found, "animated") == ["train/cat/moves.gif: its first frame counts"]
+    assert items(found, "small") == ["train/cat/small.png: 20 x 20"]
+    assert items(found, "long") == ["train/cat/long.png: 400 x 60"]
+    assert items(found, "passed_over") == [
+        "notes.txt: beside the folder train, not in it"
+    ] or items(found, "passed_over") == ["notes.txt: not a picture by its name"]
+    assert items(found, "unknown") == ["owl: 1 pictures in test, none to train on"]
+    assert items(found, "singletons") == ["hen: 1 picture"]
+    assert items(found, "missing") == ["hen: none in test"]
+    assert items(found, "unequal") == ["hen: 1 to train on, cat: 17"]
+    (leaked,) = items(found, "exact_splits")
+    assert leaked == "train/dog/0.png [dog] = test/dog/copy.png [dog] (the same)"
+    assert len(items(found, "exact_classes")) == len(items(found, "exact_within")) == 1
+    assert "copy of 2" in items(found, "exact_classes")[0]
+    assert "copy of 3" in items(found, "exact_within")[0]
+    near = pairs_of(found)
+    assert frozenset(("train/dog/4.png", "test/dog/shot of 4.png")) in near
+    assert frozenset(("train/cat/5.png", "test/cat/mirror of 5.png")) in near
+    strangers = {p for p in near if all(n.split("/")[2].split(".")[0].isdigit() for n in p)}
+    assert not strangers
+
+
+def test_the_cleaned_list_trains_without_what_is_wrong(faulty: Path, tmp_path: Path) -> None:
+    found = audit(load_subject(str(faulty)), labels=False, near=False)
+    assert "Near duplicates were not looked for: not asked for." in found.skipped
+    (tmp_path / "clean.csv").write_text(cleaned_list(found))
+    said: list[str] = []
+    cleaned = load_data(str(tmp_path / "clean.csv"), said.append)
+    names = [Path(name).name for split in cleaned.splits.values() for name in split.names]
+    gone = {"0.png", "broken.jpg", "2.png", "copy of 2.png", "unknown.png"}
+    assert not gone & set(names)
+    assert len({"3.png", "copy of 3.png"} & set(names)) == 1
+    assert {"copy.png", "shot of 4.png", "really.jpg"} < set(names)
+    again = audit(load_subject(str(tmp_path / "clean.csv")), labels=False, near=False)
+    assert {finding.key for finding in again.wrong} == {"misnamed"}
+    assert (faulty / "train/cat/broken.jpg").exists()
+
+
+def test_the_command_writes_a_page_and_is_strict_if_told(
+    faulty: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = f"audit {faulty} --no-labels --fix clean.csv"
+    assert main(command.split()) == 0
+    said = capsys.readouterr().out
+    assert "copies in two splits" in said and "Cleaned clean.csv, without 6" in said
+    content = json.loads((tmp_path / "audit/audit.json").read_text())
+    assert content["findings"]["unusable"]["items"] and content["pictures"] == 52
+    page = (tmp_path / "audit/audit.html").read_text()
+    assert "data:image/png;base64" in page and "Worth a look" in page
+    assert main([*command.split(), "--strict"]) == 1
+    assert "To mend:" in capsys.readouterr().err
+    assert main(["audit", "nowhere"]) == 2
+    assert main(["audit", "sample", "--no-labels", "--no-near", "--fix", "x.csv"]) == 2
+    assert "not of files" in capsys.readouterr().err
+
+
+def test_names_are_text_on_the_page_not_markup(tmp_path: Path) -> None:
+    for i in range(4):
+        save(scene(i), tmp_path / f"pets/<b>&{i % 2}/<script>{i // 2}.png")
+    page = render(audit(load_subject(str(tmp_path / "pets")), labels=False))
+    assert "<script>" not in page and "<b>&" not in page
+    assert "&lt;b&gt;&amp;0" in page
+
+
+def test_nothing_to_audit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pets/cat").mkdir(parents=True)
+    (tmp_path / "pets/cat/bad.png").write_text("x")
+    with pytest.raises(UserError, match="no picture that can be read"):
+        audit(load_subject(str(tmp_path / "pets")))
+
+
+def test_three_pictures_are_audited(tmp_path: Path) -> None:
+    for i in range(3):
+        save(scene(i), tmp_path / f"pets/class{i % 2}/{i}.png")
+    found = audit(load_subject(str(tmp_path / "pets")))
+    assert "needs 100 pictures, and there are 3" in found.skipped[0]
+    assert not found.near and not found.wrong
+    assert "Nothing that must be mended" in render(found)
+
+
+def test_equal_digests_are_grouped() -> None:
+    assert exact_groups(["a", "b", "", "a", "c", "", "b", "a"]) == [[0, 3, 7], [1, 6]]
+
+
+def test_neighbours_are_the_nearest_of_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = torch.Generator().manual_seed(0)
+    plain, mirrored = (F.normalize(torch.randn(9, 3, generator=rng)) for _ in range(2))
+    monkeypatch.setattr("hundredfold.audit.duplicates.NEIGHBOURS", 2)
+    monkeypatch.setattr("hundredfold.audit.duplicates.BLOCK", 4)
+    similar = torch.maximum(plain @ plain.T, mirrored @ plain.T)
+    want = {
+        (min(i, int(j)), max(i, int(j)))
+        for i in range(9)
+        for j in similar[i].argsort(descending=True)[:3]
+        if i != j
+    }
+    first, second, turned = neighbours(plain, mirrored)
+    assert set(zip(first.tolist(), second.tolist(), strict=True)) == want
+    for i, j, mirror in zip(first.tolist(), second.tolist(), turned.tolist(), strict=True):
+        ways = [(mirrored[a] @ plain[b] > plain[a] @ plain[b]).item() for a, b in ((i, j), (j, i))]
+        assert mirror in ways
+
+
+def test_crowding_is_the_mean_cosine_of_the_other_neighbours() -> None:
+    pairs = torch.tensor([0, 0, 0, 1]), torch.tensor([1, 2, 3, 2]), torch.zeros(4).bool()
+    got = crowding(pairs, torch.tensor([0.9, 0.8, 0.3, 0.7]), 5)
+    least = 0.55
+    want = [least + (0.8 - least) / 9, least + (0.7 - least) / 9, least + (0.7 - least) / 9]
+    torch.testing.assert_close(got, torch.tensor([*want, least, least]))
+
+
+def slow_match(first: Tensor, second: Tensor) -> float:
+    """Return the best correlation of first's middle, at full scale, over places in second."""
+    a, b = (
+        F.interpolate(x[None] / 255, (SIDE, SIDE), mode="bilinear", antialias=True)[0].numpy()
+        for x in (first, second)
+    )
+    corner, best = (SIDE - TEMPLATE) // 2, -1.0
+    middle = a[:, corner : corner + TEMPLATE, corner : corner + TEMPLATE]
+    middle = middle - middle.mean((1, 2), keepdims=True)
+    for row in range(SIDE - TEMPLATE + 1):
+        for column in range(SIDE - TEMPLATE + 1):
+            part = b[:, row : row + TEMPLATE, column : column + TEMPLATE]
+            part = part - part.mean((1, 2), keepdims=True)
+            scale = math.sqrt((part**2).sum() * (middle**2).sum())
+            best = max(best, float((part * middle).sum() / scale))
+    return best
+
+
+def test_the_match_is_the_best_normalised_correlation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hundredfold.audit.duplicates.SCALES", (1.0,))
+    rng = torch.Generator().manual_seed(1)
+    first, second = torch.randint(0, 256, (2, 4, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    want = [max(slow_match(a, b), slow_match(b, a)) for a, b in zip(first, second, strict=True)]
+    torch.testing.assert_close(match(first, second), torch.tensor(want), atol=1e-4, rtol=0)
+
+
+def test_a_shifted_scaled_darker_picture_matches() -> None:
+    pixels = torch.from_numpy(np.array(scene(1, 40))).permute(2, 0, 1)
+    first, shifted = pixels[None, :, 4:36, 4:36], (pixels[None, :, :32, 6:38] * 0.6).to(torch.uint8)
+    larger = F.interpolate(first.float(), (37, 37), mode="bilinear")[:, :, 2:34, 2:34]
+    other = torch.from_numpy(np.array(scene(2, 32))).permute(2, 0, 1)[None]
+    assert match(first, shifted) > 0.95 and match(first, larger.to(torch.uint8)) > 0.95
+    assert match(first, other) < 0.8
+    black = torch.zeros_like(first)
+    assert match(black, first).isfinite() and match(black, black).isfinite()
+
+
+def test_folds_share_out_every_class() -> None:
+    labels = torch.tensor([0] * 30 + [1] * 9 + [2] * 2)
+    folds = fold_of(labels)
+    for label, count in ((0, 30), (1, 9), (2, 2)):
+        shares = folds[labels == label].bincount(minlength=FOLDS)
+        assert shares.sum() == count and shares.max() - shares.min() <= 1
+
+
+def test_suspects_are_those_of_cleanlab() -> None:
+    from cleanlab.filter import find_label_issues
+
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 7, (900,), generator=rng)
+    labels = torch.where(
+        torch.rand(900, generator=rng) < 0.1, torch.randint(0, 7, (900,), generator=rng), truth
+    )
+    logits = 2 * F.one_hot(truth, 7) + torch.randn(900, 7, generator=rng)
+    probabilities = logits.softmax(1)
+    want = find_label_issues(
+        labels.numpy(),
+        probabilities.double().numpy(),
+        filter_by="confident_learning",
+        return_indices_ranked_by="self_confidence",
+        n_jobs=1,
+    )
+    found = suspects(probabilities, labels)
+    assert [suspect.picture for suspect in found] == want.tolist()
+    assert all(s.given == labels[s.picture] != s.suggested for s in found)
+
+
+def test_wrong_labels_are_suspected(tiny: Dataset) -> None:
+    big = tiny.train[torch.arange(960) % 96]
+    noise = torch.randint(0, 20, big.images.shape, dtype=torch.uint8)
+    changed = torch.arange(960) % 37 == 0
+    labels = torch.where(changed, (big.labels + 3) % 6, big.labels)
+    subject = of_dataset(dataclasses.replace(tiny, train=Split(big.images + noise, labels)))
+    state = torch.get_rng_state()
+    found = audit(subject, near=False)
+    assert torch.get_rng_state().equal(state)
+    suspected = [s.picture for s in found.suspects if s.picture < 960]
+    hits = sum(bool(changed[i]) for i in suspected)
+    assert hits >= 0.9 * int(changed.sum()) and len(suspected) < 3 * hits
+    assert found.subject.classes[found.suspects[0].suggested] in found.subject.classes
+    assert items(found, "labels")[0].startswith("train ")
+
+
+def test_cifar100s_known_duplicates_are_found(cifar: Dataset) -> None:
+    known = {4716: 29363, 3932: 21619}  # two that were judged to be exact copies
+    test, train = torch.tensor(list(known)), torch.tensor(list(known.values()))
+    rest = torch.arange(400)
+    some = dataclasses.replace(
+        cifar,
+        train=cifar.train[torch.cat([train, rest])],
+        test=cifar.test[torch.cat([test, rest])],
+    )
+    found = audit(of_dataset(some), labels=False)
+    near = pairs_of(found)
+    assert {frozenset((f"train {i}", f"test {i}")) for i in range(2)} <= near
+
+
+def test_a_subject_of_a_dataset_has_all_pictures(tiny: Dataset) -> None:
+    subject: Subject = of_dataset(tiny)
+    assert len(subject) == 120 and subject.names[96] == "test 0"
+    assert subject.parents[0] == "low" and subject.class_of(97) == "b"
