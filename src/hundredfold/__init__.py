@@ -8,7 +8,7 @@ from hundredfold.explore import explore
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
 from hundredfold.predict import Prediction, Predictor
-from hundredfold.recipes import fast, quick, strong, tutorial, tutorial_400
+from hundredfold.recipes import fast, finetune, quick, strong, tutorial, tutorial_400
 from hundredfold.report import write_report
 from hundredfold.run import Epoch, Run
 from hundredfold.train import train
@@ -26,6 +26,7 @@ __all__ = [
     "evaluate",
     "explore",
     "fast",
+    "finetune",
     "load_cifar100",
     "load_data",
     "load_sample",

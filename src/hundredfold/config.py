@@ -10,6 +10,10 @@ from typing import Literal
 
 from hundredfold.errors import UserError
 
+MODELS = ("resnet9", "whitenet", "whiteresnet")
+TIMM = "timm:"
+"""What the names of timm's models begin with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -52,9 +56,15 @@ class Config:
     equally often."""
 
     # Model
-    model: Literal["resnet9", "whitenet", "whiteresnet"] = "whitenet"
+    model: str = "whitenet"
     """resnet9: the tutorial's network. whitenet: frozen whitening stem, groups of two convolutions.
-    whiteresnet: the same with groups of three, and a residual connection in each."""
+    whiteresnet: the same with groups of three, and a residual connection in each. timm:NAME: a
+    model of the timm library (pip install 'hundredfold[timm]')."""
+    weights: str = ""
+    """What a timm model begins with: a file of its weights, or `hub` for timm's own; empty for
+    random ones."""
+    freeze: float = 0.0
+    """Share of the run in which only a timm model's head learns (0..1)."""
     widths: tuple[int, ...] = ()
     """Channels of each stage (resnet9) or group (whitenet); empty for the model's own."""
     batch_norm: bool = True
@@ -112,6 +122,7 @@ class Config:
 
 def _checks(c: Config) -> list[tuple[str, bool, str]]:
     """Return (field, whether its value can work, what it must be) for every field that can fail."""
+    timm = c.model.startswith(TIMM)
     return [
         (
             "name",
@@ -126,6 +137,10 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
             "`validation` unless --validation is 0: held-out pictures would go unused",
         ),
         ("pad", 0 <= c.pad <= 16, "between 0 and 16 pixels"),
+        ("model", is_model(c.model), f"{', '.join(MODELS)} or {TIMM}NAME"),
+        ("weights", timm or not c.weights, f"empty unless --model is {TIMM}NAME"),
+        ("freeze", timm or not c.freeze, f"0 unless --model is {TIMM}NAME"),
+        ("freeze", 0 <= c.freeze < 1, "at least 0 and below 1"),
         ("widths", all(w > 0 for w in c.widths), "positive numbers of channels"),
         ("epochs", 0 < c.epochs < math.inf, "above 0"),
         ("budget", not c.budget or parse_duration(c.budget) > 0, "a time such as 90s, 5min or 1h"),
@@ -141,6 +156,11 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("sizes", all(s >= 16 for s in c.sizes), "at least 16 pixels each"),
         ("seed", 0 <= c.seed < 2**31, "between 0 and 2147483647"),
     ]
+
+
+def is_model(name: str) -> bool:
+    """Return whether a model may be called so: one of MODELS, or one of timm's."""
+    return name in MODELS or re.fullmatch(rf"{TIMM}[\w.-]+", name) is not None
 
 
 def parse_duration(text: str) -> float:

@@ -14,7 +14,7 @@ from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
 from hundredfold.device import memory_format
 from hundredfold.errors import UserError
-from hundredfold.models import ModelInfo, WhiteNet, build_model
+from hundredfold.models import ModelInfo, WhiteNet, build_model, normalisation
 from hundredfold.optim import build_optimizer
 from hundredfold.run import Epoch
 
@@ -144,6 +144,8 @@ def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
         mean=mean,
         std=std,
     )
+    if config.weights:
+        info = normalisation(info)
     return Job(config, info, training.to(device), judged, device)
 
 
@@ -151,7 +153,7 @@ def first_state(job: Job) -> State:
     """Return the state before the first step, from the seed alone."""
     config, info = job.config, job.info
     torch.manual_seed(config.seed)
-    model = build_model(info)
+    model = build_model(info, config.weights)
     if isinstance(model, WhiteNet):
         rng = generator(config.seed, "whitening")
         chosen = torch.randperm(len(job.training), generator=rng)[:WHITENING_PICTURES]

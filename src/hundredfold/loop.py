@@ -16,6 +16,7 @@ from hundredfold.errors import DivergedError
 from hundredfold.inference import predict_logits
 from hundredfold.job import Job, State
 from hundredfold.metrics import measure
+from hundredfold.models import set_frozen
 from hundredfold.optim import set_schedule
 from hundredfold.pace import Clock, advance, part
 from hundredfold.run import Epoch
@@ -91,6 +92,8 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
         The loss before the step, 0-dimensional, and the learning rate.
     """
     config = job.config
+    if config.freeze:
+        set_frozen(state.model, state.progress < config.freeze)
     x = prepare(images, *job.channels, training_size(job.sizes, state.progress))
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
         loss = F.cross_entropy(

@@ -141,7 +141,7 @@ def duplicate_findings(
     found = []
     for key, title, groups in (("exact", "copies", same), ("near", "near duplicates", alike)):
         for where, text, wrong in (
-            ("splits", "in two splits", True),
+            ("splits", "in two splits", key == "exact"),
             ("classes", "in two classes of one split", key == "exact"),
             ("within", "in one class of one split", False),
         ):

@@ -5,11 +5,22 @@ from functools import partial
 
 from torch import nn
 
+from hundredfold.config import TIMM
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.resnet9 import ResNet9
+from hundredfold.models.timm import build_timm, normalisation, set_frozen
 from hundredfold.models.whitenet import WhiteNet
 
-__all__ = ["MODELS", "ModelInfo", "ResNet9", "WhiteNet", "build_model", "count_parameters"]
+__all__ = [
+    "MODELS",
+    "ModelInfo",
+    "ResNet9",
+    "WhiteNet",
+    "build_model",
+    "count_parameters",
+    "normalisation",
+    "set_frozen",
+]
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "resnet9": ResNet9,
@@ -18,12 +29,18 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_model(info: ModelInfo) -> nn.Module:
+def build_model(info: ModelInfo, weights: str = "") -> nn.Module:
     """Return a new model that maps (B, 3, H, W) pictures to (B, C) logits.
 
+    Args:
+        info: what it is.
+        weights: of a timm model, see `build_timm`.
+
     Raises:
-        UserError: the model cannot have these widths.
+        UserError: the model cannot have these widths, or these weights.
     """
+    if info.model.startswith(TIMM):
+        return build_timm(info, weights)
     widths = {"widths": info.widths} if info.widths else {}
     return MODELS[info.model](
         len(info.classes),

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from hundredfold.config import is_model
 from hundredfold.errors import UserError
 
 
@@ -15,7 +16,8 @@ class ModelInfo:
         UserError: the fields contradict each other.
     """
 
-    model: Literal["resnet9", "whitenet", "whiteresnet"]
+    model: str
+    """resnet9, whitenet, whiteresnet, or timm: and the name of a model there."""
     widths: tuple[int, ...]
     """Channels of each stage; empty for the model's own."""
     batch_norm: bool = True
@@ -40,6 +42,8 @@ class ModelInfo:
     """What logits are divided by before the softmax, so that probabilities are calibrated."""
 
     def __post_init__(self) -> None:
+        if not is_model(self.model):
+            raise UserError(f"There is no model {self.model!r}.")
         coarse = len(self.superclasses)
         whole = len(self.parents) == (len(self.classes) if coarse else 0)
         if not whole or not all(0 <= parent < coarse for parent in self.parents):
