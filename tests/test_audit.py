@@ -262,7 +262,9 @@ def test_suspects_are_those_of_cleanlab() -> None:
         n_jobs=1,
     )
     found = suspects(probabilities, labels)
-    assert [suspect.picture for suspect in found] == want.tolist()
+    own = probabilities.gather(1, labels[:, None])[:, 0]
+    assert [s.picture for s in found] == [i for i in want.tolist() if own[i] < 0.5 / 7]
+    assert len(found) > 20
     assert all(s.given == labels[s.picture] != s.suggested for s in found)
 
 

@@ -1,5 +1,6 @@
 """From whatever a picture comes as to the (3, S, S) uint8 that every model's path begins with."""
 
+import base64
 import http.client
 import io
 import urllib.request
@@ -53,6 +54,13 @@ def fit(image: Image.Image, size: int) -> Tensor:
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def data_address(image: Tensor) -> str:
+    """Return a picture, (3, H, W) uint8, as an address that holds it whole: for a page."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _rgb(picture: Picture, size: int) -> Image.Image:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -29,6 +29,8 @@ __all__ = ["Audit", "Finding", "Subject", "audit", "cleaned_list", "load_subject
 
 FEWEST_PICTURES = 100
 """From which on labels are judged: of fewer, a network learns nothing."""
+MOST_EPOCHS = 20.0
+"""Of few pictures, in judging labels."""
 MOST_PICTURES = 100_000
 """Up to which near duplicates are looked for: each picture is compared with each."""
 
@@ -69,6 +71,7 @@ def audit(subject: Subject, *, near: bool = True, labels: bool = True) -> Audit:
         raise UserError(f"{subject.source} has no picture that can be read.")
     dataset = _as_dataset(subject)
     config = fitted(quick(validation=0.0), len(subject))
+    config = replace(config, epochs=min(config.epochs, MOST_EPOCHS))
     exact = exact_groups(subject.digests)
     no_labels = _too_few(subject) if labels else "not asked for"
     no_near = _too_many(subject) if near else "not asked for"

@@ -2,7 +2,8 @@
 
 Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021,
 section 3.1: a picture counts for a class where its probability reaches the mean of that class's own
-pictures; one that counts for another class than its label is a likely error.
+pictures; one that counts for another class than its label is a likely error, here only where its
+label is next to impossible too.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,10 @@ from hundredfold.job import Job, State, first_state
 from hundredfold.loop import epochs
 
 FOLDS = 3
+MOST_OWN = 0.5
+"""Of what chance would give it: what the label of a suspect has of the probability, at most. With
+networks that are often wrong, confident learning alone suspects every third label
+(docs/audit.md)."""
 
 
 class Suspect(NamedTuple):
@@ -97,7 +102,8 @@ def suspects(probabilities: Tensor, labels: Tensor) -> list[Suspect]:
     bar = torch.zeros(classes).index_add_(0, labels, own) / counts  # NaN of an empty class: never
     reached = probabilities >= bar
     counted = torch.where(reached, probabilities, -1.0).argmax(1)
-    wrong = (reached.any(1) & (counted != labels)).nonzero()[:, 0]
+    unlikely = own < MOST_OWN / classes
+    wrong = (reached.any(1) & (counted != labels) & unlikely).nonzero()[:, 0]
     wrong = wrong[own[wrong].argsort(stable=True)]
     rows = (wrong, labels[wrong], counted[wrong], own[wrong])
     return [Suspect(*row) for row in zip(*(values.tolist() for values in rows), strict=True)]

@@ -1,21 +1,17 @@
 """The audit's page and its JSON, from what was found."""
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
-from torch import Tensor
 
 from hundredfold.audit import Audit
 from hundredfold.audit.findings import Finding, class_counts
 from hundredfold.audit.subject import Subject
 from hundredfold.errors import UserError
-from hundredfold.pictures import load_picture
+from hundredfold.pictures import data_address, load_picture
 
 SHOWN = 24
 """Groups of pictures of a finding that are shown; the rest are in the JSON."""
@@ -82,14 +78,7 @@ def _shot(subject: Subject, picture: int) -> Shot:
     if subject.paths:
         with suppress(UserError):  # gone since: what was read of it will do
             image = load_picture(subject.paths[picture], THUMBNAIL)
-    return Shot(_address(image), subject.names[picture], subject.class_of(picture))
-
-
-def _address(image: Tensor) -> str:
-    """Return a picture, (3, H, W) uint8, as a data address."""
-    buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Shot(data_address(image), subject.names[picture], subject.class_of(picture))
 
 
 def to_json(found: Audit) -> str:

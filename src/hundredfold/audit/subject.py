@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hundredfold.data import Dataset, load_data
-from hundredfold.data.listing import Passed, natural
+from hundredfold.data.listing import Passed, in_natural_order
 from hundredfold.data.own import is_own, read_source
 from hundredfold.data.reading import Facts
 from hundredfold.files import expanded
@@ -67,7 +67,7 @@ def _own(path: Path) -> Subject:
     source = read_source(path, SIDE)
     usable = [i for i, fact in enumerate(source.facts) if not fact.problem]
     entries = [source.entries[i] for i in usable]
-    classes = sorted({entry.label for entry in entries}, key=lambda name: (natural(name), name))
+    classes = in_natural_order(entry.label for entry in entries)
     index = {name: i for i, name in enumerate(classes)}
     facts = tuple(source.facts[i] for i in usable)
     return Subject(

@@ -56,7 +56,7 @@ def audit_data(
         console.print(f"Cleaned {escape(fix)}, without {left:,} of the pictures")
     console.print(f"Page    {escape(str(folder / 'audit.html'))}")
     if strict and found.wrong:
-        raise FoundWrong(", ".join(f"{len(f.items):,} {f.title}" for f in found.wrong))
+        raise FoundWrong("; ".join(f"{f.title}: {len(f.items):,}" for f in found.wrong))
 
 
 def findings_table(found: Audit) -> Table:

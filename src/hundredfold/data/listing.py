@@ -61,6 +61,11 @@ def natural(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
 
 
+def in_natural_order(names: Iterable[str]) -> list[str]:
+    """Return each name once, 2 before 10, and a before B."""
+    return sorted(set(names), key=lambda name: (natural(name), name))
+
+
 def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Return entries by file name, then by path.
 

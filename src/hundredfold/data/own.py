@@ -12,7 +12,7 @@ from PIL import Image
 from hundredfold.data import cache, cifar100
 from hundredfold.data.archive import is_archive, unpack
 from hundredfold.data.dataset import Dataset, Split
-from hundredfold.data.listing import Entry, Passed, list_folder, natural
+from hundredfold.data.listing import Entry, Passed, in_natural_order, list_folder
 from hundredfold.data.reading import Facts, read_pictures
 from hundredfold.data.table import SUFFIXES, list_table
 from hundredfold.errors import UserError
@@ -137,7 +137,7 @@ def assemble(source: Source, tell: Callable[[str], None], *, strict: bool = Fals
     usable = [i for i, fact in enumerate(source.facts) if not fact.problem]
     rows = split_rows(source, usable, tell)
     entries = source.entries
-    names = _sorted(entries[i].label for i in rows["train"])
+    names = in_natural_order(entries[i].label for i in rows["train"])
     if len(names) < 2:
         raise UserError(
             f"{source.path} has {_count(len(names), 'class', 'classes')} to learn: there must be "
@@ -160,7 +160,7 @@ def assemble(source: Source, tell: Callable[[str], None], *, strict: bool = Fals
             f"{source.path} leaves no picture to test on: some class needs two pictures at least."
         )
     above = {entries[i].label: entries[i].parent for i in rows["train"]}
-    supers = _sorted(above.values()) if any(above.values()) else []
+    supers = in_natural_order(above.values()) if any(above.values()) else []
     splits = {name: _split(source, chosen, index) for name, chosen in rows.items() if chosen}
     dataset = Dataset(
         source=str(source.path),
@@ -263,11 +263,6 @@ def shared_content(dataset: Dataset, source: Source) -> int:
     digest = {e.name: f.digest for e, f in zip(source.entries, source.facts, strict=True)}
     training = {digest[name] for name in dataset.train.names}
     return sum(digest[name] in training for name in dataset.test.names)
-
-
-def _sorted(names: Iterable[str]) -> list[str]:
-    """Return each name once, in natural order."""
-    return sorted(set(names), key=lambda name: (natural(name), name))
 
 
 def _count(number: int, one: str, many: str = "") -> str:

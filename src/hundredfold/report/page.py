@@ -1,14 +1,11 @@
 """The page of a report: what it shows, filled into its template."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 from torch import Tensor
 
 from hundredfold.analysis import confused_pairs, inside_share
@@ -16,6 +13,7 @@ from hundredfold.console import duration
 from hundredfold.data import Split
 from hundredfold.figures import INK
 from hundredfold.levels import Level
+from hundredfold.pictures import data_address
 from hundredfold.report.figures import Drawn
 from hundredfold.run import Run
 
@@ -27,8 +25,8 @@ PAIRS, EXAMPLES, SHOWN = 10, 4, 24
 class Shot:
     """A test picture with what the page says of it."""
 
-    index: int
-    """Its number in the test split, as `hundredfold predict --test` takes it."""
+    name: str
+    """Its path, or its number in the test split, as `hundredfold predict --test` takes it."""
     source: str
     """The picture as a data address, or empty where the data could not be had."""
     label: str
@@ -173,19 +171,12 @@ def _surest(level: Level, which: Tensor) -> Tensor:
 
 def _shot(level: Level, index: int, test: Split | None) -> Shot:
     return Shot(
-        index,
-        _address(test[index : index + 1].store[0]) if test else "",
+        test.names[index] if test and test.names else f"no. {index}",
+        data_address(test[index : index + 1].store[0]) if test else "",
         level.classes[int(level.labels[index])],
         level.classes[int(level.predicted[index])],
         float(level.confidence[index]),
     )
-
-
-def _address(image: Tensor) -> str:
-    """Return a picture, (3, H, W) uint8, as a data address."""
-    buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _tables(run: Run) -> dict[str, list[tuple[str, str]]]:
