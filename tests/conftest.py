@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from hundredfold import Config, Dataset, Run, Split, load_cifar100, train
+from hundredfold import Config, Dataset, Run, Split, load_cifar100, load_data, train
 from hundredfold.data import DATA_VARIABLE, cifar100
 
 Train = Callable[..., Run]
+Load = Callable[..., Dataset]
 DATA = Path(os.environ[DATA_VARIABLE]).resolve() if DATA_VARIABLE in os.environ else None
 
 
@@ -88,3 +89,15 @@ def trained(tiny: Dataset, tiny_config: Config) -> Train:
         )
 
     return run
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What the user was told."""
+    return []
+
+
+@pytest.fixture
+def load(said: list[str]) -> Load:
+    """Loads data that a path names, and notes what the user is told."""
+    return lambda path, **options: load_data(str(path), said.append, **options)

@@ -1,56 +1,26 @@
 """A person's own pictures: folders, tables, archives, and what is made of their shape."""
 
 import dataclasses
-import io
 import os
-import tarfile
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import Load
 from hypothesis import given
 from hypothesis import strategies as st
+from pets import picture, pictures
 from PIL import Image
 
-from hundredfold import Config, Dataset, Split, evaluate, train
-from hundredfold.data import cache, dataset, load_data
+from hundredfold import Config, Dataset, Split, evaluate, fast, train
+from hundredfold.cli import main
+from hundredfold.data import cache, dataset
 from hundredfold.data.listing import list_folder, natural
 from hundredfold.data.own import choose_size, held_by_content
 from hundredfold.errors import UserError
 from hundredfold.predict import Predictor
-
-RNG = np.random.default_rng(1)
-Load = Callable[..., Dataset]
-
-
-def picture(path: Path, side: int = 32) -> Path:
-    """Write a picture of random pixels, in the format that its name says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(RNG.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
-    return path
-
-
-def pictures(root: Path, counts: dict[str, int]) -> Path:
-    """Write so many pictures into each folder below a root."""
-    for folder, count in counts.items():
-        for i in range(count):
-            picture(root / folder / f"{folder.replace('/', '-').strip('.')}-{i}.png")
-    return root
-
-
-@pytest.fixture
-def said() -> list[str]:
-    """What the user was told."""
-    return []
-
-
-@pytest.fixture
-def load(said: list[str]) -> Load:
-    """Loads data that a path names, and notes what the user is told."""
-    return lambda path, **options: load_data(str(path), said.append, **options)
+from hundredfold.recipes import fitted
 
 
 def test_train_val_and_test_folders_are_the_splits(tmp_path: Path, load: Load) -> None:
@@ -262,135 +232,6 @@ def test_a_run_on_a_folder_is_measured_again_and_predicts_by_name(
     assert Predictor.load(run)(Image.new("RGB", (300, 200), "blue")).label == "dog"
 
 
-def test_tables_name_pictures_classes_and_splits(tmp_path: Path, load: Load) -> None:
-    pictures(tmp_path, {"a": 2, "b": 3})
-    lines = [f"a/a-{i}.png,ant,insect,train" for i in range(2)]
-    lines += ["b/b-0.png,bee,insect,train", "b/b-1.png,bee,insect,test", "b/b-2.png,cow,beast,val"]
-    table = tmp_path / "list.csv"
-    table.write_text("\ufeffFile,Class,superclass,split\n" + "\n".join(lines))
-    found = load(table)
-    assert found.classes == ("ant", "bee") and found.superclasses == ("insect",)
-    assert found.train.names == ("a/a-0.png", "a/a-1.png", "b/b-0.png")
-    assert found.test.names == ("b/b-1.png",)
-
-
-def test_parquet_is_a_table_too(tmp_path: Path, load: Load) -> None:
-    arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    pictures(tmp_path, {"a": 3})
-    rows = {"path": [f"a/a-{i}.png" for i in range(3)], "label": [1, 1, 2]}
-    parquet.write_table(arrow.table(rows), tmp_path / "list.parquet")
-    found = load(tmp_path / "list.parquet")
-    assert found.classes == ("1", "2")
-    (tmp_path / "bad.parquet").write_text("no")
-    with pytest.raises(UserError, match=r"Cannot read .*bad\.parquet"):
-        load(tmp_path / "bad.parquet")
-
-
-@pytest.mark.parametrize(
-    "text, why",
-    [
-        ("path\na.png", "no column label"),
-        ("a,label\n1,2", "no column path"),
-        ("path,label\n", "no rows"),
-        ("path,label\n,x", "line 2: no path"),
-        ("path,label\na.png", "line 2: no label"),
-        ("path,label,split\na.png,x,holdout", "line 2: the split 'holdout'"),
-    ],
-)
-def test_tables_that_lack_something_are_refused(
-    text: str, why: str, tmp_path: Path, load: Load
-) -> None:
-    (tmp_path / "list.csv").write_text(text)
-    with pytest.raises(UserError, match=why):
-        load(tmp_path / "list.csv")
-
-
-def test_pictures_that_are_not_there_are_bad_ones(
-    tmp_path: Path, load: Load, said: list[str]
-) -> None:
-    pictures(tmp_path, {"a": 3})
-    rows = [f"a/a-{i}.png,{'xy'[i % 2]}" for i in range(4)]
-    (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows))
-    load(tmp_path / "list.csv")
-    assert "1 picture of" in said[0] and "a/a-3.png (cannot be read: No such file" in said[0]
-
-
-def archive(path: Path, files: dict[str, bytes]) -> Path:
-    """Write a .zip or .tar of these files, whatever their names."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
-            for name, content in files.items():
-                out.writestr(name, content)
-    else:
-        with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as tar:
-            for name, content in files.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-@pytest.mark.parametrize("kind", ["pets.zip", "pets.tar.gz"])
-def test_archives_are_as_their_folders(kind: str, tmp_path: Path, load: Load) -> None:
-    root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 2})
-    files = {f"pets/{p.relative_to(root)}": p.read_bytes() for p in root.rglob("*.png")}
-    files["pets/readme.txt"] = b"text"
-    path = archive(tmp_path / kind, files)
-    assert load(path).digest() == load(root).digest()
-    assert load(path).source == str(path)
-    unpacked = list((cache.folder() / "unpacked").iterdir())
-    assert len(unpacked) == 1 and not list(unpacked[0].rglob("*.txt"))
-
-
-@pytest.mark.parametrize("kind", ["x.zip", "x.tar"])
-@pytest.mark.parametrize("name", ["../out.png", "/abs/out.png", "a/../../out.png", "C:/x.png"])
-def test_archives_whose_paths_lead_outside_are_refused(
-    name: str, kind: str, tmp_path: Path, load: Load
-) -> None:
-    path = archive(tmp_path / kind, {"a/1.png": b"x", name: b"x"})
-    with pytest.raises(UserError, match="leads outside"):
-        load(path)
-    assert not list((cache.folder() / "unpacked").iterdir())
-
-
-def test_links_in_archives_are_not_written(tmp_path: Path, load: Load) -> None:
-    path = tmp_path / "x.tar"
-    with tarfile.open(path, "w") as tar:
-        for name, kind in (("a/link.png", tarfile.SYMTYPE), ("a/hard.png", tarfile.LNKTYPE)):
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "/etc/passwd"
-            tar.addfile(info)
-    with pytest.raises(UserError, match="holds no pictures"):
-        load(path)
-    zipped = tmp_path / "x.zip"
-    with zipfile.ZipFile(zipped, "w") as out:
-        link = zipfile.ZipInfo("a/link.png")
-        link.external_attr = 0o120777 << 16
-        out.writestr(link, "/etc/passwd")
-    with pytest.raises(UserError, match="holds no pictures"):
-        load(zipped)
-
-
-def test_bombs_are_refused(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hundredfold.data.archive.FREE_BYTES", 2**16)
-    path = archive(tmp_path / "bomb.zip", {"a/1.bmp": bytes(2**24)})
-    with pytest.raises(UserError, match="unpacks to more than"):
-        load(path)
-
-
-@pytest.mark.parametrize("kind", ["x.zip", "x.tar", "x.tgz"])
-def test_damaged_archives_are_refused(kind: str, tmp_path: Path, load: Load) -> None:
-    whole = archive(tmp_path / kind, {f"a/{i}.png": RNG.bytes(20_000) for i in range(9)})
-    whole.write_bytes(whole.read_bytes()[:50_000])
-    with pytest.raises(UserError, match="cut short or damaged"):
-        load(whole)
-    (tmp_path / kind).write_bytes(b"no archive at all")
-    with pytest.raises(UserError, match="cut short or damaged"):
-        load(tmp_path / kind)
-
-
 def test_large_sets_are_mapped_and_give_the_same(
     tmp_path: Path, load: Load, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -443,3 +284,39 @@ def test_cifar100_as_folders_trains_to_the_same_bits(
     weights = [(run.path / "weights.safetensors").read_bytes() for run in runs]
     assert weights[0] == weights[1]
     assert runs[0].metrics["test"] == runs[1].metrics["test"]
+
+
+def test_few_pictures_get_more_epochs_and_smaller_batches() -> None:
+    recipe = fast()
+    assert fitted(recipe, 47_500) == fitted(recipe, 25_000) == recipe
+    small = fitted(recipe, 4750)
+    assert (small.epochs, small.batch_size) == (34, 256)
+    tiny = fitted(recipe, 100)
+    assert (tiny.epochs, tiny.batch_size) == (60, 16)
+    long = fast(epochs=90)
+    assert fitted(long, 100).epochs == 90
+    for count in (2, 3, 17, 999):
+        assert 2 <= fitted(recipe, count).batch_size <= 512
+
+
+def test_the_commands_take_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    root = pictures(tmp_path / "my pets", {"cat": 20, "dog": 20})
+    (root / "dog/bad.jpg").write_text("bad")
+    flags = ["--data", str(root), "--widths", "8", "8", "--device", "cpu", "--epochs", "2"]
+    assert main(["train", *flags]) == 0
+    said = capsys.readouterr().out
+    assert "dog/bad.jpg" in said and "2 fine classes" in said and "steps of 16" in said
+    (run,) = (tmp_path / "runs").iterdir()
+    assert main(["predict", str(run), str(root / "cat"), "--format", "csv"]) == 0
+    assert capsys.readouterr().out.count("cat-") == 20
+    assert main(["evaluate", str(run)]) == 0
+    assert "Equal, to the last digit" in capsys.readouterr().out
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "cat/cat-" in page or "dog/dog-" in page
+    assert main(["explore", str(root)]) == 0
+    assert main(["train", *flags, "--strict"]) == 2
+    assert "Mend or remove them" in capsys.readouterr().err

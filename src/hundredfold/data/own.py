@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from hundredfold.data import cache, cifar100
-from hundredfold.data.archive import is_archive, unpack
+from hundredfold.data.archive import ARCHIVES, is_archive, unpack
 from hundredfold.data.dataset import Dataset, Split
-from hundredfold.data.listing import Entry, Passed, in_natural_order, list_folder
+from hundredfold.data.listing import Entry, Listing, Passed, in_natural_order, list_folder
 from hundredfold.data.reading import Facts, read_pictures
 from hundredfold.data.table import SUFFIXES, list_table
 from hundredfold.errors import UserError
@@ -67,11 +67,7 @@ def read_source(path: Path, size: int = 0) -> Source:
     Raises:
         UserError: nothing there, or its shape says no class for some picture.
     """
-    root = unpack(path, cache.folder() / "unpacked") if is_archive(path) else path
-    if root.is_dir():
-        tables = [file for file in root.iterdir() if file.suffix.lower() in SUFFIXES]
-        root = tables[0] if is_archive(path) and len(tables) == 1 else root
-    listing = list_folder(root) if root.is_dir() else list_table(root)
+    listing = list_pictures(path)
     if size == 0:
         size = choose_size([entry.path for entry in listing.entries])
     reading = read_pictures(listing.entries, size, cache.folder() / "pictures")
@@ -83,6 +79,32 @@ def read_source(path: Path, size: int = 0) -> Source:
         reading.store,
         reading.mapped,
     )
+
+
+def list_pictures(path: Path) -> Listing:
+    """Return what a folder, an archive or a table names.
+
+    Raises:
+        UserError: it is none of them, or a table in an archive names a file outside of it.
+    """
+    if path.is_dir():
+        return list_folder(path)
+    if path.suffix.lower() in SUFFIXES:
+        return list_table(path)
+    if not is_archive(path):
+        raise UserError(
+            f"{path} is no folder, no archive ({', '.join(ARCHIVES)}) and no table "
+            f"({', '.join(SUFFIXES)})."
+        )
+    folder = unpack(path, cache.folder() / "unpacked")
+    tables = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+    if len(tables) != 1:
+        return list_folder(folder)
+    listing = list_table(tables[0])
+    for entry in listing.entries:
+        if not entry.path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path}: its table names a file outside of it, {entry.name!r}.")
+    return listing
 
 
 def choose_size(paths: Sequence[Path]) -> int:

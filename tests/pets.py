@@ -1,0 +1,23 @@
+"""Folders of pictures for tests."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+RNG = np.random.default_rng(1)
+
+
+def picture(path: Path, side: int = 32) -> Path:
+    """Write a picture of random pixels, in the format that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def pictures(root: Path, counts: dict[str, int]) -> Path:
+    """Write so many pictures into each folder below a root."""
+    for folder, count in counts.items():
+        for i in range(count):
+            picture(root / folder / f"{folder.replace('/', '-').strip('.')}-{i}.png")
+    return root

@@ -1,0 +1,160 @@
+"""Tables and archives of pictures."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import Load
+from pets import RNG, pictures
+
+from hundredfold.data import cache
+from hundredfold.errors import UserError
+
+
+def test_tables_name_pictures_classes_and_splits(tmp_path: Path, load: Load) -> None:
+    pictures(tmp_path, {"a": 2, "b": 3})
+    lines = [f"a/a-{i}.png,ant,insect,train" for i in range(2)]
+    lines += ["b/b-0.png,bee,insect,train", "b/b-1.png,bee,insect,test", "b/b-2.png,cow,beast,val"]
+    table = tmp_path / "list.csv"
+    table.write_text("\ufeffFile,Class,superclass,split\n" + "\n".join(lines))
+    found = load(table)
+    assert found.classes == ("ant", "bee") and found.superclasses == ("insect",)
+    assert found.train.names == ("a/a-0.png", "a/a-1.png", "b/b-0.png")
+    assert found.test.names == ("b/b-1.png",)
+
+
+def test_parquet_is_a_table_too(tmp_path: Path, load: Load) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    pictures(tmp_path, {"a": 3})
+    rows = {"path": [f"a/a-{i}.png" for i in range(3)], "label": [1, 1, 2]}
+    parquet.write_table(arrow.table(rows), tmp_path / "list.parquet")
+    found = load(tmp_path / "list.parquet")
+    assert found.classes == ("1", "2")
+    (tmp_path / "bad.parquet").write_text("no")
+    with pytest.raises(UserError, match=r"Cannot read .*bad\.parquet"):
+        load(tmp_path / "bad.parquet")
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("path\na.png", "no column label"),
+        ("a,label\n1,2", "no column path"),
+        ("path,label\n", "no rows"),
+        ("path,label\n,x", "line 2: no path"),
+        ("path,label\na.png", "line 2: no label"),
+        ("path,label,split\na.png,x,holdout", "line 2: the split 'holdout'"),
+    ],
+)
+def test_tables_that_lack_something_are_refused(
+    text: str, why: str, tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=why):
+        load(tmp_path / "list.csv")
+
+
+def test_pictures_that_are_not_there_are_bad_ones(
+    tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    pictures(tmp_path, {"a": 3})
+    rows = [f"a/a-{i}.png,{'xy'[i % 2]}" for i in range(4)]
+    (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows))
+    load(tmp_path / "list.csv")
+    assert "1 picture of" in said[0] and "a/a-3.png (cannot be read: No such file" in said[0]
+
+
+def archive(path: Path, files: dict[str, bytes]) -> Path:
+    """Write a .zip or .tar of these files, whatever their names."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+            for name, content in files.items():
+                out.writestr(name, content)
+    else:
+        with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as tar:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pets.zip", "pets.tar.gz"])
+def test_archives_are_as_their_folders(kind: str, tmp_path: Path, load: Load) -> None:
+    root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 2})
+    files = {f"pets/{p.relative_to(root)}": p.read_bytes() for p in root.rglob("*.png")}
+    files["pets/readme.txt"] = b"text"
+    path = archive(tmp_path / kind, files)
+    assert load(path).digest() == load(root).digest()
+    assert load(path).source == str(path)
+    unpacked = list((cache.folder() / "unpacked").iterdir())
+    assert len(unpacked) == 1 and not list(unpacked[0].rglob("*.txt"))
+
+
+def test_an_archive_may_hold_a_table(tmp_path: Path, load: Load) -> None:
+    root = pictures(tmp_path / "pets", {"a": 4})
+    files = {f"pets/{p.relative_to(root)}": p.read_bytes() for p in root.rglob("*.png")}
+    rows = [f"a/a-{i}.png,{'xy'[i % 2]}" for i in range(4)]
+    files["pets/list.csv"] = ("path,label\n" + "\n".join(rows)).encode()
+    assert load(archive(tmp_path / "pets.zip", files)).classes == ("x", "y")
+    for outside in ("../../../secret.png", str(tmp_path / "secret.png")):
+        files["pets/list.csv"] = f"path,label\n{outside},x".encode()
+        with pytest.raises(UserError, match="its table names a file outside of it"):
+            load(archive(tmp_path / f"{len(outside)}.zip", files))
+
+
+def test_other_files_are_no_data(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "cat.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="is no folder, no archive"):
+        load(tmp_path / "cat.jpg")
+
+
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar"])
+@pytest.mark.parametrize("name", ["../out.png", "/abs/out.png", "a/../../out.png", "C:/x.png"])
+def test_archives_whose_paths_lead_outside_are_refused(
+    name: str, kind: str, tmp_path: Path, load: Load
+) -> None:
+    path = archive(tmp_path / kind, {"a/1.png": b"x", name: b"x"})
+    with pytest.raises(UserError, match="leads outside"):
+        load(path)
+    assert not list((cache.folder() / "unpacked").iterdir())
+
+
+def test_links_in_archives_are_not_written(tmp_path: Path, load: Load) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, kind in (("a/link.png", tarfile.SYMTYPE), ("a/hard.png", tarfile.LNKTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+    with pytest.raises(UserError, match="holds no pictures"):
+        load(path)
+    zipped = tmp_path / "x.zip"
+    with zipfile.ZipFile(zipped, "w") as out:
+        link = zipfile.ZipInfo("a/link.png")
+        link.external_attr = 0o120777 << 16
+        out.writestr(link, "/etc/passwd")
+    with pytest.raises(UserError, match="holds no pictures"):
+        load(zipped)
+
+
+def test_bombs_are_refused(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hundredfold.data.archive.FREE_BYTES", 2**16)
+    path = archive(tmp_path / "bomb.zip", {"a/1.bmp": bytes(2**24)})
+    with pytest.raises(UserError, match="unpacks to more than"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar", "x.tgz"])
+def test_damaged_archives_are_refused(kind: str, tmp_path: Path, load: Load) -> None:
+    whole = archive(tmp_path / kind, {f"a/{i}.png": RNG.bytes(20_000) for i in range(9)})
+    whole.write_bytes(whole.read_bytes()[:50_000])
+    with pytest.raises(UserError, match="cut short or damaged"):
+        load(whole)
+    (tmp_path / kind).write_bytes(b"no archive at all")
+    with pytest.raises(UserError, match="cut short or damaged"):
+        load(tmp_path / kind)
