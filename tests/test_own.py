@@ -244,6 +244,7 @@ def test_large_sets_are_mapped_and_give_the_same(
     monkeypatch.setattr("hundredfold.data.reading.MOST_IN_MEMORY", 1000)
     for path in (cache.folder() / "pictures").iterdir():
         path.unlink()
+    monkeypatch.setattr("hundredfold.data.reading.MANY", 10)  # in processes, too
     for large in (load(root), load(root)):  # decoded, then as kept
         assert large.train.rows is not None and large.digest() == small.digest()
         run = train(config, large, quiet=True)

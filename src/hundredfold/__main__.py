@@ -2,4 +2,5 @@
 
 from hundredfold.cli import entry
 
-entry()
+if __name__ == "__main__":  # not in the processes that decode pictures
+    entry()

@@ -12,13 +12,15 @@ from hundredfold.inference import BATCH, predict_logits
 from hundredfold.job import Job, State, first_state, make_job
 from hundredfold.loop import step
 from hundredfold.pace import Clock, mean_seconds
+from hundredfold.recipes import CIFAR_PICTURES
 
 FEWEST_STEPS = 10
 """Steps of a schedule that is still worth its name."""
 PROBING = 0.02
 """Share of the budget that steps for measuring may take, beyond the first two."""
 LADDER = (("strong", 12.0), ("fast", 2.2), ("quick", 0.0))
-"""Recipes, and from how many epochs of `fast` in the budget on each is the best."""
+"""Recipes, and from how many epochs of `fast` in the budget on each is the best: of CIFAR-100, or
+of as many pictures that are repeated."""
 
 
 def choose_recipe(config: Config, dataset: Dataset) -> str:
@@ -32,6 +34,7 @@ def choose_recipe(config: Config, dataset: Dataset) -> str:
     job = make_job(small, dataset.with_labels(config.labels), pick_device(config.device))
     seconds = mean_seconds(0.0, seconds_by_size(first_state(job), job))
     epochs = config.epochs * parse_duration(config.budget) / (seconds * job.steps)
+    epochs *= len(job.training) / CIFAR_PICTURES
     return next(name for name, least in LADDER if epochs >= least)
 
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 from hundredfold.errors import UserError
@@ -73,7 +73,7 @@ def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     each is in.
     """
     return tuple(
-        sorted(entries, key=lambda e: (natural(PurePath(e.name).name), natural(e.name), e.name))
+        sorted(entries, key=lambda e: (natural(e.name.rpartition("/")[2]), natural(e.name), e.name))
     )
 
 
@@ -88,8 +88,7 @@ def list_folder(root: Path) -> Listing:
     """
     passed: list[Passed] = []
     files = []
-    for path in _walk(root, root, (os.path.realpath(root),), passed):
-        name = path.relative_to(root).as_posix()
+    for path, name in _walk(root, "", (os.path.realpath(root),), passed):
         if is_picture(path):
             files.append((path, name))
         else:
@@ -111,23 +110,32 @@ def list_folder(root: Path) -> Listing:
     return Listing(in_order(_named(entries, root)), tuple(passed))
 
 
-def _walk(folder: Path, root: Path, above: Sequence[str], passed: list[Passed]) -> Iterator[Path]:
-    """Yield the files below a folder; hidden and system entries are noted instead."""
+def _walk(
+    folder: Path, prefix: str, above: Sequence[str], passed: list[Passed]
+) -> Iterator[tuple[Path, str]]:
+    """Yield the files below a folder, with their names; hidden and system ones are noted instead.
+
+    Args:
+        folder: where to look.
+        prefix: what the names of its entries begin with.
+        above: real paths of the folder and of those above it.
+        passed: what is passed over is added to it.
+    """
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"Cannot read the folder {folder}: {error.strerror}.") from error
     for entry in found:
-        path = Path(entry.path)
+        path, name = Path(entry.path), prefix + entry.name
         if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
-            passed.append(Passed(path.relative_to(root).as_posix(), "hidden, or of the system"))
+            passed.append(Passed(name, "hidden, or of the system"))
         elif entry.is_dir():
             real = os.path.realpath(path)
             if real in above:
                 raise UserError(f"{path} is a link to a folder above it: remove it.")
-            yield from _walk(path, root, (*above, real), passed)
+            yield from _walk(path, f"{name}/", (*above, real), passed)
         else:
-            yield path
+            yield path, name
 
 
 def _entry(path: Path, name: str, splits: dict[str, str]) -> Entry:

@@ -1,7 +1,7 @@
 """A person's own pictures: from a folder, an archive or a table to a dataset."""
 
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,13 +232,15 @@ def held_by_content(digests: Mapping[int, str], labels: Mapping[int, str]) -> se
         labels: class of each picture.
     """
     bound = f"{int(TEST_SHARE * 16**8):08x}"
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, label in labels.items():
+        members[label].append(i)
     held: set[int] = set()
-    for label in set(labels.values()):
-        members = [i for i, name in labels.items() if name == label]
-        values = sorted({digests[i] for i in members})
+    for some in members.values():
+        values = sorted({digests[i] for i in some})
         low = {value for value in values if value[:8] < bound}
         low = (low | {values[0]}) - {values[-1]}  # of a single one, nothing
-        held |= {i for i in members if digests[i] in low}
+        held |= {i for i in some if digests[i] in low}
     return held
 
 

@@ -8,11 +8,16 @@ import dataclasses
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -31,8 +36,12 @@ from hundredfold.pictures import formats, load_picture
 
 VERSION = 1
 """Of the kept form and of how pictures are decoded; what another one left is not used."""
-AT_ONCE = 4096
-"""Files given to the threads at a time: a million at once would fill the memory with promises."""
+AT_ONCE = 64
+"""Files given to a thread or a process at a time."""
+MANY = 20_000
+"""Files from which on processes are worth the seconds that they take to start."""
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -79,44 +88,32 @@ def read_pictures(entries: Sequence[Entry], size: int, folder: Path) -> Reading:
     shape = (len(entries), 3, size, size)
     large = prod(shape) > MOST_IN_MEMORY
     paths = [str(entry.path.absolute()) for entry in entries]
-    stamp = _digest(VERSION, shape, paths, [_stamp(entry.path) for entry in entries])
+    stamp = _digest(VERSION, shape, paths, [_stamp(path) for path in paths])
     pixels = folder / f"{_digest(os.path.commonpath(paths), size)[:16]}.pixels"
     about = pixels.with_suffix(".json")
     facts = _recall(about, stamp)
-    if facts is not None and pixels.exists():
-        store = _map(pixels, shape)
-        return Reading(store if large else store.clone(), facts, pixels if large else None)
-    if large:
-        _make_room(folder, prod(shape))
-        part = pixels.with_suffix(f".{os.getpid()}.part")
-        try:
-            store = _map(part, shape, new=True)
-            facts = _decode(entries, store)
-            part.replace(pixels)
-        finally:
-            part.unlink(missing_ok=True)
-    else:
-        store = torch.zeros(shape, dtype=torch.uint8)
-        facts = _decode(entries, store)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not large:
-            write_atomic(pixels, store.numpy().data)
+    if facts is None or not pixels.exists():
+        no_room = _no_room(folder, prod(shape))
+        if no_room and large:
+            raise UserError(no_room)
+        if no_room:  # what cannot be kept only costs time
+            store = torch.zeros(shape, dtype=torch.uint8)
+            return Reading(store, _decode(paths, store, None), None)
+        facts = _decode_and_keep(paths, shape, pixels)
         kept = {"stamp": stamp, "facts": [dataclasses.astuple(fact) for fact in facts]}
         write_atomic(about, json.dumps(kept).encode())
-    except OSError:
-        pass  # what cannot be kept only costs time
-    return Reading(store, facts, pixels if large else None)
+    store = _map(pixels, shape)
+    return Reading(store if large else store.clone(), facts, pixels if large else None)
 
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: str) -> tuple[int, int]:
     """Return what changes when a file does; zeros where it is not there."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116  # of a hundred thousand, pathlib's takes seconds
     except OSError:
         return 0, 0
     return stat.st_size, stat.st_mtime_ns
@@ -131,46 +128,89 @@ def _recall(about: Path, stamp: str) -> tuple[Facts, ...] | None:
         return None
 
 
-def _map(path: Path, shape: tuple[int, ...], *, new: bool = False) -> Tensor:
-    """Return a file's bytes as a tensor; of one that is not new, writing changes no file."""
+def _map(path: Path, shape: Shape, *, new: bool = False) -> Tensor:
+    """Return a file's bytes as a tensor; unless it is new, writing to it changes no file."""
     flat = torch.from_file(str(path), shared=new, size=prod(shape), dtype=torch.uint8)
     return flat.view(shape)
 
 
-def _make_room(folder: Path, size: int) -> None:
+def _no_room(folder: Path, size: int) -> str:
+    """Return why so many bytes cannot be kept in a folder, which is made; empty where they can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise UserError(f"Cannot write {folder}: {error.strerror}.") from error
+        return f"Cannot write {folder}: {error.strerror}."
     if free < 1.05 * size:
-        raise UserError(
+        return (
             f"The pictures take {size / 2**30:.1f} GiB at this size, and {folder} has "
             f"{free / 2**30:.1f} GiB of room: take a smaller --size, or name another cache folder "
             "in the environment variable XDG_CACHE_HOME."
         )
+    return ""
 
 
-def _decode(entries: Sequence[Entry], store: Tensor) -> tuple[Facts, ...]:
-    """Decode every file into its row of the store; in threads, for Pillow lets go of Python."""
-    rows = partial(_decode_one, store=store)
-    facts: list[Facts] = []
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+def _decode_and_keep(paths: Sequence[str], shape: Shape, pixels: Path) -> tuple[Facts, ...]:
+    """Decode files into a file of pixels, which gets its name when it is whole and on the disk."""
+    part = pixels.with_suffix(f".{os.getpid()}.part")
     try:
-        with warnings.catch_warnings(), counted("Reading", len(entries)) as advance:
+        facts = _decode(paths, _map(part, shape, new=True), part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(pixels)
+    finally:
+        part.unlink(missing_ok=True)
+    return facts
+
+
+def _decode(paths: Sequence[str], store: Tensor, file: Path | None) -> tuple[Facts, ...]:
+    """Decode every file into its row of the store.
+
+    Many are decoded in processes, through the file that the store is mapped from: Pillow lets go of
+    Python while it decodes, but threads still wait for each other a third of the time.
+    """
+    count = os.cpu_count() or 1
+    if file and len(paths) >= MANY:
+        context = multiprocessing.get_context("spawn")
+        processes = ProcessPoolExecutor(count, context, initializer=_ignore_interrupt)
+        work = partial(_decode_mapped, file=file, shape=tuple(store.shape))
+        with suppress(BrokenProcessPool):  # of a script that does not guard its main part, say
+            return _gather(processes, work, paths)
+    return _gather(ThreadPoolExecutor(count), partial(_decode_some, store=store), paths)
+
+
+def _gather(
+    pool: Executor, work: Callable[[int, Sequence[str]], list[Facts]], paths: Sequence[str]
+) -> tuple[Facts, ...]:
+    """Let a pool decode all files, some at a time."""
+    starts, facts = range(0, len(paths), AT_ONCE), []
+    some = [paths[start : start + AT_ONCE] for start in starts]
+    try:
+        with warnings.catch_warnings(), counted("Reading", len(paths)) as advance:
             warnings.simplefilter("ignore")  # Pillow's remarks on odd files: the facts say enough
-            for some in _blocks(len(entries)):
-                for fact in pool.map(rows, some, [entries[i].path for i in some]):
-                    facts.append(fact)
-                    advance(1)
+            for found in pool.map(work, starts, some):
+                facts += found
+                advance(len(found))
     finally:
         pool.shutdown(cancel_futures=True)
     return tuple(facts)
 
 
-def _blocks(count: int) -> Iterator[range]:
-    for start in range(0, count, AT_ONCE):
-        yield range(start, min(start + AT_ONCE, count))
+def _ignore_interrupt() -> None:
+    """Leave Ctrl-C to the process that waits for this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _decode_mapped(row: int, paths: Sequence[str], file: Path, shape: Shape) -> list[Facts]:
+    """Decode files into rows of a mapped file, in a process of its own."""
+    warnings.simplefilter("ignore")
+    return _decode_some(row, paths, _map(file, shape, new=True))
+
+
+def _decode_some(row: int, paths: Sequence[str], store: Tensor) -> list[Facts]:
+    """Decode files into the rows of the store from `row` on."""
+    return [_decode_one(row + i, Path(path), store) for i, path in enumerate(paths)]
 
 
 def _decode_one(row: int, path: Path, store: Tensor) -> Facts:
