@@ -245,13 +245,10 @@ def held_by_content(digests: Mapping[int, str], labels: Mapping[int, str]) -> se
 
 
 def _split(source: Source, rows: Sequence[int], index: Mapping[str, int]) -> Split:
-    """Return entries as a split: copied into memory, unless the store is mapped from a file."""
+    """Return entries as a split, without copying any."""
     labels = torch.tensor([index[source.entries[i].label] for i in rows])
     names = tuple(source.entries[i].name for i in rows)
-    where = torch.tensor(rows)
-    if source.mapped:
-        return Split(source.store, labels, where, names)
-    return Split(source.store[where], labels, names=names)
+    return Split(source.store, labels, torch.tensor(rows), names)
 
 
 def describe(dataset: Dataset, source: Source) -> str:
