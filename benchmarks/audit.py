@@ -10,6 +10,7 @@ is an exact copy, 1 one camera shot, 2 very similar. They may be a part of all; 
 import csv
 import dataclasses
 import time
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -36,16 +37,13 @@ class Options:
     """Where to write the page."""
 
 
-def across(found: Audit) -> list[tuple[int, int, float]]:
-    """Return duplicates across the splits: (test number, training number, score)."""
-    subject, pairs = found.subject, []
-    first_test = subject.splits.index("test")
-    alike = [(pair.first, pair.second, pair.score) for pair in found.near]
-    alike += [(i, j, 2.0) for group in found.exact for i in group for j in group if i < j]
-    for i, j, score in alike:
-        if subject.splits[i] != subject.splits[j]:
-            pairs.append((j - first_test, i, score))
-    return pairs
+def across(found: Audit) -> set[tuple[int, int]]:
+    """Return duplicates across the splits: (test number, training number)."""
+    splits = found.subject.splits
+    first_test = splits.index("test")
+    alike = [pair[:2] for pair in found.near]
+    alike += [pair for group in found.exact for pair in combinations(group, 2)]
+    return {(j - first_test, i) for i, j in alike if splits[i] != splits[j]}
 
 
 def compare(found: Audit, path: Path, share: float) -> dict[str, object]:
@@ -55,7 +53,7 @@ def compare(found: Audit, path: Path, share: float) -> dict[str, object]:
             (int(r["test_index"]), int(r["train_index"]), int(r["judgment"]))
             for r in csv.DictReader(file)
         ]
-    got = {(test, train) for test, train, _ in across(found)}
+    got = across(found)
     tests = {test for test, _ in got}
     recall = {}
     for judgment in (0, 1, 2):

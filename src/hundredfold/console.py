@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -33,31 +34,27 @@ error_console = _Console(stderr=True, highlight=False, soft_wrap=True)
 @contextmanager
 def byte_progress(name: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
     """Show a download's progress in a terminal; yield what takes the bytes of each piece."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(name.rsplit("/", 1)[-1], total=total or None, completed=done)
-        yield lambda count: progress.advance(task, count)
+    columns = (DownloadColumn(), TransferSpeedColumn())
+    with _progress(name.rsplit("/", 1)[-1], columns, total or None, done) as advance:
+        yield advance
 
 
 @contextmanager
 def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how many of `total` things are done in a terminal; yield what takes how many more."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    with _progress(what, (MofNCompleteColumn(),), total) as advance:
+        yield advance
+
+
+@contextmanager
+def _progress(
+    what: str, columns: Sequence[ProgressColumn], total: int | None, done: int = 0
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar with these columns and the time left in a terminal; yield what takes progress."""
+    shown = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
     hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(what, total=total)
+    with Progress(*shown, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(what, total=total, completed=done)
         yield lambda count: progress.advance(task, count)
 
 

@@ -49,8 +49,8 @@ class Pair(NamedTuple):
     second: int
     """Above `first`."""
     score: float
-    """How alike they are, THRESHOLD to 4: twice the cosine of the features, less half of what their
-    other neighbours have, plus both correlations of the pixels."""
+    """How alike they are, THRESHOLD to 4: three times the cosine of the features, less the mean one
+    of each picture's other neighbours, plus both correlations of the pixels."""
 
 
 def exact_groups(digests: Sequence[str]) -> list[list[int]]:

@@ -88,7 +88,7 @@ def _own(path: Path) -> Subject:
 
 def of_dataset(dataset: Dataset) -> Subject:
     """Return a dataset's pictures, training first; their names are their numbers in their split."""
-    splits = {name: dataset.splits[name] for name in ("train", "test")}
+    splits = dataset.splits
     store = torch.cat([split.images for split in splits.values()])
     labels = torch.cat([split.labels for split in splits.values()])
     above = dataset.parents and [dataset.superclasses[parent] for parent in dataset.parents]

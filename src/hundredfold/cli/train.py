@@ -19,9 +19,10 @@ def main(arguments: Sequence[str]) -> None:
     name, flags = (arguments[0], arguments[1:]) if named else ("fast", arguments)
     config = parse_config(name, flags)
     dataset = load_data(config.data, size=config.size, strict=config.strict)
-    pictures, started = len(dataset.train), time.perf_counter()
+    pictures, started = len(dataset.train), None
     config = parse_config(name, flags, pictures)
     if config.budget and not named:
+        started = time.perf_counter()  # choosing counts
         config = parse_config(choose_recipe(config, dataset), flags, pictures)
     train(config, dataset, started=started)
 
