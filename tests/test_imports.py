@@ -7,7 +7,7 @@ import hundredfold
 
 ROOT = Path(hundredfold.__file__).parent
 LAYERS = [  # each may import from the ones above it, and from its own line
-    {"errors", "files", "pace", "pictures"},
+    {"errors", "files", "pace", "pages", "pictures"},
     {"jsonio", "console"},
     {"config"},
     {"device"},

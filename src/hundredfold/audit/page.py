@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from hundredfold.audit import Audit
 from hundredfold.audit.findings import Finding, class_counts
 from hundredfold.audit.subject import Subject
 from hundredfold.errors import UserError
+from hundredfold.pages import render_page
 from hundredfold.pictures import data_address, load_picture
 
 SHOWN = 24
@@ -40,11 +39,10 @@ class Section(NamedTuple):
 
 def render(found: Audit) -> str:
     """Return the page, whole in itself."""
-    loader = PackageLoader("hundredfold.audit", "")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     sections = [_section(found, finding) for finding in found.findings if finding.items]
     counts = class_counts(found.subject)
-    return environment.get_template("page.html").render(
+    return render_page(
+        "hundredfold.audit",
         subject=found.subject,
         total=len(found.subject),
         skipped=found.skipped,

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from hundredfold.console import duration
 from hundredfold.data import Split
 from hundredfold.figures import INK
 from hundredfold.levels import Level
+from hundredfold.pages import render_page
 from hundredfold.pictures import data_address
 from hundredfold.report.figures import Drawn
 from hundredfold.run import Run
@@ -47,10 +47,8 @@ def render(
         missing: why not.
     """
     first, config = levels[0], run.config
-    loader = PackageLoader("hundredfold.report", "")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    template = environment.get_template("page.html")
-    return template.render(
+    return render_page(
+        "hundredfold.report",
         name=config.name,
         about=_about(run, first),
         tiles=_tiles(run.metrics, first.name),
