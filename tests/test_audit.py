@@ -113,6 +113,9 @@ def test_every_fault_is_found(faulty: Path) -> None:
 def test_the_cleaned_list_trains_without_what_is_wrong(faulty: Path, tmp_path: Path) -> None:
     found = audit(load_subject(str(faulty)), labels=False, near=False)
     assert "Near duplicates were not looked for: not asked for." in found.skipped
+    kinds = {finding.key for finding in found.findings}
+    assert "exact_splits" in kinds and "labels" not in kinds  # "not found" is of what was sought
+    assert not any(kind.startswith("near_") for kind in kinds)
     (tmp_path / "clean.csv").write_text(cleaned_list(found))
     said: list[str] = []
     cleaned = load_data(str(tmp_path / "clean.csv"), said.append)

@@ -41,6 +41,7 @@ class Audit:
 
     subject: Subject
     findings: tuple[Finding, ...]
+    """Of every kind that was looked for, with nothing in it where nothing was found."""
     exact: tuple[tuple[int, ...], ...]
     """Groups of pictures of the same content."""
     near: tuple[Pair, ...]
@@ -89,10 +90,10 @@ def audit(subject: Subject, *, near: bool = True, labels: bool = True) -> Audit:
     copies = {pair for group in exact for pair in combinations(group, 2)}
     pairs = [pair for pair in pairs if (pair.first, pair.second) not in copies]
     findings = [
-        *file_findings(subject),
+        *(file_findings(subject) if subject.paths else []),
         *class_findings(subject),
-        *duplicate_findings(subject, exact, pairs),
-        *label_findings(subject, found),
+        *duplicate_findings(subject, exact, None if no_near else pairs),
+        *([] if no_labels else label_findings(subject, found)),
     ]
     skipped = {"Labels that are likely wrong": no_labels, "Near duplicates": no_near}
     return Audit(

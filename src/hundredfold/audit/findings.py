@@ -131,15 +131,19 @@ def class_counts(subject: Subject) -> dict[str, dict[str, int]]:
 
 
 def duplicate_findings(
-    subject: Subject, exact: Iterable[Sequence[int]], near: Iterable[Pair]
+    subject: Subject, exact: Iterable[Sequence[int]], near: Iterable[Pair] | None
 ) -> list[Finding]:
-    """Return what is the same, by whether it is across splits, across classes, or within both."""
+    """Return what is the same, by whether it is across splits, across classes, or within both.
+
+    Near duplicates are left out where `near` is None: they were not looked for.
+    """
     same: dict[tuple[int, ...], str] = {tuple(group): "the same" for group in exact}
     alike: dict[tuple[int, ...], str] = {
-        (pair.first, pair.second): f"score {pair.score:.2f}" for pair in near
+        (pair.first, pair.second): f"score {pair.score:.2f}" for pair in near or ()
     }
     found = []
-    for key, title, groups in (("exact", "copies", same), ("near", "near duplicates", alike)):
+    kinds = [("exact", "copies", same), ("near", "near duplicates", alike)]
+    for key, title, groups in kinds[: 1 if near is None else 2]:
         for where, text, wrong in (
             ("splits", "in two splits", key == "exact"),
             ("classes", "in two classes of one split", key == "exact"),
