@@ -19,9 +19,10 @@ from hundredfold import load_cifar100
 from hundredfold.augment import prepare
 from hundredfold.batches import batches
 from hundredfold.inference import predict_logits
-from hundredfold.job import first_state, make_job
+from hundredfold.job import make_job
 from hundredfold.optim import set_schedule
 from hundredfold.recipes import RECIPES
+from hundredfold.state import first_state
 
 PARTS = ("crop and flip", "normalise and resize", "forward", "backward", "optimizer")
 

@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 import tyro
 from common import TUTORIAL_PICTURES, save_result
-from torch import Tensor, nn
+from torch import nn
 
 from hundredfold import load_cifar100, tutorial
-from hundredfold.job import first_state, make_job
+from hundredfold.job import make_job
 from hundredfold.loop import epochs
 from hundredfold.models import ResNet9
+from hundredfold.state import first_state
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,6 @@ class Options:
     """Write the result to benchmarks/results."""
 
 
-class Nothing:
-    """Watches without looking."""
-
-    def step(self, pictures: int, loss: Tensor, lr: float, progress: float) -> None:
-        """Do nothing."""
-
-
 def ours(steps: int) -> float:
     """Return the images/s of `steps` steps of recipe tutorial, from the first step on."""
     dataset = load_cifar100().with_labels("coarse")
@@ -58,7 +52,7 @@ def ours(steps: int) -> float:
     job = replace(job, judged=job.judged[:0])
     state = first_state(job)
     started = time.perf_counter()
-    next(epochs(state, job, Nothing()))
+    next(epochs(state, job))
     return steps * config.batch_size / (time.perf_counter() - started)
 
 

@@ -177,6 +177,7 @@ def test_a_model_without_mistakes_has_no_pairs_and_no_mistakes(
     run = train(tiny_config, tiny, quiet=True)
     logits = 9 * torch.nn.functional.one_hot(tiny.test.labels, 6).float()
     run.finish(
+        run.model().state_dict(),
         run.info,
         run.metrics,
         {"logits": logits, "flip_logits": logits, "labels": tiny.test.labels},

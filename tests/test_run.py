@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from hundredfold import Config, Dataset, Run, UserError, train
 from hundredfold.files import write_atomic
+from hundredfold.job import make_job
 from hundredfold.models import ModelInfo
 from hundredfold.run import new_run
 
@@ -18,16 +20,25 @@ def run(tiny: Dataset, tiny_config: Config) -> Run:
     return train(dataclasses.replace(tiny_config, epochs=1), tiny, quiet=True)
 
 
-def test_names_carry_recipe_time_and_seed_and_never_clash(tmp_path: Path) -> None:
-    runs = [new_run(Config(name="x", seed=3, out=str(tmp_path))) for _ in range(3)]
+@pytest.fixture
+def info(tiny: Dataset, tiny_config: Config) -> ModelInfo:
+    """What a model needs beside its weights."""
+    return make_job(tiny_config, tiny, torch.device("cpu")).info
+
+
+def test_names_carry_recipe_time_and_seed_and_never_clash(info: ModelInfo, tmp_path: Path) -> None:
+    config = Config(name="x", seed=3, out=str(tmp_path))
+    runs = [new_run(config, info, {"a": 1}) for _ in range(3)]
     assert len({run.path for run in runs}) == 3
     assert all(run.path.name.startswith("x-2") and "Z-s3" in run.path.name for run in runs)
+    assert all((run.config, run.info, run.environment) == (config, info, {"a": 1}) for run in runs)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_named(info: ModelInfo, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"Cannot make the folder .*file"):
-        new_run(Config(out=str(tmp_path / "file")))
+        new_run(Config(out=str(tmp_path / "file")), info, {})
 
 
 def test_atomic_writes_leave_nothing_behind(tmp_path: Path) -> None:
@@ -52,7 +63,7 @@ def test_no_run_there(tmp_path: Path) -> None:
 
 def test_a_run_without_weights_says_why(run: Run) -> None:
     (run.path / "weights.safetensors").unlink()
-    with pytest.raises(UserError, match="has no weights: its training ended in the first epoch"):
+    with pytest.raises(UserError, match="has no weights: its training ended before a checkpoint"):
         run.model()
 
 

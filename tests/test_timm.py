@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from hundredfold import Config, Dataset, evaluate, finetune, train
 from hundredfold.batches import batches
 from hundredfold.errors import UserError
-from hundredfold.job import Job, first_state, make_job
+from hundredfold.job import Job, make_job
 from hundredfold.loop import step
 from hundredfold.predict import Predictor
+from hundredfold.state import first_state
 
 timm = pytest.importorskip("timm")
 CPU = torch.device("cpu")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from torch import Tensor, nn
 from hundredfold import (
     Config,
     Dataset,
-    Epoch,
-    Run,
     UserError,
     evaluate,
     load_sample,
@@ -28,20 +25,10 @@ from hundredfold import (
 from hundredfold.batches import batches
 from hundredfold.data import Split
 from hundredfold.device import memory_format, pick_device
-from hundredfold.files import write_atomic
-from hundredfold.job import first_state, make_job, uses_bfloat16
-from hundredfold.loop import epochs, training_size
+from hundredfold.job import make_job, uses_bfloat16
+from hundredfold.loop import Step, epochs, training, training_size
 from hundredfold.models import count_parameters
-
-
-class Silent:
-    """A watcher that only remembers."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, float, float]] = []
-
-    def step(self, pictures: int, loss: Tensor, lr: float, progress: float) -> None:
-        self.seen.append((pictures, lr, progress))
+from hundredfold.state import first_state
 
 
 class Reference(nn.Module):
@@ -95,7 +82,7 @@ def test_the_tutorials_first_20_losses_equal_a_plain_reference() -> None:
     model.load_state_dict(state.model.state_dict())
 
     generator = torch.get_rng_state()
-    ours = next(epochs(state, job, Silent()))
+    ours = next(epochs(state, job))
 
     torch.set_rng_state(generator)
     optimizer = torch.optim.Adam(model.parameters(), 0.01, weight_decay=1e-4)
@@ -216,59 +203,6 @@ def test_autocast_trains_too(tiny: Dataset, tiny_config: Config) -> None:
     np.testing.assert_allclose(mixed.history[0].loss[0], exact.history[0].loss[0], rtol=0.02)
 
 
-def test_an_interrupted_run_keeps_its_finished_epochs(
-    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    full = train(tiny_config, tiny, quiet=True)
-    steps = iter(range(100))
-
-    def interrupt(*_: object) -> None:
-        if next(steps) == 6:  # in the second epoch
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("hundredfold.display.Display.step", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train(dataclasses.replace(tiny_config, out=str(tmp_path / "cut")), tiny, quiet=True)
-    run = Run(next((tmp_path / "cut").iterdir()))
-    assert [epoch.loss for epoch in run.history] == [full.history[0].loss]
-    assert not run.finished
-    assert evaluate(run, tiny)["test_pictures"] == 24
-
-
-def test_ctrl_c_waits_for_an_epochs_files(
-    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write_and_interrupt(path: Path, content: bytes) -> None:
-        write_atomic(path, content)
-        if path.name == "resume.pt":
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr("hundredfold.files.write_atomic", write_and_interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_config, tiny, quiet=True)
-    run = Run(next(Path(tiny_config.out).iterdir()))
-    saved = torch.load(run.path / "resume.pt", weights_only=True)
-    assert [Epoch(**record) for record in saved["history"]] == run.history
-    assert len(run.history) == saved["epoch"] == 1
-    for name, value in run.model().state_dict().items():
-        assert value.equal(saved["model"][name])
-
-
-def test_the_resume_file_is_safe_and_goes_once_finished(
-    tiny: Dataset, tiny_config: Config, tmp_path: Path
-) -> None:
-    job = make_job(tiny_config, tiny, torch.device("cpu"))
-    state = first_state(job)
-    next(epochs(state, job, Silent()))
-    run = Run(tmp_path)
-    run.save_epoch(state.to_resume())
-    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
-    assert (saved["epoch"], saved["step"]) == (1, 5)
-    assert saved["model"].keys() == state.model.state_dict().keys()
-    run.finish(job.info, {}, {})
-    assert not (tmp_path / "resume.pt").exists()
-
-
 def test_sizes_share_the_steps_equally() -> None:
     sizes = (20, 24, 32)
     assert [training_size(sizes, step / 7) for step in range(7)] == [20, 20, 20, 24, 24, 32, 32]
@@ -325,11 +259,16 @@ def test_a_run_may_end_within_an_epoch(
     assert run.finished
 
 
-def test_the_watcher_sees_every_step(tiny: Dataset, tiny_config: Config) -> None:
+def test_every_step_is_told_and_the_state_is_whole(tiny: Dataset, tiny_config: Config) -> None:
     job = make_job(tiny_config, tiny, torch.device("cpu"))
-    watcher = Silent()
-    records = list(epochs(first_state(job), job, watcher))
-    assert [pictures for pictures, _, _ in watcher.seen] == [16, 16, 16, 16, 8] * 2
-    assert [lr for _, lr, _ in watcher.seen] == [lr for record in records for lr in record.lr]
-    assert [done for _, _, done in watcher.seen] == pytest.approx([n / 10 for n in range(1, 11)])
-    assert count_parameters(first_state(job).model) > 0
+    state = first_state(job)
+    seen, records = [], []
+    for event in training(state, job):
+        if isinstance(event, Step):
+            seen.append((event.pictures, event.lr, state.progress))
+        else:
+            records.append(event)
+    assert [pictures for pictures, _, _ in seen] == [16, 16, 16, 16, 8] * 2
+    assert [lr for _, lr, _ in seen] == [lr for record in records for lr in record.lr]
+    assert [done for _, _, done in seen] == pytest.approx([n / 10 for n in range(1, 11)])
+    assert count_parameters(state.model) > 0

@@ -10,6 +10,7 @@ from hundredfold.metrics import measure
 from hundredfold.predict import Prediction, Predictor
 from hundredfold.recipes import fast, finetune, quick, strong, tutorial, tutorial_400
 from hundredfold.report import write_report
+from hundredfold.resume import reproduce, resume
 from hundredfold.run import Epoch, Run
 from hundredfold.train import train
 
@@ -33,6 +34,8 @@ __all__ = [
     "measure",
     "predict_logits",
     "quick",
+    "reproduce",
+    "resume",
     "strong",
     "train",
     "tutorial",

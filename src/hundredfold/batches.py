@@ -24,15 +24,16 @@ def count_steps(pictures: int, batch_size: int) -> int:
 
 
 def batches(
-    split: Split, epoch: int, config: Config, device: torch.device
+    split: Split, epoch: int, config: Config, device: torch.device, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of augmented batches.
+    """Yield one epoch of augmented batches, or the rest of one.
 
     Args:
         split: the training pictures, on any device.
         epoch: from 0.
         config: batch size, augmentation, balancing, seed.
         device: where the batches are wanted.
+        start: how many of its batches to leave out.
 
     Yields:
         pictures (B, 3, H, W) uint8 and labels (B,) int64.
@@ -40,7 +41,7 @@ def batches(
     pad = border(config, split.store)
     plan = plan_epoch(split.labels, pad, epoch, config)
     order, plan = plan.order.to(split.store.device), plan.to(device)
-    for step in range(count_steps(len(split), config.batch_size)):
+    for step in range(start, count_steps(len(split), config.batch_size)):
         now = slice(step * config.batch_size, (step + 1) * config.batch_size)
         batch = split[order[now]]
         images = batch.store.to(device)

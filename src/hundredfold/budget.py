@@ -9,10 +9,11 @@ from hundredfold.data import Dataset
 from hundredfold.device import pick_device
 from hundredfold.errors import UserError
 from hundredfold.inference import BATCH, predict_logits
-from hundredfold.job import Job, State, first_state, make_job
+from hundredfold.job import Job, make_job
 from hundredfold.loop import step
 from hundredfold.pace import Clock, mean_seconds
 from hundredfold.recipes import CIFAR_PICTURES
+from hundredfold.state import State, first_state
 
 FEWEST_STEPS = 10
 """Steps of a schedule that is still worth its name."""

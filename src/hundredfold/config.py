@@ -112,6 +112,9 @@ class Config:
     """Arithmetic of the forward pass; auto is bfloat16 on CUDA GPUs that have it, else float32."""
     out: str = "runs"
     """Folder in which the run gets a folder of its own."""
+    checkpoint: str = "1min"
+    """How often to write what going on after an interruption needs: a time such as 90s or 5min, or
+    steps, such as 100steps."""
 
     def __post_init__(self) -> None:
         for name, ok, wanted in _checks(self):
@@ -154,6 +157,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("label_smoothing", 0 <= c.label_smoothing < 1, "at least 0 and below 1"),
         ("sizes", list(c.sizes) == sorted(c.sizes), "from small to large"),
         ("sizes", all(s >= 16 for s in c.sizes), "at least 16 pixels each"),
+        ("checkpoint", _is_interval(c.checkpoint), "a time such as 90s or 5min, or 100steps"),
         ("seed", 0 <= c.seed < 2**31, "between 0 and 2147483647"),
     ]
 
@@ -161,6 +165,17 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
 def is_model(name: str) -> bool:
     """Return whether a model may be called so: one of MODELS, or one of timm's."""
     return name in MODELS or re.fullmatch(rf"{TIMM}[\w.-]+", name) is not None
+
+
+def parse_interval(text: str) -> tuple[float, float]:
+    """Return (seconds, steps) of a time or a number of steps: the other one is infinite."""
+    if steps := re.fullmatch(r"(\d+) *steps?", text):
+        return math.inf, float(steps[1])
+    return parse_duration(text), math.inf
+
+
+def _is_interval(text: str) -> bool:
+    return min(parse_interval(text)) > 0
 
 
 def parse_duration(text: str) -> float:

@@ -1,5 +1,7 @@
 """What training shows: a header, a live line, a row an epoch, a summary."""
 
+import dataclasses
+import json
 import math
 import time
 from types import TracebackType
@@ -10,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 
 from hundredfold.config import Config
 from hundredfold.console import command, console, duration
+from hundredfold.jsonio import to_json
+from hundredfold.loop import Step
 from hundredfold.run import Epoch, Run
 
 REFRESH = 0.5
@@ -23,8 +26,10 @@ REFRESH = 0.5
 class Display:
     """Shows a training in the terminal; `with` it for the live line, which needs a terminal."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, *, verbose: bool = False) -> None:
         self.out = Console(quiet=True) if quiet else console
+        self.verbose = verbose
+        self.told: set[str] = set()
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
@@ -54,8 +59,15 @@ class Display:
         self.progress.stop()
 
     def note(self, text: str) -> None:
-        """Show a sentence that the user should not miss."""
-        self.out.print(f"[yellow]{escape(text)}[/]")
+        """Show a sentence that the user should not miss: each only once."""
+        if text not in self.told:
+            self.told.add(text)
+            self.out.print(f"[yellow]{escape(text)}[/]")
+
+    def detail(self, text: str) -> None:
+        """Show a sentence for those who asked for more."""
+        if self.verbose:
+            self.out.print(f"[dim]{escape(text)}[/]")
 
     def start(self, run: Run, config: Config, lines: list[str]) -> None:
         """Show what is about to be trained, and the table's head."""
@@ -70,15 +82,15 @@ class Display:
         self.config, self.began = config, time.perf_counter()
         self.progress.update(self.task, epoch=f"1/{math.ceil(config.epochs)}")
 
-    def step(self, pictures: int, loss: Tensor, lr: float, progress: float) -> None:
-        """Move the live line on by a step."""
-        self.done += pictures
+    def step(self, step: Step, progress: float) -> None:
+        """Move the live line on by a step, to a progress of 0..1."""
+        self.done += step.pictures
         self.progress.update(self.task, completed=progress)
         now = time.perf_counter()
         if not self.progress.disable and now - self.shown > REFRESH:
             self.shown = now
             rate = self.done / (now - self.began)
-            status = f"{rate:,.0f} images/s  loss {loss.item():.3f}  lr {lr:.4f}"
+            status = f"{rate:,.0f} images/s  loss {step.loss.item():.3f}  lr {step.lr:.4f}"
             self.progress.update(self.task, status=status)
 
     def epoch(self, epoch: Epoch) -> None:
@@ -110,6 +122,35 @@ class Display:
         self.out.print(f"Run     {escape(str(run))}")
         self.out.print(f"Curves  {escape(str(run.curves))}")
         self.out.print(f"Next    {command()} report {escape(str(run))}")
+
+
+class JsonDisplay(Display):
+    """Writes one JSON object a line for other programs; nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+
+    def _write(self, event: str, **values: Any) -> None:
+        console.print_json(json.dumps({"event": event, **values}), indent=None, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Write a sentence that the user should not miss: each only once."""
+        if text not in self.told:
+            self.told.add(text)
+            self._write("note", text=text)
+
+    def start(self, run: Run, config: Config, lines: list[str]) -> None:
+        """Write the run's folder and its configuration."""
+        self._write("start", run=str(run), config=json.loads(to_json(config)))
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Write an epoch's record, without what each step had."""
+        record = dataclasses.asdict(epoch)
+        self._write("epoch", **{k: v for k, v in record.items() if k not in ("lr", "loss")})
+
+    def summary(self, run: Run, metrics: dict[str, Any]) -> None:
+        """Write the final metrics."""
+        self._write("end", run=str(run), metrics=metrics)
 
 
 def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:

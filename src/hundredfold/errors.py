@@ -1,5 +1,11 @@
 """The one exception that means: the user can mend this."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class UserError(Exception):
     """Wrong use or bad input.
@@ -14,8 +20,17 @@ class UnavailableError(UserError):
 
 
 class FoundWrong(Exception):  # noqa: N818  # no error of the program, nor of its use
-    """What an audit was asked to be strict about: exit code 1."""
+    """What an audit was asked to be strict about, or a run that is not reproduced: exit code 1."""
 
 
 class DivergedError(UserError):
-    """Training whose loss is no longer finite."""
+    """Training whose loss is no longer finite.
+
+    Args:
+        text: what happened, and what to do.
+        batch: pictures (B, 3, H, W) uint8 and labels (B,) at which it was seen; may be empty.
+    """
+
+    def __init__(self, text: str, batch: Sequence["Tensor"] = ()) -> None:
+        super().__init__(text)
+        self.batch = batch

@@ -1,11 +1,7 @@
 """Files that are either whole or not there."""
 
 import os
-import signal
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from hundredfold.errors import UserError
@@ -31,9 +27,20 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's names to disk, where the system lets folders be opened."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def make_folder(path: Path) -> Path:
@@ -59,19 +66,3 @@ def save_file(path: Path, content: bytes) -> None:
         write_atomic(path, content)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
-
-
-@contextmanager
-def hold_interrupt() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is done; in threads, which it never reaches, do nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        raise KeyboardInterrupt

@@ -1,25 +1,17 @@
-"""A training before its first step: what stays the same, and what will change."""
+"""What stays the same while training."""
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hundredfold.augment import channel_stats, class_weights, generator, prepare
+from hundredfold.augment import channel_stats, class_weights
 from hundredfold.batches import count_steps
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
-from hundredfold.device import memory_format
 from hundredfold.errors import UserError
-from hundredfold.models import ModelInfo, WhiteNet, build_model, normalisation
-from hundredfold.optim import build_optimizer
-from hundredfold.run import Epoch
-
-WHITENING_PICTURES = 1000
-"""Their 900,000 patches settle the stem's 27 x 27 covariance to a fraction of a percent."""
+from hundredfold.models import ModelInfo, normalisation
 
 
 @dataclass(frozen=True)
@@ -66,44 +58,6 @@ class Job:
         return max(1, round(self.config.epochs * steps))
 
 
-@dataclass
-class State:
-    """All that changes while training."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    """Finished steps of all epochs."""
-    progress: float = 0.0
-    """Share of the schedule that is done (0..1)."""
-    history: list[Epoch] = field(default_factory=list)
-    judged_logits: Tensor | None = None
-    """(N, C) float32, of the pictures that the last epoch was judged by."""
-
-    @property
-    def epoch(self) -> int:
-        """Number of finished epochs."""
-        return len(self.history)
-
-    def to_resume(self) -> dict[str, Any]:
-        """Return what another process would need to go on from here, as plain tensors and values.
-
-        The order of the pictures and their augmentation follow from the seed and the epoch; only
-        dropout draws from torch's own generator.
-        """
-        device = next(self.model.parameters()).device
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "progress": self.progress,
-            "history": [dataclasses.asdict(epoch) for epoch in self.history],
-            "generator": torch.get_rng_state(),
-            "device_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        }
-
-
 def uses_bfloat16(config: Config, device: torch.device) -> bool:
     """Return whether a device's forward pass runs under bfloat16 autocast."""
     if config.precision == "auto":
@@ -147,17 +101,3 @@ def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
     if config.weights:
         info = normalisation(info)
     return Job(config, info, training.to(device), judged, device)
-
-
-def first_state(job: Job) -> State:
-    """Return the state before the first step, from the seed alone."""
-    config, info = job.config, job.info
-    torch.manual_seed(config.seed)
-    model = build_model(info, config.weights)
-    if isinstance(model, WhiteNet):
-        rng = generator(config.seed, "whitening")
-        chosen = torch.randperm(len(job.training), generator=rng)[:WHITENING_PICTURES]
-        images = job.training[chosen.to(job.training.store.device)].store.cpu()
-        model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
-    model = model.to(job.device).to(memory_format=memory_format(job.device))
-    return State(model, build_optimizer(model, config))

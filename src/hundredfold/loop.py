@@ -3,8 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,69 +13,76 @@ from hundredfold.augment import prepare
 from hundredfold.batches import batches
 from hundredfold.errors import DivergedError
 from hundredfold.inference import predict_logits
-from hundredfold.job import Job, State
+from hundredfold.job import Job
 from hundredfold.metrics import measure
 from hundredfold.models import set_frozen
 from hundredfold.optim import set_schedule
 from hundredfold.pace import Clock, advance, part
 from hundredfold.run import Epoch
+from hundredfold.state import Part, State
+
+LOOK = 50
+"""Steps between two looks at a GPU's loss, which make it wait; a CPU's is looked at each step."""
 
 
-class Watcher(Protocol):
-    """What is told of every step while training."""
+@dataclass(frozen=True)
+class Step:
+    """A step that was just taken."""
 
-    def step(self, pictures: int, loss: Tensor, lr: float, progress: float) -> None:
-        """Take note of a step.
-
-        Args:
-            pictures: how many it had.
-            loss: before it, 0-dimensional, on its device.
-            lr: its learning rate.
-            progress: share of the schedule that is done after it, 0..1.
-        """
+    pictures: int
+    loss: Tensor
+    """Before it, 0-dimensional, on its device."""
+    lr: float
 
 
-@dataclass
-class _Steps:
-    """What an epoch's steps leave."""
+def training(state: State, job: Job, clock: Clock | None = None) -> Iterator[Step | Epoch]:
+    """Train from where `state` stands to the end of the schedule; yield each step and each epoch.
 
-    pictures: int = 0
-    lr: list[float] = field(default_factory=list)
-    loss: list[Tensor] = field(default_factory=list)
-
-
-def epochs(state: State, job: Job, watch: Watcher, clock: Clock | None = None) -> Iterator[Epoch]:
-    """Train from where `state` stands to the end of the schedule; yield a record of each epoch.
+    Whenever it yields, `state` is whole: saved there and loaded elsewhere it goes on the same.
 
     Args:
         state: changed in place.
         job: what to train on, and how.
-        watch: told of every step.
         clock: when to be done; None for as many steps as `job` has.
 
     Raises:
         DivergedError: the loss is no longer finite.
     """
-    if clock:
+    if clock and not clock.began:
         clock.began = time.perf_counter()
-    while state.progress < 1:
-        started, done = time.perf_counter(), _Steps()
-        state.model.train()
-        for images, labels in batches(job.training, state.epoch, job.config, job.device):
-            loss, lr = step(state, job, images, labels)
-            if clock:
-                loss.item()  # wait: a GPU's queue must not fool the clock
-                state.progress = advance(state.progress, time.perf_counter(), clock)
-            else:
-                state.progress = state.step / job.steps
-            done.pictures += len(labels)
-            done.lr.append(lr)
-            done.loss.append(loss)
-            watch.step(len(labels), loss, lr, state.progress)
-            if state.progress >= 1:
-                break
-        state.history.append(_record(state, job, done, started))
+    while state.progress < 1 or state.part.loss:
+        if state.progress < 1:
+            yield from _steps(state, job, clock)
+        state.history.append(_record(state, job))
+        state.part = Part()
         yield state.history[-1]
+
+
+def epochs(state: State, job: Job) -> Iterator[Epoch]:
+    """Do what `training` does, and yield the epochs alone."""
+    return (event for event in training(state, job) if isinstance(event, Epoch))
+
+
+def _steps(state: State, job: Job, clock: Clock | None) -> Iterator[Step]:
+    """Take the steps that are left of an epoch, or of the schedule."""
+    state.model.train()
+    this, last = state.part, time.perf_counter()
+    for images, labels in batches(
+        job.training, state.epoch, job.config, job.device, start=len(this.loss)
+    ):
+        loss, lr = step(state, job, images, labels)
+        if clock:
+            loss.item()  # wait: a GPU's queue must not fool the clock
+        now = time.perf_counter()
+        state.progress = advance(state.progress, now, clock) if clock else state.step / job.steps
+        this.pictures += len(labels)
+        this.lr.append(lr)
+        this.loss.append(loss)
+        this.seconds += now - last
+        last = now
+        yield Step(len(labels), loss, lr)
+        if state.progress >= 1:
+            return
 
 
 def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
@@ -90,6 +96,9 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
 
     Returns:
         The loss before the step, 0-dimensional, and the learning rate.
+
+    Raises:
+        DivergedError: the loss is not finite; no weight has moved.
     """
     config = job.config
     if config.freeze:
@@ -99,6 +108,9 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
         loss = F.cross_entropy(
             state.model(x), labels, job.class_weights, label_smoothing=config.label_smoothing
         )
+    looked_at = job.device.type == "cpu" or state.step % LOOK == 0
+    if looked_at and not math.isfinite(loss.item()):
+        raise _diverged(state, job, images, labels)
     lr = set_schedule(state.optimizer, state.progress * job.steps, job.steps, config)
     state.optimizer.zero_grad()
     loss.backward()
@@ -109,31 +121,36 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
     return loss.detach(), lr
 
 
-def _record(state: State, job: Job, done: _Steps, started: float) -> Epoch:
+def _record(state: State, job: Job) -> Epoch:
     """Judge an epoch that has just ended, and return its record."""
-    losses: list[float] = torch.stack(done.loss).tolist()
-    seconds = time.perf_counter() - started
-    judged, info = job.judged, job.info
+    began, part = time.perf_counter(), state.part
+    losses = [float(loss) for loss in part.loss]
     mean_loss = sum(losses) / len(losses)
     if not math.isfinite(mean_loss):
-        raise DivergedError(
-            f"The loss is no longer finite in epoch {state.epoch + 1}: lower --lr "
-            f"(now {job.config.lr:g}), or set --clip-value."
-        )
+        raise _diverged(state, job)
+    trained = time.perf_counter()
     validation = {}
-    if len(judged):
-        state.judged_logits = predict_logits(state.model, judged.parts(), info)
-        validation = measure(state.judged_logits, judged.labels, info.parents)
+    if len(job.judged):
+        state.judged_logits = predict_logits(state.model, job.judged.parts(), job.info)
+        validation = measure(state.judged_logits, job.judged.labels, job.info.parents)
     return Epoch(
         epoch=state.epoch + 1,
         progress=state.progress,
-        seconds=seconds,
+        seconds=part.seconds + trained - began,
         validation=validation,
-        validation_seconds=time.perf_counter() - started - seconds,
-        pictures=done.pictures,
+        validation_seconds=time.perf_counter() - trained,
+        pictures=part.pictures,
         train_loss=mean_loss,
-        lr=done.lr,
+        lr=part.lr,
         loss=losses,
+    )
+
+
+def _diverged(state: State, job: Job, *batch: Tensor) -> DivergedError:
+    return DivergedError(
+        f"The loss is no longer finite in epoch {state.epoch + 1}, step {state.step + 1}: lower "
+        f"--lr (now {job.config.lr:g}), or set --clip-value.",
+        batch,
     )
 
 

@@ -3,29 +3,38 @@
 The only module that knows the names of its files. Each file is whole or not there.
 """
 
+import dataclasses
 import io
 import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from hundredfold.checkpoints import Checkpoint, newest_checkpoint, on_cpu, save_checkpoint
 from hundredfold.config import Config
 from hundredfold.device import memory_format
 from hundredfold.errors import UserError
-from hundredfold.files import expanded, hold_interrupt, save_file
+from hundredfold.files import expanded, make_folder, save_file
 from hundredfold.jsonio import from_json, parse_object, to_json
 from hundredfold.models import ModelInfo, build_model
 
 CURVES = "curves.png"
 TEST_TENSORS = ("logits", "flip_logits", "labels")
 CPU = torch.device("cpu")
+MODEL_PREFIX = "model."
+"""What the names of a checkpoint's weights begin with."""
 
 
 @dataclass(frozen=True)
@@ -135,19 +144,33 @@ class Run:
     def model(self, device: torch.device = CPU) -> nn.Module:
         """Return the trained model on a device, in evaluation mode.
 
+        A run that is not finished has the weights of its last checkpoint.
+
         Raises:
-            UserError: no epoch was finished, or the weights do not fit model.json.
+            UserError: there are none yet, or they do not fit model.json.
         """
-        info = self.info
-        path = self.path / "weights.safetensors"
-        if not path.exists():
-            raise UserError(f"{self.path} has no weights: its training ended in the first epoch.")
-        model = build_model(info)
+        model, path = build_model(self.info), self.path / "weights.safetensors"
         try:
-            model.load_state_dict(load(path.read_bytes()))
+            found = load(path.read_bytes()) if path.exists() else self._last_weights()
+            model.load_state_dict(found)
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{path} is damaged or of another model: {error}") from error
         return model.to(device).to(memory_format=memory_format(device)).eval()
+
+    def _last_weights(self) -> dict[str, Tensor]:
+        if not (last := self.checkpoint()):
+            raise UserError(f"{self} has no weights: its training ended before a checkpoint.")
+        start = len(MODEL_PREFIX)
+        found = last.tensors.items()
+        return {name[start:]: value for name, value in found if name.startswith(MODEL_PREFIX)}
+
+    def checkpoint(self, tell: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
+        """Return the newest whole checkpoint; None where there is none.
+
+        Args:
+            tell: takes a sentence for the user about each that is damaged.
+        """
+        return newest_checkpoint(self.path / "checkpoints", tell)
 
     def _bytes(self, name: str) -> bytes:
         if not self.path.is_dir():
@@ -168,42 +191,63 @@ class Run:
 
     # Writing
 
-    def start(self, config: Config, info: ModelInfo, environment: dict[str, Any]) -> None:
-        """Write what is known before the first step."""
-        self._write("config.json", to_json(config))
-        self._write("model.json", to_json(info))
-        self._write("environment.json", json.dumps(environment, indent=2) + "\n")
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing this run; the system lets go when a process ends.
 
-    def save_epoch(self, resume: dict[str, Any]) -> None:
-        """Write what going on from here will need, and of that the weights and the history.
-
-        Args:
-            resume: what `State.to_resume` returns.
+        Raises:
+            UserError: another process writes it.
         """
-        buffer = io.BytesIO()
-        torch.save(resume, buffer)
-        blob = save({name: value.contiguous() for name, value in resume["model"].items()})
-        lines = [json.dumps(epoch) + "\n" for epoch in resume["history"]]
-        with hold_interrupt():  # the three belong together
-            self._write("resume.pt", buffer.getvalue())
-            self._write("weights.safetensors", blob)
-            self._write("history.jsonl", "".join(lines))
+        folder = make_folder(self.path / "checkpoints")  # goes in the end, and the lock with it
+        try:
+            with filelock.FileLock(folder / ".lock", timeout=0):
+                yield
+        except filelock.Timeout as error:
+            raise UserError(f"Another process is training {self}: wait, or stop it.") from error
 
-    def finish(self, info: ModelInfo, metrics: dict[str, Any], test: dict[str, Tensor]) -> None:
+    def add_sitting(self, environment: dict[str, Any]) -> None:
+        """Note on what the run goes on, beside what it began on."""
+        before = self.environment
+        sittings = [*before.get("resumed", []), environment]
+        self._write("environment.json", _environment(before | {"resumed": sittings}))
+
+    def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write where the training stands, as `State.tensors` and `State.facts` say it."""
+        save_checkpoint(self.path / "checkpoints", tensors, facts)
+
+    def save_history(self, history: list[Epoch]) -> None:
+        """Write the finished epochs."""
+        lines = [json.dumps(dataclasses.asdict(epoch)) + "\n" for epoch in history]
+        self._write("history.jsonl", "".join(lines))
+
+    def save_batch(self, images: Tensor, labels: Tensor) -> Path:
+        """Write the batch, (B, 3, H, W) and (B,), at which training failed; return its path."""
+        self._write("diverged.safetensors", save(on_cpu({"images": images, "labels": labels})))
+        return self.path / "diverged.safetensors"
+
+    def finish(
+        self,
+        weights: Mapping[str, Tensor],
+        info: ModelInfo,
+        metrics: dict[str, Any],
+        test: dict[str, Tensor],
+    ) -> None:
         """Write what the end of training adds; what was for resuming is gone.
 
         Args:
+            weights: the model's state.
             info: as at the start, but with the temperature.
             metrics: the final ones.
             test: the tensors that `test_logits` returns.
         """
+        self._write("weights.safetensors", save(on_cpu(weights)))
         self._write("model.json", to_json(info))
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {name: value.numpy() for name, value in test.items()}
         np.savez_compressed(buffer, **arrays)
         self._write("test_logits.npz", buffer.getvalue())
         self._write("metrics.json", json.dumps(metrics, indent=2) + "\n")
-        (self.path / "resume.pt").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def save_report(self, page: str) -> Path:
         """Write the report's page and return its path."""
@@ -220,21 +264,40 @@ class Run:
         save_file(self.path / name, content.encode() if isinstance(content, str) else content)
 
 
-def new_run(config: Config) -> Run:
-    """Make an empty run directory `<out>/<name>-<UTC time>-s<seed>`.
+def new_run(config: Config, info: ModelInfo, environment: dict[str, Any]) -> Run:
+    """Write what is known before the first step to `<out>/<name>-<UTC time>-s<seed>`.
+
+    The folder appears whole: it is made under a name of its own first.
 
     Raises:
         UserError: the folder cannot be made.
     """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    name = f"{config.name}-{stamp}-s{config.seed}"
+    name, out = f"{config.name}-{stamp}-s{config.seed}", make_folder(expanded(config.out))
+    try:
+        making = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=out))
+        making.chmod(0o755)
+    except OSError as error:
+        raise UserError(f"Cannot make a folder in {out}: {error.strerror}.") from error
+    try:
+        save_file(making / "config.json", to_json(config).encode())
+        save_file(making / "model.json", to_json(info).encode())
+        save_file(making / "environment.json", _environment(environment))
+        return Run(_named(making, name))
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+
+
+def _named(making: Path, name: str) -> Path:
+    """Give a folder its name, or the name with a number where that is taken; return its path."""
     for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-        path = expanded(config.out) / (name + suffix)
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(f"Cannot make the folder {path}: {error.strerror}.") from error
-        return Run(path)
-    raise UserError(f"There are already a hundred runs named {name} in {config.out}.")
+        path = making.with_name(name + suffix)
+        if not path.exists():
+            with suppress(OSError):  # another process may have been faster
+                return making.rename(path)
+    raise UserError(f"There are already a hundred runs named {name} in {making.parent}.")
+
+
+def _environment(environment: Mapping[str, Any]) -> bytes:
+    return (json.dumps(environment, indent=2) + "\n").encode()

@@ -1,25 +1,62 @@
 """Train a classifier: from a configuration to a finished run directory."""
 
 import dataclasses
+import json
+import math
+import signal
 import time
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from hundredfold.budget import plan
 from hundredfold.calibration import fit_temperature
-from hundredfold.config import Config
+from hundredfold.config import Config, parse_interval
+from hundredfold.console import command
 from hundredfold.data import Dataset, Split, load_data
 from hundredfold.device import pick_device
 from hundredfold.display import Display
 from hundredfold.environment import describe, device_name
+from hundredfold.errors import DivergedError, UserError
 from hundredfold.evaluate import measure_model
 from hundredfold.figures import draw_curves, to_png
-from hundredfold.job import Job, State, first_state, make_job
-from hundredfold.loop import epochs
+from hundredfold.inference import predict_logits
+from hundredfold.job import Job, make_job
+from hundredfold.jsonio import to_json
+from hundredfold.loop import Step, training
 from hundredfold.models import count_parameters
-from hundredfold.run import CURVES, Run, new_run
+from hundredfold.pace import Clock
+from hundredfold.run import CURVES, Epoch, Run, new_run
+from hundredfold.signals import TERMINATED, deferred_stop
+from hundredfold.state import State, first_state
+
+
+class Tracker(Protocol):
+    """What else is told how a run comes along."""
+
+    def start(self, run: Run) -> None:
+        """Take note of a run that begins, or goes on."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Take note of an epoch that has ended."""
+
+
+@dataclass
+class Sitting:
+    """A training in this process: from its first step, or from where another process was."""
+
+    run: Run
+    job: Job
+    state: State
+    test: Split
+    clock: Clock | None
+    started: float
+    """Reading of time.perf_counter from which the run's seconds count: set back by what earlier
+    sittings took."""
 
 
 def train(
@@ -27,6 +64,8 @@ def train(
     dataset: Dataset | None = None,
     *,
     quiet: bool = False,
+    display: Display | None = None,
+    trackers: Sequence[Tracker] = (),
     started: float | None = None,
 ) -> Run:
     """Train a classifier and write its run directory.
@@ -35,6 +74,8 @@ def train(
         config: what to do; see `recipes` for ready ones.
         dataset: the pictures; None loads what `config.data` names.
         quiet: print nothing.
+        display: what shows it; None for a table in the terminal.
+        trackers: told of the run's start and of each epoch.
         started: reading of time.perf_counter from which the budget and the run's seconds count;
             None for the moment at which the data is loaded.
 
@@ -45,34 +86,132 @@ def train(
     Raises:
         UserError: the configuration does not fit the data or the machine, or a file cannot be
             read or written.
-        KeyboardInterrupt: interrupted; the finished epochs are in the run directory.
+        KeyboardInterrupt: interrupted; `resume` goes on from there.
+        SystemExit: the same by SIGTERM.
     """
-    display, device = Display(quiet), pick_device(config.device)
+    display, device = display or Display(quiet), pick_device(config.device)
     dataset = dataset or load_data(
         config.data, display.note, size=config.size, strict=config.strict
     )
     digest = dataset.digest()
     dataset = dataset.with_labels(config.labels)
     config = dataclasses.replace(config, data=dataset.source)
-    job, clock = make_job(config, dataset, device), None
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), display:
+    with explained_memory(config), own_generators(device):
+        job, clock = make_job(config, dataset, device), None
         started = started or time.perf_counter()
         if config.budget:
             job, clock = plan(job, len(dataset.test), started)
-        config, state = job.config, first_state(job)
-        run = new_run(config)
-        run.start(config, job.info, describe(device, digest))
-        display.start(run, config, _header(job, state.model))
-        try:
-            for epoch in epochs(state, job, display, clock):
-                run.save_epoch(state.to_resume())
-                display.epoch(epoch)
-        except KeyboardInterrupt:
-            display.note(f"{len(run.history)} finished epochs are kept in {run}.")
-            raise
-        metrics = _finish(run, state, job, dataset.test, started)
+        state = first_state(job)
+        run = new_run(job.config, job.info, describe(device, digest))
+        with run.lock():
+            sitting = Sitting(run, job, state, dataset.test, clock, started)
+            return go_on(sitting, display, trackers)
+
+
+def go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> Run:
+    """Train to the end of the schedule, measure on the test split, and return the finished run.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: asked to stop; a checkpoint was written.
+    """
+    run, job, state = sitting.run, sitting.job, sitting.state
+    display.start(run, job.config, _header(job, state.model))
+    for tracker in trackers:
+        tracker.start(run)
+    with display, deferred_stop() as stop:
+        due = _due(job.config, state.step)
+        if sitting.clock and not state.step:  # its beginning cannot be made again
+            _save(lambda: _save_checkpoint(sitting), display)
+        for event in _events(sitting):
+            if isinstance(event, Step):
+                display.step(event, state.progress)
+            else:
+                _save(lambda: run.save_history(state.history), display)
+                display.epoch(event)
+                for tracker in trackers:
+                    tracker.epoch(event)
+            if stop.number or due(state.step):
+                _save(lambda: _save_checkpoint(sitting), display)
+                display.detail(f"checkpoint at step {state.step}")
+            if stop.number:
+                display.note(f"Stopped. To go on: {command()} resume {run}")
+                raise KeyboardInterrupt if stop.number == signal.SIGINT else SystemExit(TERMINATED)
+        _save(lambda: _save_checkpoint(sitting), display)
+    metrics = _finish(sitting)
     display.summary(run, metrics)
     return run
+
+
+def _events(sitting: Sitting) -> Iterator[Step | Epoch]:
+    """Yield what `training` does; keep the batch at which the loss is no longer finite."""
+    try:
+        yield from training(sitting.state, sitting.job, sitting.clock)
+    except DivergedError as error:
+        if not error.batch:
+            raise
+        path = sitting.run.save_batch(*error.batch)
+        raise DivergedError(f"{error} That batch is in {path}.") from error
+
+
+def _save_checkpoint(sitting: Sitting) -> None:
+    """Write all that `resume` needs: readings of the clock as differences to now."""
+    now, kept = time.perf_counter(), None
+    if clock := sitting.clock:
+        left = {"began": clock.began and clock.began - now, "end": clock.end - now}
+        kept = dataclasses.asdict(clock) | left
+    config = json.loads(to_json(sitting.job.config))
+    facts = {"config": config, "elapsed": now - sitting.started, "clock": kept}
+    sitting.run.save_checkpoint(sitting.state.tensors, sitting.state.facts | facts)
+
+
+def _save(write: Callable[[], None], display: Display) -> None:
+    """Write what training can do without, for now: a full disk may have room again later."""
+    try:
+        write()
+    except UserError as error:
+        display.note(f"{error} Training goes on.")
+
+
+def _due(config: Config, step: int) -> Callable[[int], bool]:
+    """Return what says whether a checkpoint is due after a step, the last one being at `step`."""
+    seconds, steps = parse_interval(config.checkpoint)
+    last = (time.perf_counter(), step)
+
+    def due(step: int) -> bool:
+        nonlocal last
+        now = (time.perf_counter(), step)
+        if now[0] - last[0] < seconds and now[1] - last[1] < steps:
+            return False
+        last = now
+        return True
+
+    return due
+
+
+@contextmanager
+def own_generators(device: torch.device) -> Iterator[None]:
+    """Leave torch's global generators as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def explained_memory(config: Config) -> Iterator[None]:
+    """Say which number to lower where memory does not suffice.
+
+    Raises:
+        UserError: in place of what torch raises then.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # a CPU's is a plain RuntimeError
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(
+            f"Memory does not suffice: lower --batch-size (now {config.batch_size}), --widths or, "
+            "for pictures of your own, --size."
+        ) from error
 
 
 def _header(job: Job, model: nn.Module) -> list[str]:
@@ -92,24 +231,28 @@ def _header(job: Job, model: nn.Module) -> list[str]:
     ]
 
 
-def _finish(run: Run, state: State, job: Job, test: Split, started: float) -> dict[str, Any]:
+def _finish(sitting: Sitting) -> dict[str, Any]:
     """Read the test split, write the final metrics and the curves; return the metrics."""
-    test_started, info = time.perf_counter(), job.info
-    if state.judged_logits is not None and job.config.validate_on == "validation":
+    began, job, state = time.perf_counter(), sitting.job, sitting.state
+    info = job.info
+    if len(job.judged) and job.config.validate_on == "validation":
+        if state.judged_logits is None:  # another process judged the last epoch
+            state.judged_logits = predict_logits(state.model, job.judged.parts(), info)
         temperature = fit_temperature(state.judged_logits, job.judged.labels)
         info = dataclasses.replace(info, temperature=temperature)
-    metrics, tensors = measure_model(state.model, test, info)
+    metrics, tensors = measure_model(state.model, sitting.test, info)
     now = time.perf_counter()
-    train_seconds = sum(epoch.seconds for epoch in state.history)
+    train_seconds = math.fsum(epoch.seconds for epoch in state.history)
     metrics |= {
         "validated_on": job.config.validate_on if len(job.judged) else None,
-        "seconds": now - started,
+        "seconds": now - sitting.started,
         "train_seconds": train_seconds,
-        "validation_seconds": sum(epoch.validation_seconds for epoch in state.history),
-        "test_seconds": now - test_started,
+        "validation_seconds": math.fsum(epoch.validation_seconds for epoch in state.history),
+        "test_seconds": now - began,
         "images_per_second": sum(epoch.pictures for epoch in state.history) / train_seconds,
     }
-    run.finish(info, metrics, tensors)
     curves = draw_curves(state.history, job.config.labels, job.config.validate_on)
-    run.figure(CURVES, to_png(curves))
+    sitting.run.save_history(state.history)
+    sitting.run.figure(CURVES, to_png(curves))
+    sitting.run.finish(state.model.state_dict(), info, metrics, tensors)
     return metrics

@@ -21,9 +21,10 @@ from hundredfold.audit.subject import Subject, load_subject, of_dataset
 from hundredfold.console import counted
 from hundredfold.data import Dataset, Split
 from hundredfold.errors import UserError
-from hundredfold.job import Job, State, first_state, make_job
+from hundredfold.job import Job, make_job
 from hundredfold.models import WhiteNet
 from hundredfold.recipes import fitted, quick
+from hundredfold.state import State, first_state
 
 __all__ = ["Audit", "Finding", "Subject", "audit", "cleaned_list", "load_subject", "of_dataset"]
 

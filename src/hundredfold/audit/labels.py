@@ -17,8 +17,9 @@ from hundredfold.augment import generator
 from hundredfold.batches import count_steps
 from hundredfold.config import Config
 from hundredfold.inference import predict_logits
-from hundredfold.job import Job, State, first_state
-from hundredfold.loop import epochs
+from hundredfold.job import Job
+from hundredfold.loop import Step, training
+from hundredfold.state import State, first_state
 
 FOLDS = 3
 MOST_OWN = 0.5
@@ -37,16 +38,6 @@ class Suspect(NamedTuple):
     """The class that it counts for."""
     confidence: float
     """Probability of its own label: the lower, the likelier an error."""
-
-
-class _Ticks:
-    """Passes a training's steps on to a progress bar."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self.advance = advance
-
-    def step(self, pictures: int, loss: Tensor, lr: float, progress: float) -> None:
-        self.advance(1)
 
 
 def fold_of(labels: Tensor) -> Tensor:
@@ -81,8 +72,9 @@ def out_of_sample(job: Job, advance: Callable[[int], None]) -> tuple[Tensor, Sta
         held = folds == fold
         rest = replace(job, training=pictures.select((~held).nonzero()[:, 0]))
         state = first_state(rest)
-        for _ in epochs(state, rest, _Ticks(advance)):
-            pass
+        for event in training(state, rest):
+            if isinstance(event, Step):
+                advance(1)
         parts = pictures.select(held.nonzero()[:, 0]).parts()
         probabilities[held] = predict_logits(state.model, parts, job.info).softmax(1)
         states.append(state)

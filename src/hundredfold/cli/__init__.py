@@ -21,6 +21,8 @@ COMMANDS: Mapping[str, str] = {
     "explore": "show the data: pictures of each class, as augmented, counts",
     "audit": "look for what is wrong with the data before training: files, duplicates, labels",
     "train": "train and write a run directory",
+    "resume": "go on with a run that was interrupted, as if it had not been",
+    "reproduce": "do a run again and say whether every epoch is the same to the bit",
     "evaluate": "measure a run's weights again on the test set",
     "predict": "classify pictures",
     "explain": "show what in a picture speaks for its class, and what it is like",
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever reads, `head` say, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except FoundWrong as found:
-        error_console.print(f"To mend: {escape(str(found))}.")
+        error_console.print(escape(str(found)))
         return FOUND_WRONG
     except (UserError, OSError) as error:  # an OSError says which file, and why not
         error_console.print(f"[red]error:[/] {escape(str(error))}")

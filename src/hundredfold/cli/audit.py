@@ -56,7 +56,8 @@ def audit_data(
         console.print(f"Cleaned {escape(fix)}, without {left:,} of the pictures")
     console.print(f"Page    {escape(str(folder / 'audit.html'))}")
     if strict and found.wrong:
-        raise FoundWrong("; ".join(f"{f.title}: {len(f.items):,}" for f in found.wrong))
+        wrong = "; ".join(f"{f.title}: {len(f.items):,}" for f in found.wrong)
+        raise FoundWrong(f"To mend: {wrong}.")
 
 
 def findings_table(found: Audit) -> Table:

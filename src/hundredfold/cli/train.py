@@ -2,38 +2,61 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import tyro
 
 from hundredfold.budget import choose_recipe
+from hundredfold.cli import resume
 from hundredfold.cli.choose import choose
+from hundredfold.cli.logs import Logs
 from hundredfold.config import Config
 from hundredfold.data import load_data
+from hundredfold.errors import UserError
 from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
 from hundredfold.train import train
 
 
+@dataclass(frozen=True)
+class Options:
+    """A recipe's values, and how its training is shown."""
+
+    config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
+    """The configuration."""
+    logs: tyro.conf.OmitArgPrefixes[Logs] = field(default_factory=Logs)
+    """The terminal."""
+
+
 def main(arguments: Sequence[str]) -> None:
     """Train a recipe: its values, for as many pictures as there are, are the flags' defaults."""
+    if "--resume" in arguments:
+        if arguments[0] != "--resume":
+            raise UserError(
+                "A resumed run keeps its recipe and configuration: train --resume RUN, without "
+                "others, or resume RUN."
+            )
+        resume.main(arguments[1:])
+        return
     named = bool(arguments) and not arguments[0].startswith("-")
     name, flags = (arguments[0], arguments[1:]) if named else ("fast", arguments)
-    config = parse_config(name, flags)
-    dataset = load_data(config.data, size=config.size, strict=config.strict)
+    options = parse(name, flags)
+    config, display = options.config, options.logs.display()
+    dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
     pictures, started = len(dataset.train), None
-    config = parse_config(name, flags, pictures)
+    config = parse(name, flags, pictures).config
     if config.budget and not named:
         started = time.perf_counter()  # choosing counts
-        config = parse_config(choose_recipe(config, dataset), flags, pictures)
-    train(config, dataset, started=started)
+        config = parse(choose_recipe(config, dataset), flags, pictures).config
+    train(config, dataset, display=display, started=started)
 
 
-def parse_config(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Config:
+def parse(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Options:
     """Return a recipe's configuration with what the flags change; --help exits here."""
     recipe = choose("recipe", name, RECIPES)
     return tyro.cli(
-        Config,
+        Options,
         prog=f"hundredfold train {name}",
         description=recipe.__doc__,
-        default=fitted(recipe(), pictures),
+        default=Options(fitted(recipe(), pictures)),
         args=arguments,
     )

@@ -1,0 +1,42 @@
+"""`hundredfold reproduce`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.markup import escape
+
+from hundredfold.console import console, counted
+from hundredfold.device import pick_device
+from hundredfold.environment import describe
+from hundredfold.errors import FoundWrong
+from hundredfold.resume import differences, reproduce
+from hundredfold.run import Run
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do a run again."""
+    tyro.cli(reproduce_run, prog="hundredfold reproduce", args=arguments)
+
+
+def reproduce_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") -> None:
+    """Do a finished run again and say whether every epoch is the same to the bit.
+
+    Ends with exit code 1 at the first difference. The run itself is not touched.
+
+    Args:
+        run: The run directory.
+        data: Where the data is now, as in train; empty for where the run found it.
+    """
+    found = Run(run)
+    here = describe(pick_device(found.config.device), "")
+    for difference in differences(found.environment, here):
+        console.print(f"[yellow]{escape(difference)}: it may differ for that alone.[/]")
+    steps = sum(len(epoch.loss) for epoch in found.history)
+    with counted(f"{found.config.name}: steps", steps) as advance:
+        for part in reproduce(found, data, advance):
+            if part.difference:
+                raise FoundWrong(f"The first to differ is {part.what}: {part.difference}.")
+            console.print(f"{part.what}: the same")
+    console.print(f"{escape(str(found))} was reproduced to the bit.")

@@ -1,0 +1,32 @@
+"""`hundredfold resume`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from hundredfold.cli.logs import Logs
+from hundredfold.resume import last_run, resume
+
+
+@dataclass(frozen=True)
+class Options:
+    """Go on with a run that was interrupted: on a CPU, to the bits it would have had.
+
+    Its configuration stays as it was; a finished run has nothing to go on with.
+    """
+
+    run: Annotated[str, tyro.conf.Positional] = "last"
+    """The run directory; `last` for the newest unfinished one in runs/."""
+    data: str = ""
+    """Where the data is now, as in train; empty for where the run found it."""
+    logs: tyro.conf.OmitArgPrefixes[Logs] = field(default_factory=Logs)
+    """The terminal."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Go on with a run."""
+    options = tyro.cli(Options, prog="hundredfold resume", args=arguments)
+    run = last_run("runs") if options.run == "last" else options.run
+    resume(run, options.data, display=options.logs.display())

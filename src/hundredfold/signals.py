@@ -1,0 +1,43 @@
+"""Ctrl-C and the system's request to end, taken when the program is ready for them."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a program that SIGTERM ended: 143."""
+
+
+@dataclass
+class Stop:
+    """Whether the program was asked to stop."""
+
+    number: int = 0
+    """The signal; 0 for none yet."""
+
+
+@contextmanager
+def deferred_stop() -> Iterator[Stop]:
+    """Note Ctrl-C and SIGTERM in place of acting on them; a second Ctrl-C acts at once.
+
+    In threads, which signals never reach, nothing changes.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if number == stop.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.number = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,384 @@
+"""Runs that are interrupted go on as if they had not been."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_split
+
+from hundredfold import Config, Dataset, Run, UserError, evaluate, reproduce, resume, train
+from hundredfold.checkpoints import newest_checkpoint, save_checkpoint
+from hundredfold.cli import main
+from hundredfold.data import Split
+from hundredfold.display import Display
+from hundredfold.loop import Step
+from hundredfold.resume import last_run
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "muon": {},
+    "sgd, sizes, sampling": {"optimizer": "sgd", "sizes": (24, 32), "balance": "sampling"},
+    "adam, dropout, clipping": {
+        "optimizer": "adam",
+        "model": "resnet9",
+        "widths": (4, 4, 8, 8),
+        "schedule": "one_cycle",
+        "clip_value": 0.1,
+        "lr": 0.01,
+    },
+    "sgd without momentum, part of an epoch": {"optimizer": "sgd", "momentum": 0, "epochs": 1.5},
+}
+
+
+class Stopper(Display):
+    """Sends this process a signal once so many steps were taken."""
+
+    def __init__(self, steps: int, number: int = signal.SIGINT) -> None:
+        super().__init__(quiet=True)
+        self.left, self.number = steps, number
+
+    def step(self, step: Step, progress: float) -> None:
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(self.number)
+
+
+def interrupted(config: Config, data: Dataset, steps: int) -> Run:
+    """Return a run that was stopped after so many steps."""
+    before = set(Path(config.out).glob("*"))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, display=Stopper(steps))
+    (path,) = set(Path(config.out).glob("*")) - before
+    return Run(path)
+
+
+def without_times(run: Run) -> list[dict[str, Any]]:
+    times = {"seconds": 0.0, "validation_seconds": 0.0}
+    return [dataclasses.asdict(epoch) | times for epoch in run.history]
+
+
+def assert_same(run: Run, whole: Run) -> None:
+    """Compare all that two finished runs leave, but for times."""
+    for name in ("weights.safetensors", "model.json", "test_logits.npz"):
+        assert (run.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+    assert without_times(run) == without_times(whole)
+    assert run.metrics["test_flip"] == whole.metrics["test_flip"]
+
+
+@pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES)
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
+    changes: dict[str, Any], tiny: Dataset, tiny_config: Config
+) -> None:
+    config = dataclasses.replace(tiny_config, **changes)
+    whole = train(config, tiny, quiet=True)
+    steps = sum(len(epoch.loss) for epoch in whole.history)
+    assert steps == (8 if config.epochs == 1.5 else 10)
+    for step in range(1, steps + 1):  # 5 steps an epoch: the first, the last, all between
+        run = interrupted(config, tiny, step)
+        torch.rand(step)  # the global generator has no say
+        before = torch.get_rng_state()
+        assert_same(resume(run, tiny, quiet=True), whole)
+        assert torch.get_rng_state().equal(before)  # and is left alone
+        assert {path.name for path in run.path.iterdir()} == {
+            path.name for path in whole.path.iterdir()
+        }
+
+
+def test_a_run_may_be_interrupted_again_and_again(tiny: Dataset, tiny_config: Config) -> None:
+    whole = train(tiny_config, tiny, quiet=True)
+    run = interrupted(tiny_config, tiny, 2)
+    for steps in (1, 3, 2):
+        with pytest.raises(KeyboardInterrupt):
+            resume(run, tiny, display=Stopper(steps))
+    last = run.checkpoint()
+    assert last
+    assert last.facts["step"] == 8
+    assert_same(resume(run, tiny, quiet=True), whole)
+    assert len(run.environment["resumed"]) == 4
+    seconds = run.metrics["seconds"]
+    assert seconds > run.metrics["train_seconds"] > sum(e.seconds for e in run.history) * 0.99
+
+
+def test_an_interrupted_run_can_be_used_before_it_goes_on(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    run = interrupted(tiny_config, tiny, 7)
+    assert not run.finished
+    assert len(run.history) == 1
+    assert evaluate(run, tiny)["test_pictures"] == 24
+    last = run.checkpoint()
+    assert last
+    for name, value in run.model().state_dict().items():
+        assert value.equal(last.tensors[f"model.{name}"])
+
+
+def test_a_run_without_a_checkpoint_begins_again_in_its_folder(
+    tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(tiny_config, tiny, quiet=True)
+    run = interrupted(tiny_config, tiny, 3)
+    shutil.rmtree(run.path / "checkpoints")
+    assert_same(resume(run, tiny), whole)
+    assert "no checkpoint yet: it begins again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    damage: str, tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(tiny_config, checkpoint="2steps")
+    whole = train(config, tiny, quiet=True)
+    run = interrupted(config, tiny, 7)
+    before, newest = sorted((run.path / "checkpoints").glob("*.safetensors"))
+    assert [int(path.name.split("-")[0]) for path in (before, newest)] == [6, 7]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = {"cut": content[:-9], "flipped": content, "empty": bytearray()}
+    newest.write_bytes(damaged[damage])
+    assert_same(resume(run, tiny), whole)
+    out = capsys.readouterr().out
+    assert f"{newest} is damaged: its checksum is another" in out
+    assert "begins again" not in out
+
+
+def test_two_good_checkpoints_are_kept_whatever_lies_beside_them(tmp_path: Path) -> None:
+    tensors = {"x": torch.arange(3.0)}
+    for step in (5, 6):
+        save_checkpoint(tmp_path, tensors, {"step": step})
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"damaged")
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, tensors | {"y": torch.tensor(step)}, {"step": step})
+    assert sorted(path.name[:9] for path in tmp_path.iterdir()) == ["000000002", "000000003"]
+    found = newest_checkpoint(tmp_path, print)
+    assert found
+    assert found.facts == {"step": 3}
+    assert found.tensors["x"].tolist() == [0, 1, 2]
+    assert found.tensors["y"] == 3
+    assert newest_checkpoint(tmp_path / "nowhere", print) is None
+
+
+def test_a_finished_run_is_refused(tiny: Dataset, tiny_config: Config) -> None:
+    run = train(dataclasses.replace(tiny_config, epochs=1), tiny, quiet=True)
+    with pytest.raises(UserError, match=r"is finished: its learning rate has come down"):
+        resume(run, tiny)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr": 0.01}, r"config.json is not what it was: lr \(0.05 -> 0.01\)"),
+        ({"widths": [8, 16, 8]}, "another model in its model.json"),
+        ({"out": "elsewhere", "checkpoint": "9min"}, ""),
+    ],
+)
+def test_another_configuration_is_refused(
+    changes: dict[str, Any], said: str, tiny: Dataset, tiny_config: Config
+) -> None:
+    run = interrupted(tiny_config, tiny, 3)
+    path = run.path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    if not said:
+        assert resume(run, tiny, quiet=True).finished
+        return
+    with pytest.raises(UserError, match=said):
+        resume(run, tiny)
+
+
+def test_other_data_is_refused_and_another_machine_is_named(
+    tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = interrupted(tiny_config, tiny, 3)
+    other = dataclasses.replace(tiny, train=make_split(96, 6, seed=9))
+    with pytest.raises(UserError, match="its digest differs"):
+        resume(run, other)
+    path = run.path / "environment.json"
+    path.write_text(json.dumps(run.environment | {"threads": 99, "torch": "1.0"}))
+    assert resume(run, tiny).finished
+    out = capsys.readouterr().out
+    assert f"threads is {torch.get_num_threads()}, and was 99: the run will not be the same" in out
+    assert "torch is" in out
+
+
+def test_two_processes_never_train_the_same_run(tiny: Dataset, tiny_config: Config) -> None:
+    run = interrupted(tiny_config, tiny, 3)
+    code = "import sys, pathlib; from hundredfold import Run\n"
+    code += "with Run(pathlib.Path(sys.argv[1])).lock(): print('locked', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(UserError, match="Another process is training"):
+            resume(run, tiny)
+        other.kill()  # the system lets go of the lock
+    assert resume(run, tiny, quiet=True).finished
+
+
+def test_a_run_with_a_budget_gets_the_time_that_was_left(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    data = Dataset(
+        source="some", train=make_split(4000, 4), test=make_split(8, 4), classes=tuple("abcd")
+    )
+    config = dataclasses.replace(tiny_config, budget="6s", out=str(tmp_path / "clock"))
+    run = interrupted(config, data, 100)
+    last = run.checkpoint()
+    assert last
+    assert 0 < last.facts["progress"] < 1
+    assert 0 < last.facts["clock"]["end"] < 6
+    assert resume(run, data, quiet=True).history[-1].progress == 1
+    assert run.metrics["seconds"] < 12
+
+
+def test_a_second_ctrl_c_stops_at_once(tiny: Dataset, tiny_config: Config) -> None:
+    class Impatient(Stopper):
+        def step(self, step: Step, progress: float) -> None:
+            super().step(step, progress)
+            if self.left == 0:
+                signal.raise_signal(self.number)
+                raise AssertionError("the second signal was not taken at once")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config, tiny, display=Impatient(3))
+    (path,) = Path(tiny_config.out).iterdir()
+    assert Run(path).checkpoint() is None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_systems_request_to_end_leaves_a_checkpoint(tiny: Dataset, tiny_config: Config) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train(tiny_config, tiny, display=Stopper(4, signal.SIGTERM))
+    assert caught.value.code == 143
+    (path,) = Path(tiny_config.out).iterdir()
+    last = Run(path).checkpoint()
+    assert last
+    assert last.facts["step"] == 4
+
+
+def test_a_full_disk_does_not_end_training(
+    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise UserError("Cannot write x: No space left on device.")
+
+    config = dataclasses.replace(tiny_config, checkpoint="1steps")
+    monkeypatch.setattr(Run, "save_checkpoint", full)
+    display = Display(quiet=True)
+    assert train(config, tiny, display=display).finished
+    assert display.told == {"Cannot write x: No space left on device. Training goes on."}
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, lr=1e30, epochs=3)
+    with pytest.raises(UserError, match=r"in epoch 1, step 2: lower --lr .* That batch is in"):
+        train(config, tiny, quiet=True)
+    (path,) = Path(tiny_config.out).iterdir()
+    assert (path / "diverged.safetensors").stat().st_size > 16 * 3 * 32 * 32
+
+
+def test_too_little_memory_says_which_number_to_lower(tmp_path: Path) -> None:
+    code = (
+        "import resource, torch; from hundredfold.cli import main\n"
+        "torch.set_num_threads(1)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30,) * 2)\n"
+        "import sys; sys.exit(main(['train', '--data', 'sample', '--batch-size', '2000', '--sizes',"
+        " '32', '--widths', '1500', '--model', 'whitenet', '--quiet']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert "Memory does not suffice: lower --batch-size (now 2000)" in done.stderr
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def say(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return a command's exit code, and all that it wrote."""
+    code = main(arguments)
+    return code, "".join(capsys.readouterr())
+
+
+SMALL = ("--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu")
+
+
+def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert say(["resume"], capsys) == (
+        2,
+        "error: There is no folder runs: nothing to go on with.\n",
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("hundredfold.cli.logs.Display", lambda *_, **__: Stopper(3))
+        assert say(["train", *SMALL], capsys)[0] == 130
+    run = last_run("runs")
+    code, out = say(["reproduce", str(run)], capsys)
+    assert code == 2
+    assert "is not finished" in out
+    code, out = say(["train", "fast", "--resume", str(run)], capsys)
+    assert code == 2
+    assert "keeps its recipe" in out
+    code, out = say(["train", "--resume", str(run), "--log-json"], capsys)
+    assert code == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in events] == ["start", "epoch", "end"]
+    assert events[0]["run"] == events[2]["run"] == str(run)
+    assert events[1]["train_loss"] == run.history[0].train_loss
+    assert events[2]["metrics"] == run.metrics
+    code, out = say(["reproduce", str(run)], capsys)
+    assert code == 0
+    assert "epoch 1: the same" in out
+    assert "was reproduced to the bit" in out
+    assert say(["resume"], capsys) == (2, "error: There is no unfinished run in runs.\n")
+
+
+def test_ways_to_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert say(["train", *SMALL, "--quiet"], capsys) == (0, "")
+    assert say(["train", *SMALL, "--quiet", "--verbose"], capsys)[0] == 2
+    code, out = say(["train", *SMALL, "--verbose", "--checkpoint", "2 steps"], capsys)
+    assert code == 0
+    assert "checkpoint at step 2" in out
+
+
+def test_reproduce_names_the_first_difference(tiny: Dataset, tiny_config: Config) -> None:
+    run = train(tiny_config, tiny, quiet=True)
+    parts = list(reproduce(run, tiny))
+    assert [part.what for part in parts] == ["epoch 1", "epoch 2", "weights", "test predictions"]
+    assert not any(part.difference for part in parts)
+    history = run.history
+    was, history[1].loss[2] = history[1].loss[2], 9.0
+    run.save_history(history)
+    parts = list(reproduce(run, tiny))
+    assert parts[0].difference == ""
+    assert parts[1].difference == f"the loss of step 3 is {was}, and was 9.0"
+    with pytest.raises(UserError, match="no two such runs are the same"):
+        config = json.loads((run.path / "config.json").read_text()) | {"budget": "9s"}
+        (run.path / "config.json").write_text(json.dumps(config))
+        list(reproduce(run, tiny))
+
+
+def test_mapped_pictures_resume_to_the_same_bits(
+    tiny: Dataset, tiny_config: Config, tmp_path: Path
+) -> None:
+    """What lies in a file, mapped, as large sets do."""
+    path = tmp_path / "pixels"
+    path.write_bytes(tiny.train.images.numpy().tobytes())
+    mapped = torch.from_file(str(path), size=tiny.train.images.numel(), dtype=torch.uint8)
+    store = mapped.view(tiny.train.images.shape)
+    large = dataclasses.replace(tiny, train=Split(store, tiny.train.labels))
+    whole = train(tiny_config, tiny, quiet=True)
+    assert_same(resume(interrupted(tiny_config, large, 4), large, quiet=True), whole)
+
+
+def test_last_is_the_newest_unfinished_run(tiny: Dataset, tiny_config: Config) -> None:
+    runs = [interrupted(tiny_config, tiny, 1) for _ in range(2)]
+    for run, started in zip(runs, ("2026-01-02", "2026-01-01"), strict=True):
+        content = json.dumps(run.environment | {"started": started})
+        (run.path / "environment.json").write_text(content)
+    assert last_run(tiny_config.out) == runs[0]
