@@ -6,6 +6,9 @@ from pathlib import Path
 
 from hundredfold.errors import UserError
 
+UNFINISHED = ".unfinished"
+"""What the names of files end with that have not got their own yet."""
+
 
 def expanded(path: str | Path) -> Path:
     """Return a path with ~ and ~user replaced; of a user unknown here it stays as it is."""
@@ -18,7 +21,7 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
     Raises:
         OSError: the folder cannot be written, or the disk is full; `path` is as it was before.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -31,6 +34,12 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what `write_atomic` left in a folder where its process was killed."""
+    for path in folder.glob(f"*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

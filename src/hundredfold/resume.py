@@ -22,7 +22,8 @@ from hundredfold.loop import Step, training
 from hundredfold.pace import Clock
 from hundredfold.run import Epoch, Run
 from hundredfold.state import first_state
-from hundredfold.train import Sitting, Tracker, explained_memory, go_on, own_generators
+from hundredfold.track import Tracker
+from hundredfold.train import Sitting, explained_memory, go_on, own_generators
 
 DECIDING = ("hundredfold", "commit", "torch", "processor", "threads", "device")
 """What has to be the same for the same bits."""
@@ -81,8 +82,10 @@ def resume(
         here = describe(device, dataset.digest())
         for difference in differences(run.environment, here):
             display.note(f"{difference}: the run will not be the same to the bit.")
+        sitting = _sitting(run, job, dataset, display)
+        run.save_history(sitting.state.history)  # the checkpoint may be older
         run.add_sitting(here)
-        return go_on(_sitting(run, job, dataset, display), display, trackers)
+        return go_on(sitting, display, trackers)
 
 
 def _refuse_finished(run: Run) -> None:

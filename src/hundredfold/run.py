@@ -26,7 +26,7 @@ from hundredfold.checkpoints import Checkpoint, newest_checkpoint, on_cpu, save_
 from hundredfold.config import Config
 from hundredfold.device import memory_format
 from hundredfold.errors import UserError
-from hundredfold.files import expanded, make_folder, save_file
+from hundredfold.files import expanded, make_folder, remove_unfinished, save_file
 from hundredfold.jsonio import from_json, parse_object, to_json
 from hundredfold.models import ModelInfo, build_model
 
@@ -201,6 +201,8 @@ class Run:
         folder = make_folder(self.path / "checkpoints")  # goes in the end, and the lock with it
         try:
             with filelock.FileLock(folder / ".lock", timeout=0):
+                for written in (self.path, folder, self.path / "figures"):
+                    remove_unfinished(written)  # of a process that was killed
                 yield
         except filelock.Timeout as error:
             raise UserError(f"Another process is training {self}: wait, or stop it.") from error

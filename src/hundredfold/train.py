@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,16 +33,7 @@ from hundredfold.pace import Clock
 from hundredfold.run import CURVES, Epoch, Run, new_run
 from hundredfold.signals import TERMINATED, deferred_stop
 from hundredfold.state import State, first_state
-
-
-class Tracker(Protocol):
-    """What else is told how a run comes along."""
-
-    def start(self, run: Run) -> None:
-        """Take note of a run that begins, or goes on."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Take note of an epoch that has ended."""
+from hundredfold.track import Tracker
 
 
 @dataclass

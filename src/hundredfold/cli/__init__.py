@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "train": "train and write a run directory",
     "resume": "go on with a run that was interrupted, as if it had not been",
     "reproduce": "do a run again and say whether every epoch is the same to the bit",
+    "track": "send a run to TensorBoard or MLflow",
     "evaluate": "measure a run's weights again on the test set",
     "predict": "classify pictures",
     "explain": "show what in a picture speaks for its class, and what it is like",

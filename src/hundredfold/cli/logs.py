@@ -1,15 +1,23 @@
 """What commands that train have in common: how they show it, and who else is told."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hundredfold.data import Dataset
 from hundredfold.display import Display, JsonDisplay
 from hundredfold.errors import UserError
+from hundredfold.report import write_report
+from hundredfold.run import Run
+from hundredfold.track import Background, open_tracker
 
 
 @dataclass(frozen=True)
 class Logs:
     """How a training is shown, and where else it is logged."""
 
+    track: tuple[str, ...] = ()
+    """Where else to log: tensorboard, mlflow, or mlflow:ADDRESS of a server or store (extras of the
+    same names). The run's own files have it all anyway."""
     quiet: bool = False
     """Print nothing but errors."""
     verbose: bool = False
@@ -26,3 +34,32 @@ class Logs:
         if self.quiet + self.verbose + self.log_json > 1:
             raise UserError("--quiet, --verbose and --log-json exclude each other.")
         return JsonDisplay() if self.log_json else Display(self.quiet, verbose=self.verbose)
+
+    def trackers(self, tell: Callable[[str], None]) -> list[Background]:
+        """Return who else is told; `tell` takes a warning about each that fails.
+
+        Raises:
+            UserError: there is no such tracker.
+        """
+        return [Background(name, open_tracker(name), tell) for name in self.track]
+
+
+def trained(
+    work: Callable[[Sequence[Background]], Run], trackers: Sequence[Background], data: Dataset | str
+) -> None:
+    """Do a training that tells its trackers, and in the end send them what it leaves.
+
+    Args:
+        work: trains.
+        trackers: told of the run, and of its report, which is written for them.
+        data: as in `write_report`.
+    """
+    try:
+        run = work(trackers)
+        if trackers:
+            write_report(run, data)
+        for tracker in trackers:
+            tracker.finish(run)
+    finally:
+        for tracker in trackers:
+            tracker.close()

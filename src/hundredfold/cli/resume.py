@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.cli.logs import Logs
+from hundredfold.cli.logs import Logs, trained
 from hundredfold.resume import last_run, resume
 
 
@@ -29,4 +29,9 @@ def main(arguments: Sequence[str]) -> None:
     """Go on with a run."""
     options = tyro.cli(Options, prog="hundredfold resume", args=arguments)
     run = last_run("runs") if options.run == "last" else options.run
-    resume(run, options.data, display=options.logs.display())
+    display = options.logs.display()
+    trained(
+        lambda trackers: resume(run, options.data, display=display, trackers=trackers),
+        options.logs.trackers(display.note),
+        options.data,
+    )

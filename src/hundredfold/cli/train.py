@@ -9,7 +9,7 @@ import tyro
 from hundredfold.budget import choose_recipe
 from hundredfold.cli import resume
 from hundredfold.cli.choose import choose
-from hundredfold.cli.logs import Logs
+from hundredfold.cli.logs import Logs, trained
 from hundredfold.config import Config
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
@@ -47,7 +47,13 @@ def main(arguments: Sequence[str]) -> None:
     if config.budget and not named:
         started = time.perf_counter()  # choosing counts
         config = parse(choose_recipe(config, dataset), flags, pictures).config
-    train(config, dataset, display=display, started=started)
+    trained(
+        lambda trackers: train(
+            config, dataset, display=display, trackers=trackers, started=started
+        ),
+        options.logs.trackers(display.note),
+        dataset,
+    )
 
 
 def parse(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Options:

@@ -1,0 +1,36 @@
+"""`hundredfold track`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.markup import escape
+
+from hundredfold.console import console
+from hundredfold.errors import UserError
+from hundredfold.run import Run
+from hundredfold.track import open_tracker, send
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Send a run to a tracker."""
+    tyro.cli(track_run, prog="hundredfold track", args=arguments)
+
+
+def track_run(run: Annotated[Path, tyro.conf.Positional], /, to: str) -> None:
+    """Send a run to TensorBoard or MLflow, finished or not; what is there already stays as it is.
+
+    Args:
+        run: The run directory.
+        to: tensorboard, mlflow, or mlflow:ADDRESS of a server or store. Without an address, what
+            MLFLOW_TRACKING_URI names, else the file mlflow.db here.
+    """
+    try:
+        send(Run(run), open_tracker(to))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library comes up with
+        first = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{to} does not take it: {type(error).__name__}: {first}") from error
+    console.print(f"{escape(str(run))} is in {escape(to)}.")

@@ -1,0 +1,67 @@
+"""A run in TensorBoard: scalars, hyperparameters with the final metrics, figures."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hundredfold.errors import UserError
+from hundredfold.run import Epoch, Run
+from hundredfold.track.base import epoch_metrics, final_metrics
+
+
+class TensorBoard:
+    """Writes event files to the folder `tensorboard` of the run."""
+
+    def __init__(self, _: str = "") -> None:
+        self.writer: Any = None
+        self.step = 0
+
+    def start(self, run: Run) -> None:
+        """Begin the event file anew, with what the run's history has.
+
+        Raises:
+            UserError: the extra is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an extra
+        except ImportError as error:
+            raise UserError(
+                "TensorBoard needs an extra: pip install 'hundredfold[tensorboard]'."
+            ) from error
+        folder = run.path / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer, self.step = SummaryWriter(str(folder)), 0
+        for epoch in run.history:
+            self.epoch(epoch)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Write an epoch's figures, and the rate and loss of each of its steps."""
+        for lr, loss in zip(epoch.lr, epoch.loss, strict=True):
+            self.step += 1
+            self.writer.add_scalar("step/lr", lr, self.step)
+            self.writer.add_scalar("step/loss", loss, self.step)
+        for name, value in epoch_metrics(epoch).items():
+            self.writer.add_scalar(f"epoch/{name}", value, epoch.epoch)
+        self.writer.flush()
+
+    def finish(self, run: Run) -> None:
+        """Write the hyperparameters with the final metrics, and the figures."""
+        if run.finished:
+            values = {k: _plain(v) for k, v in dataclasses.asdict(run.config).items()}
+            self.writer.add_hparams(values, final_metrics(run), run_name=".")
+        for path in sorted((run.path / "figures").glob("*.png")):
+            self.writer.add_image(f"figures/{path.stem}", _pixels(path), dataformats="HWC")
+        self.writer.close()
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float | str) else str(value)
+
+
+def _pixels(path: Path) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,243 @@
+"""Trackers: what a real MLflow server, store and TensorBoard's own reader have in the end."""
+
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hundredfold import Config, Dataset, Epoch, Run, UserError, resume, train
+from hundredfold.cli import main
+from hundredfold.display import Display
+from hundredfold.loop import Step
+from hundredfold.track import Background, MLflow, TensorBoard, open_tracker, send
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
+
+
+@pytest.fixture
+def run(tiny: Dataset, tiny_config: Config) -> Run:
+    """A finished run."""
+    return train(tiny_config, tiny, quiet=True)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    store = ["--backend-store-uri", f"sqlite:///{folder}/db", "--artifacts-destination"]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, *store, str(folder / "files")],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"{address}/health", timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def check(client: Any, run: Run) -> None:
+    """Compare what MLflow has with the run's own files."""
+    (experiment,) = client.search_experiments(filter_string="name = 'hundredfold'")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.run_name == run.path.name
+    assert found.info.status == "FINISHED"
+    assert found.data.params["lr"] == str(run.config.lr)
+    assert found.data.params["widths"] == str(run.config.widths)
+    assert found.data.metrics["test_top1"] == run.metrics["test"]["top1"]
+    points = client.get_metric_history(found.info.run_id, "validation_top1")
+    assert [(p.step, p.value) for p in points] == [
+        (epoch.epoch, epoch.validation["top1"]) for epoch in run.history
+    ]
+    names = {file.path for file in client.list_artifacts(found.info.run_id)}
+    assert {"config.json", "weights.safetensors", "history.jsonl", "figures"} <= names
+    path = client.download_artifacts(found.info.run_id, "weights.safetensors")
+    assert Path(path).read_bytes() == (run.path / "weights.safetensors").read_bytes()
+
+
+def test_a_server_gets_a_run_as_it_comes_along_and_only_once(
+    server: str, tiny: Dataset, tiny_config: Config
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+
+    class Stopper(Display):
+        def step(self, step: Step, progress: float) -> None:
+            if progress > 0.7:
+                signal.raise_signal(signal.SIGINT)
+
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        first = Background("mlflow", MLflow(server), told.append)
+        train(tiny_config, tiny, display=Stopper(quiet=True), trackers=[first])
+    first.close()
+    (path,) = Path(tiny_config.out).iterdir()
+    tracker = Background("mlflow", MLflow(server), told.append)
+    run = resume(path, tiny, quiet=True, trackers=[tracker])
+    tracker.finish(run)
+    tracker.close()
+    assert told == []
+    client = mlflow.MlflowClient(server)
+    check(client, run)
+    send(run, open_tracker(f"mlflow:{server}"))  # once more: nothing is there twice
+    check(client, run)
+
+
+def test_a_store_needs_no_server(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    assert main(["track", str(run), "--to", "mlflow"]) == 0
+    assert f"{run} is in mlflow" in capsys.readouterr().out
+    check(mlflow.MlflowClient("sqlite:///mlflow.db"), run)
+
+
+def test_tensorboard_reads_what_was_written(tiny: Dataset, tiny_config: Config) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = TensorBoard()
+    run = train(tiny_config, tiny, quiet=True, trackers=[tracker])
+    tracker.finish(run)
+    for _ in range(2):
+        found = EventAccumulator(str(run.path / "tensorboard"))
+        found.Reload()
+        history = run.history
+        for name, want in (
+            ("epoch/validation_top1", [epoch.validation["top1"] for epoch in history]),
+            ("step/loss", [loss for epoch in history for loss in epoch.loss]),
+            ("step/lr", [lr for epoch in history for lr in epoch.lr]),
+            ("test_top1", [run.metrics["test"]["top1"]]),
+        ):
+            assert [event.value for event in found.Scalars(name)] == pytest.approx(want)
+        assert found.Images("figures/curves")[0].width == 1800
+        assert "_hparams_/session_start_info" in found.summary_metadata
+        send(run, TensorBoard())  # again: it is the same
+
+
+class Deaf:
+    """A tracker that never comes back."""
+
+    def start(self, run: Run) -> None:
+        time.sleep(60)
+
+    def epoch(self, epoch: Epoch) -> None:
+        raise AssertionError("told again after its failure")
+
+    def finish(self, run: Run) -> None:
+        raise AssertionError("told again after its failure")
+
+
+class Broken(Deaf):
+    """A tracker that fails."""
+
+    def start(self, run: Run) -> None:
+        raise ValueError("no such place\nmore")
+
+
+@pytest.mark.parametrize(
+    ("tracker", "said"),
+    [(Deaf(), "it has not answered for 1 s"), (Broken(), "ValueError: no such place.")],
+)
+def test_a_tracker_that_fails_costs_one_warning(
+    tracker: Any,
+    said: str,
+    tiny: Dataset,
+    tiny_config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hundredfold.track.background.PATIENCE", 1.0)
+    told: list[str] = []
+    background = Background("x", tracker, told.append)
+    run = train(tiny_config, tiny, quiet=True, trackers=[background])
+    background.finish(run)
+    background.close()
+    assert len(told) == 1
+    assert said in told[0]
+    assert f"hundredfold track {run} --to x" in told[0]
+    assert len(run.history) == 2
+    assert run.finished
+
+
+SMALL = ["--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that takes connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def test_a_closed_port_and_one_that_hangs_do_not_hold_up_training(
+    silent: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setattr("hundredfold.track.background.PATIENCE", 2.0)
+    trackers = ["mlflow:http://127.0.0.1:9", f"mlflow:http://127.0.0.1:{silent}"]
+    assert main(["train", *SMALL, "--track", *trackers]) == 0
+    out = capsys.readouterr().out
+    assert out.count("did not get all of the run") == 2
+    run = Run(next(Path("runs").iterdir()))
+    assert run.finished
+    assert (run.path / "report.html").exists()
+
+
+def test_commands_say_what_they_cannot_do(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train", *SMALL, "--track", "abacus"]) == 2
+    assert "There is no tracker 'abacus'" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert main(["track", str(run), "--to", "mlflow:http://127.0.0.1:9"]) == 2
+    error = capsys.readouterr().err
+    assert "mlflow:http://127.0.0.1:9 does not take it" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(("name", "module"), [("mlflow", "mlflow"), ("tensorboard", "tensorboard")])
+def test_missing_extras_are_named(
+    name: str, module: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match=rf"pip install 'hundredfold\[{name}\]'"):
+        send(run, open_tracker(name))
+    told: list[str] = []
+    tracker = Background(name, open_tracker(name), told.append)
+    tracker.start(run)
+    tracker.close()
+    assert len(told) == 1
+
+
+def test_an_unfinished_run_can_be_sent(tiny: Dataset, tiny_config: Config) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    run = train(dataclasses.replace(tiny_config), tiny, quiet=True)
+    (run.path / "metrics.json").unlink()
+    send(run, open_tracker("mlflow:sqlite:///other.db"))
+    client = mlflow.MlflowClient("sqlite:///other.db")
+    (found,) = client.search_runs([client.get_experiment_by_name("hundredfold").experiment_id])
+    assert found.info.status == "KILLED"
+    assert found.data.metrics["train_loss"] == run.history[-1].train_loss
