@@ -8,7 +8,8 @@ import hundredfold
 ROOT = Path(hundredfold.__file__).parent
 LAYERS = [  # each may import from the ones above it, and from its own line
     {"errors", "files", "pace", "pages", "pictures", "signals"},
-    {"jsonio", "console", "checkpoints"},
+    {"jsonio", "console"},
+    {"checkpoints"},
     {"config"},
     {"device"},
     {"augment", "models", "optim", "metrics", "environment", "calibration", "analysis"},

@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from hundredfold.files import make_folder, save_file
+from hundredfold.jsonio import parse_object
 
 KEPT = 2
 """Should the newest be damaged, the one before it does."""
@@ -55,7 +56,8 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint |
         content = path.read_bytes()
         if path.stem.partition("-")[2] == _digest(content):
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            return Checkpoint(load(content), json.loads(header["__metadata__"]["facts"]))
+            facts = parse_object(header["__metadata__"]["facts"], str(path))
+            return Checkpoint(load(content), facts)
         tell(f"{path} is damaged: its checksum is another. It is passed over.")
     return None
 

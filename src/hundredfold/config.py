@@ -11,6 +11,7 @@ from typing import Literal
 from hundredfold.errors import UserError
 
 MODELS = ("resnet9", "whitenet", "whiteresnet")
+MOST_CHANNELS = 16_384
 TIMM = "timm:"
 """What the names of timm's models begin with."""
 
@@ -144,7 +145,11 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("weights", timm or not c.weights, f"empty unless --model is {TIMM}NAME"),
         ("freeze", timm or not c.freeze, f"0 unless --model is {TIMM}NAME"),
         ("freeze", 0 <= c.freeze < 1, "at least 0 and below 1"),
-        ("widths", all(w > 0 for w in c.widths), "positive numbers of channels"),
+        (
+            "widths",
+            all(0 < w <= MOST_CHANNELS for w in c.widths),
+            f"numbers of channels, 1 to {MOST_CHANNELS}",
+        ),
         ("epochs", 0 < c.epochs < math.inf, "above 0"),
         ("budget", not c.budget or parse_duration(c.budget) > 0, "a time such as 90s, 5min or 1h"),
         ("batch_size", c.batch_size >= 2, "at least 2 (batch normalisation needs two pictures)"),

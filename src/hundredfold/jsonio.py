@@ -34,19 +34,30 @@ def from_json(kind: type[T], text: str, name: str) -> T:
     """Return the dataclass that `to_json` wrote.
 
     Args:
-        kind: a dataclass of int, float, str, bool, Literal and tuple[..., ...] fields.
+        kind: a dataclass of int, float, str, bool, Literal, tuple[..., ...], list[...] and
+            dict[str, ...] fields.
         text: JSON.
         name: what to call it in an error, such as its file's path.
 
     Raises:
         UserError: no JSON object; a field is missing, unknown or of the wrong type.
     """
-    values = parse_object(text, name)
+    return from_values(kind, parse_object(text, name), name)
+
+
+def from_values(kind: type[T], values: Any, name: str) -> T:
+    """Return the dataclass of these values, as `from_json` does of a text that has them."""
+    if not isinstance(values, dict):
+        raise UserError(f"{name} is not a JSON object.")
     types = typing.get_type_hints(kind)
     if unknown := sorted(values.keys() - types.keys()):
         raise UserError(f"{name} has fields that this version does not know: {', '.join(unknown)}.")
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]  # a dataclass, by contract
-    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    needed = {
+        field.name
+        for field in fields
+        if field.default is field.default_factory is dataclasses.MISSING
+    }
     if missing := sorted(needed - values.keys()):
         raise UserError(f"{name} lacks the fields {', '.join(missing)}.")
     checked = {}
@@ -63,16 +74,21 @@ def from_json(kind: type[T], text: str, name: str) -> T:
 def _fits(value: Any, kind: Any) -> bool:
     if typing.get_origin(kind) is Literal:
         return value in typing.get_args(kind)
-    if typing.get_origin(kind) is tuple:
+    if typing.get_origin(kind) in (tuple, list):
         item = typing.get_args(kind)[0]
         return isinstance(value, list) and all(_fits(entry, item) for entry in value)
+    if typing.get_origin(kind) is dict:
+        item = typing.get_args(kind)[1]
+        return isinstance(value, dict) and all(_fits(entry, item) for entry in value.values())
     if kind is float:
         return type(value) in (int, float)
     return type(value) is kind
 
 
 def _cast(value: Any, kind: Any) -> Any:
-    if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        return tuple(_cast(entry, item) for entry in value)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (tuple, list):
+        return origin(_cast(entry, inner[0]) for entry in value)
+    if origin is dict:
+        return {key: _cast(entry, inner[1]) for key, entry in value.items()}
     return float(value) if kind is float else value

@@ -50,7 +50,7 @@ def training(state: State, job: Job, clock: Clock | None = None) -> Iterator[Ste
     """
     if clock and not clock.began:
         clock.began = time.perf_counter()
-    while state.progress < 1 or state.part.loss:
+    while state.progress < 1 or state.part.lr:
         if state.progress < 1:
             yield from _steps(state, job, clock)
         state.history.append(_record(state, job))
@@ -68,7 +68,7 @@ def _steps(state: State, job: Job, clock: Clock | None) -> Iterator[Step]:
     state.model.train()
     this, last = state.part, time.perf_counter()
     for images, labels in batches(
-        job.training, state.epoch, job.config, job.device, start=len(this.loss)
+        job.training, state.epoch, job.config, job.device, start=len(this.lr)
     ):
         loss, lr = step(state, job, images, labels)
         if clock:
@@ -77,7 +77,7 @@ def _steps(state: State, job: Job, clock: Clock | None) -> Iterator[Step]:
         state.progress = advance(state.progress, now, clock) if clock else state.step / job.steps
         this.pictures += len(labels)
         this.lr.append(lr)
-        this.loss.append(loss)
+        state.pending.append(loss)
         this.seconds += now - last
         last = now
         yield Step(len(labels), loss, lr)
@@ -124,8 +124,8 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
 def _record(state: State, job: Job) -> Epoch:
     """Judge an epoch that has just ended, and return its record."""
     began, part = time.perf_counter(), state.part
-    losses = [float(loss) for loss in part.loss]
-    mean_loss = sum(losses) / len(losses)
+    state.settle()
+    mean_loss = sum(part.loss) / len(part.loss)
     if not math.isfinite(mean_loss):
         raise _diverged(state, job)
     trained = time.perf_counter()
@@ -142,7 +142,7 @@ def _record(state: State, job: Job) -> Epoch:
         pictures=part.pictures,
         train_loss=mean_loss,
         lr=part.lr,
-        loss=losses,
+        loss=part.loss,
     )
 
 

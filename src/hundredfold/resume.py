@@ -105,10 +105,16 @@ def _sitting(run: Run, job: Job, dataset: Dataset, display: Display) -> Sitting:
         display.note(f"{run} has no checkpoint yet: it begins again, the same as before.")
         return sitting
     sitting.state.load(last.tensors, last.facts)
-    sitting.started = now - last.facts["elapsed"]
-    if kept := last.facts["clock"]:
-        began = kept["began"] and now + kept["began"]
-        sitting.clock = Clock(now + kept["end"], tuple(kept["seconds"]), began, kept["expected"])
+    try:
+        sitting.started = now - float(last.facts["elapsed"])
+        if kept := last.facts["clock"]:
+            began = kept["began"] and now + kept["began"]
+            seconds = tuple(float(value) for value in kept["seconds"])
+            sitting.clock = Clock(now + kept["end"], seconds, began, float(kept["expected"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"The checkpoint of {run} is of another version: {error!r}") from error
+    if not sitting.clock and sitting.state.progress != sitting.state.step / job.steps:
+        raise UserError(f"The checkpoint of {run} is not one of its training: its steps differ.")
     return sitting
 
 
@@ -127,10 +133,11 @@ def _refuse_changes(run: Run, job: Job, last: Checkpoint | None) -> None:
         if job.config.budget:
             raise UserError(f"{run} follows the clock and was not under way yet: begin it again.")
         return
-    now = json.loads(to_json(job.config))
-    changed = [key for key, value in last.facts["config"].items() if now.get(key) != value]
-    if changed := sorted(set(changed) - FREE):
-        what = ", ".join(f"{key} ({last.facts['config'][key]} -> {now[key]})" for key in changed)
+    now, was = json.loads(to_json(job.config)), last.facts.get("config")
+    if not isinstance(was, dict):
+        raise UserError(f"The checkpoint of {run} is of another version: it has no configuration.")
+    if changed := sorted({key for key in now if now[key] != was.get(key)} - FREE):
+        what = ", ".join(f"{key} ({was.get(key)} -> {now[key]})" for key in changed)
         raise UserError(
             f"{run.path / 'config.json'} is not what it was: {what}. A run keeps its "
             "configuration to its end; begin a new one for another."

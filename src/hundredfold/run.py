@@ -97,11 +97,8 @@ class Run:
         """The finished epochs."""
         if not (self.path / "history.jsonl").exists():
             return []
-        lines = self._text("history.jsonl").splitlines()
-        try:
-            return [Epoch(**json.loads(line)) for line in lines]
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{self.path / 'history.jsonl'} is damaged: {error}.") from error
+        lines, path = self._text("history.jsonl").splitlines(), self.path / "history.jsonl"
+        return [from_json(Epoch, line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
 
     @property
     def whole_history(self) -> list[Epoch]:
@@ -149,9 +146,12 @@ class Run:
         Raises:
             UserError: there are none yet, or they do not fit model.json.
         """
-        model, path = build_model(self.info), self.path / "weights.safetensors"
+        info, path = self.info, self.path / "weights.safetensors"
         try:
             found = load(path.read_bytes()) if path.exists() else self._last_weights()
+            with torch.device("meta"):  # takes no memory, whatever model.json claims
+                build_model(info).load_state_dict(found, assign=True)
+            model = build_model(info)
             model.load_state_dict(found)
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{path} is damaged or of another model: {error}") from error

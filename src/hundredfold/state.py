@@ -12,6 +12,7 @@ from hundredfold.augment import generator, prepare
 from hundredfold.device import memory_format
 from hundredfold.errors import UserError
 from hundredfold.job import Job
+from hundredfold.jsonio import from_values
 from hundredfold.models import WhiteNet, build_model
 from hundredfold.optim import build_optimizer
 from hundredfold.run import MODEL_PREFIX, Epoch
@@ -27,8 +28,7 @@ class Part:
     pictures: int = 0
     seconds: float = 0.0
     lr: list[float] = field(default_factory=list)
-    loss: list[Tensor | float] = field(default_factory=list)
-    """0-dimensional, on the device; numbers where another process took the step."""
+    loss: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -44,6 +44,8 @@ class State:
     history: list[Epoch] = field(default_factory=list)
     part: Part = field(default_factory=Part)
     """The epoch that has begun."""
+    pending: list[Tensor] = field(default_factory=list)
+    """Losses of its last steps, which a GPU may still be working on; not in `part` yet."""
     judged_logits: Tensor | None = None
     """(N, C) float32, of the pictures that the last epoch was judged by; not kept on disk, for they
     follow from the model."""
@@ -72,13 +74,18 @@ class State:
     @property
     def facts(self) -> dict[str, Any]:
         """The same, of what JSON can hold."""
-        part = dataclasses.replace(self.part, loss=[float(loss) for loss in self.part.loss])
+        self.settle()
         return {
             "step": self.step,
             "progress": self.progress,
-            "part": dataclasses.asdict(part),
+            "part": dataclasses.asdict(self.part),
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
         }
+
+    def settle(self) -> None:
+        """Wait for the pending losses, and add them to the epoch's."""
+        self.part.loss += [float(loss) for loss in self.pending]
+        self.pending.clear()
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Become the state that had these `tensors` and `facts`; torch's generators as well.
@@ -87,9 +94,11 @@ class State:
             UserError: they are those of another model.
         """
         try:
-            self.step, self.progress = facts["step"], facts["progress"]
-            self.part = Part(**facts["part"])
-            self.history = [Epoch(**record) for record in facts["history"]]
+            self.step, self.progress = int(facts["step"]), float(facts["progress"])
+            if not (0 <= self.progress <= 1 and self.step >= 0):
+                raise ValueError(f"a progress of {self.progress}, a step of {self.step}")
+            self.part = from_values(Part, facts["part"], "The checkpoint's part")
+            self.history = [from_values(Epoch, r, "Its history") for r in facts["history"]]
             self.model.load_state_dict(_below(MODEL_PREFIX, tensors))
             for name, weight, values in self._optimizer_states():
                 kept = _below(name, tensors)
@@ -98,7 +107,7 @@ class State:
             if "device_generator" in tensors and torch.cuda.is_available():
                 device = next(self.model.parameters()).device
                 torch.cuda.set_rng_state(tensors["device_generator"], device)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"The checkpoint is of another model or version: {error}") from error
 
     def _optimizer_states(self) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:

@@ -86,6 +86,8 @@ def _entry(path: Path, row: Row, columns: Mapping[str, str], line: int) -> Entry
     for what in ("path", "label"):
         if not values[what]:
             raise UserError(f"{path}, line {line}: no {what}.")
+        if "\0" in values[what]:
+            raise UserError(f"{path}, line {line}: the {what} has a zero byte.")
     split = values.get("split", "").lower()
     if split and split not in SPLITS:
         raise UserError(f"{path}, line {line}: the split {split!r} is none of {', '.join(SPLITS)}.")
