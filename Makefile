@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# `make LOCKED=1 train` installs the versions of requirements.lock, to the digit.
+PINNED := $(if $(LOCKED),-c requirements.lock)
 
-.PHONY: train test lint bench clean
+.PHONY: train test lint bench faults lock vulnerabilities clean
 
 train: $(VENV)/installed            ## train the recipe `fast`; more flags: make train ARGS="tutorial --seed 1"
 	$(BIN)/hundredfold train $(ARGS)
@@ -19,6 +21,18 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev          ## measure `fast` and `fast --labels coarse`, five seeds each: an hour
 	$(BIN)/python benchmarks/bench.py
 
+faults: $(VENV)/installed-dev         ## 200 kills, 20 full disks, 12,000 malformed files: a quarter of an hour
+	$(BIN)/python tests/faults.py --kills 200 --disks 20
+	$(BIN)/python tests/fuzz.py --inputs 1000
+
+lock: $(VENV)/installed-dev           ## write the versions that are installed to requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | sort -f > requirements.lock
+
+vulnerabilities:                    ## ask the advisories about every version of requirements.lock
+	$(PYTHON) -m venv build/pip-audit
+	build/pip-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	build/pip-audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "hundredfold needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
@@ -26,12 +40,12 @@ $(BIN)/python:
 
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@echo "Installing hundredfold and PyTorch into $(VENV): some minutes, once."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing hundredfold, PyTorch and the test tools into $(VENV): some minutes, once."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) -e '.[dev]'
 	@touch $@ $(VENV)/installed
 
 clean:                              ## remove the virtual environment and caches; runs/ stays

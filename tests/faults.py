@@ -26,6 +26,7 @@ import torch
 from conftest import make_split
 
 from hundredfold import Config, Dataset, Run, UserError, resume, train
+from hundredfold.environment import describe
 from hundredfold.files import UNFINISHED
 
 DATA = Dataset(
@@ -199,13 +200,21 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--disks", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     started = time.perf_counter()
-    print(json.dumps(campaign(options.kills, options.seed), indent=2), end="\n\n")
+    found = {"kills": campaign(options.kills, options.seed)}
+    print(json.dumps(found["kills"], indent=2), end="\n\n")
     try:
-        print(json.dumps(full_disks(options.disks, options.seed), indent=2), end="\n\n")
+        found["disks"] = full_disks(options.disks, options.seed)
+        print(json.dumps(found["disks"], indent=2), end="\n\n")
     except OSError as error:
         print(f"no full disk: {error}", end="\n\n")
+    if options.save:
+        what = "faults: 0 lost runs, 0 differences, or there would be no result"
+        machine = describe(torch.device("cpu"), DATA.digest())
+        text = json.dumps({"what": what, **found, "machine": machine}, indent=2)
+        options.save.write_text(text + "\n")
     print(f"0 lost runs, 0 differences; {time.perf_counter() - started:.0f} s")
 
 

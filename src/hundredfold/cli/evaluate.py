@@ -31,7 +31,8 @@ def evaluate_run(
     metrics = evaluate(found, data, device)
     console.print(metrics_table(metrics, found.info.labels))
     if not found.finished:
-        progress = f"{len(found.history)} of {found.config.epochs:g} epochs"
+        last, epochs = found.checkpoint(), found.config.epochs
+        progress = f"{(last.facts['progress'] if last else 1) * epochs:.3g} of {epochs:g} epochs"
         console.print(f"The run was not finished: these are its weights after {progress}.")
         return
     stored = found.metrics

@@ -1,0 +1,79 @@
+"""What a checkpoint costs: its size, the seconds to write and to read it, and the share of a run.
+
+python benchmarks/checkpoints.py --save
+"""
+
+import dataclasses
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from common import save_result, spread
+
+from hundredfold import load_cifar100
+from hundredfold.batches import batches
+from hundredfold.config import Config, parse_interval
+from hundredfold.job import make_job
+from hundredfold.loop import step
+from hundredfold.recipes import RECIPES
+from hundredfold.run import Run
+from hundredfold.state import first_state
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    recipes: tuple[str, ...] = ("quick", "fast", "strong", "tutorial")
+    """Names of recipes."""
+    times: int = 10
+    """Checkpoints written of each."""
+    save: bool = False
+    """Write the result to benchmarks/results."""
+
+
+def cost(name: str, times: int, folder: Path) -> dict[str, Any]:
+    """Return what checkpoints of a recipe cost, after a step that fills the optimizer's state."""
+    config = dataclasses.replace(RECIPES[name](device="cpu"), batch_size=16)
+    dataset = load_cifar100().with_labels(config.labels)
+    job = make_job(config, dataset, torch.device("cpu"))
+    state, run = first_state(job), Run(folder)
+    step(state, job, *next(batches(job.training, 0, config, job.device)))
+    written, read = [], []
+    for _ in range(times):
+        state.step += 1
+        began = time.perf_counter()
+        run.save_checkpoint(state.tensors, state.facts)
+        written.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        last = run.checkpoint()
+        read.append(time.perf_counter() - began)
+        assert last
+    size = max(path.stat().st_size for path in (folder / "checkpoints").iterdir())
+    seconds, _ = parse_interval(Config().checkpoint)
+    share = sum(written) / times / seconds
+    return {
+        "MiB": round(size / 2**20, 1),
+        "seconds to write": spread(written),
+        "seconds to read": spread(read),
+        "share of training, one a minute": round(share, 5),
+    }
+
+
+def main(options: Options) -> None:
+    """Measure and print."""
+    found = {}
+    for name in options.recipes:
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            found[name] = cost(name, options.times, Path(folder))
+        print(name, found[name])
+    if options.save:
+        save_result("checkpoints", "cost of a checkpoint, with fsync, on a local disk", found)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
