@@ -73,19 +73,26 @@ def test_widths_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["whitenet", "whiteresnet"])
 def test_whitenets_equal_a_plain_composition(name: str) -> None:
-    model = build(name, 5, (6, 7)).train()
+    model, deep = build(name, 5, (6, 7)).train(), name == "whiteresnet"
     images = torch.randn(4, 3, 20, 20)
-    y = x = F.relu(F.conv2d(images, model.state_dict()["stem.weight"], stride=2, padding=1))
+    stride = 1 if deep else 2
+    stem = model.state_dict()["stem.weight"]
+    assert stem.shape == ((24, 3, 2, 2) if deep else (54, 3, 3, 3))
+    y = x = F.relu(F.conv2d(images, stem, stride=stride, padding=stride // 2))
     for group in range(2):
         weights = [w for n, w in model.named_parameters() if f"groups.{group}.convs" in n]
-        assert len(weights) == (3 if name == "whiteresnet" else 2)
+        assert len(weights) == (3 if deep else 2)
         for place, weight in enumerate(weights):
             y = F.conv2d(y, weight, padding=1)
             y = F.max_pool2d(y, 2) if place == 0 else y
             mean, variance = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), False, keepdim=True)
             y = F.silu((y - mean) / (variance + 1e-5).sqrt())
             x = y if place == 0 else x
-        y = x + y if name == "whiteresnet" else y
+        if deep:
+            names = ("0.weight", "0.bias", "2.weight", "2.bias")
+            w1, b1, w2, b2 = (model.state_dict()[f"groups.{group}.weigh.{n}"] for n in names)
+            share = torch.sigmoid(F.silu(y.mean((2, 3)) @ w1.T + b1) @ w2.T + b2)
+            y = x + y * share[:, :, None, None]
     want = y.flatten(2).max(2).values @ model.state_dict()["head.weight"].T
     torch.testing.assert_close(model(images), want)
 

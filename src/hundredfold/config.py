@@ -59,7 +59,8 @@ class Config:
     # Model
     model: str = "whitenet"
     """resnet9: the tutorial's network. whitenet: frozen whitening stem, groups of two convolutions.
-    whiteresnet: the same with groups of three, and a residual connection in each. timm:NAME: a
+    whiteresnet: at twice the resolution, with groups of three, squeeze-and-excitation and a
+    residual connection in each. timm:NAME: a
     model of the timm library (pip install 'hundredfold[timm]')."""
     weights: str = ""
     """What a timm model begins with: a file of its weights, or `hub` for timm's own; empty for

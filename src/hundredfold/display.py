@@ -44,6 +44,7 @@ class Display:
         self.task = self.progress.add_task("train", total=1.0, epoch="", status="")
         self.config = Config()
         self.done = 0
+        self.headed = False
         self.shown = self.began = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -96,7 +97,8 @@ class Display:
     def epoch(self, epoch: Epoch) -> None:
         """Add an epoch's row."""
         columns = epoch_columns(epoch, self.config)
-        if epoch.epoch == 1:
+        if not self.headed:
+            self.headed = True
             head = "  ".join(f"{name:>{max(len(name), 8)}}" for name in columns)
             self.out.print(f"\n[bold]{head}[/]")
         row = "  ".join(f"{text:>{max(len(name), 8)}}" for name, text in columns.items())

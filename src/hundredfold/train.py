@@ -121,13 +121,15 @@ def go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> Ru
                 display.epoch(event)
                 for tracker in trackers:
                     tracker.epoch(event)
-            if stop.number or due(state.step):
-                _save(lambda: _save_checkpoint(sitting), display)
-                display.detail(f"checkpoint at step {state.step}")
             if stop.number:
-                display.note(f"Stopped. To go on: {command()} resume {run}")
-                raise KeyboardInterrupt if stop.number == signal.SIGINT else SystemExit(TERMINATED)
+                break
+            if due(state.step):
+                display.detail(f"checkpoint at step {state.step}")
+                _save(lambda: _save_checkpoint(sitting), display)
         _save(lambda: _save_checkpoint(sitting), display)
+    if stop.number:
+        display.note(f"Stopped. To go on: {command()} resume {run}")
+        raise KeyboardInterrupt if stop.number == signal.SIGINT else SystemExit(TERMINATED)
     metrics = _finish(sitting)
     display.summary(run, metrics)
     return run

@@ -1,9 +1,10 @@
-"""The small fast network: a frozen whitening stem, then a few wide groups of two convolutions.
+"""Small fast networks: a frozen whitening stem, then a few wide groups of convolutions.
 
 After Keller Jordan's airbench ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024): whitening
-first layer (section 3.2) and identity initialisation (3.3). Unlike there, the stem strides by 2,
-and by more on larger pictures, so that a CPU works on small maps of many channels, which it does
-best.
+first layer (section 3.2) and identity initialisation (3.3). Unlike there, the stem of the fastest
+strides by 2, and by more on larger pictures, so that a CPU works on small maps of many channels,
+which it does best. The deep one keeps the full resolution, and weighs its channels by squeeze and
+excitation (Hu et al., "Squeeze-and-Excitation Networks", 2018).
 """
 
 import itertools
@@ -20,11 +21,17 @@ AT_ONCE = 1000 * 32**2
 """Pixels of pictures whose patches are in memory together."""
 FILTERS = 27
 """Directions of patches that the stem looks along, the strongest: all that 3 x 3 pixels have."""
+SQUEEZE = 8
+"""Channels to one of the layer that weighs them."""
 
 
-def stem_stride(side: int) -> int:
-    """Return by how much the stem strides for pictures of a side: what leaves maps of 16 to 47."""
-    return 2 if side < 96 else 4 if side < 192 else 8
+def stem_stride(side: int, deep: bool = False) -> int:
+    """Return by how much the stem strides for pictures of a side.
+
+    What leaves maps of 16 to 47 pixels a side; of a deep network, twice as many.
+    """
+    stride = 2 if side < 96 else 4 if side < 192 else 8
+    return stride // 2 if deep else stride
 
 
 def patch_covariance(images: Tensor, patch: int) -> Tensor:
@@ -52,7 +59,8 @@ def whitening_filters(images: Tensor, patch: int = 3, epsilon: float = 5e-4) -> 
         epsilon: added to the eigenvalues, so that directions of next to no variance stay small.
 
     Returns:
-        (FILTERS, 3, patch, patch) float32, the largest variance first.
+        (F, 3, patch, patch) float32, the largest variance first; F is FILTERS, or as many
+        directions as there are.
     """
     eigenvalues, vectors = torch.linalg.eigh(patch_covariance(images, patch))
     filters: Tensor = (vectors / (eigenvalues + epsilon).sqrt()).T.flip(0)[:FILTERS]
@@ -62,18 +70,26 @@ def whitening_filters(images: Tensor, patch: int = 3, epsilon: float = 5e-4) -> 
 class Group(nn.Module):
     """3x3 convolutions with batch norm and SiLU; the first halves each side.
 
-    With a residual connection, what the first makes is added to what the others make of it.
+    Where there are more than two, the channels of what the others make are weighed, and with a
+    residual connection added to what the first made.
     """
 
     def __init__(self, channels: Sequence[int], *, batch_norm: bool, residual: bool) -> None:
         super().__init__()
-        self.residual = residual
+        deep, width = len(channels) > 3, channels[-1]
+        self.residual = residual and deep
         self.convs = nn.ModuleList(
             nn.Conv2d(i, o, 3, padding=1, bias=not batch_norm)
             for i, o in itertools.pairwise(channels)
         )
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(o) if batch_norm else nn.Identity() for o in channels[1:]
+        )
+        inner = max(1, width // SQUEEZE)
+        self.weigh = (
+            nn.Sequential(nn.Linear(width, inner), nn.SiLU(), nn.Linear(inner, width), nn.Sigmoid())
+            if deep
+            else None
         )
         for conv, norm, i in zip(self.convs, self.norms, channels, strict=False):
             with torch.no_grad():  # the first channels pass through, the rest stay random
@@ -87,6 +103,8 @@ class Group(nn.Module):
         y = x
         for conv, norm in zip(self.convs[1:], self.norms[1:], strict=True):
             y = F.silu(norm(conv(y)), inplace=True)
+        if self.weigh:
+            y = y * self.weigh(y.mean((2, 3)))[:, :, None, None]
         return x + y if self.residual else y
 
 
@@ -96,10 +114,10 @@ class WhiteNet(nn.Module):
     Args:
         classes: number of outputs.
         widths: channels of each group.
-        depth: convolutions in each group.
+        deep: groups of three convolutions instead of two, and twice the resolution.
         side: of the pictures it is meant for, in pixels: decides the stem's stride.
         batch_norm: whether it has batch normalisation.
-        residual: whether groups of three and more have a residual connection.
+        residual: whether groups of three have a residual connection.
 
     Raises:
         UserError: no group, or more than a picture of 16 pixels can be halved by.
@@ -109,8 +127,8 @@ class WhiteNet(nn.Module):
         self,
         classes: int,
         widths: tuple[int, ...] = (96, 192, 384),
-        depth: int = 2,
         *,
+        deep: bool = False,
         side: int = 32,
         batch_norm: bool = True,
         residual: bool = True,
@@ -118,10 +136,12 @@ class WhiteNet(nn.Module):
         super().__init__()
         if not 1 <= len(widths) <= 3:
             raise UserError(f"whitenet has one to three groups, but --widths names {len(widths)}.")
-        stem, stride = 2 * FILTERS, stem_stride(side)  # each filter and its negative
-        self.stem = nn.Conv2d(3, stem, stride + 1, stride, padding=stride // 2, bias=False)
+        stride = stem_stride(side, deep)
+        patch, depth = stride + 1, 3 if deep else 2
+        stem = 2 * min(FILTERS, 3 * patch**2)  # each filter and its negative
+        self.stem = nn.Conv2d(3, stem, patch, stride, padding=stride // 2, bias=False)
         self.stem.weight.requires_grad_(False)  # so no gradient flows below the first group
-        group = partial(Group, batch_norm=batch_norm, residual=residual and depth > 2)
+        group = partial(Group, batch_norm=batch_norm, residual=residual)
         self.groups = nn.Sequential(
             *(group([i] + [o] * depth) for i, o in itertools.pairwise((stem, *widths)))
         )
