@@ -14,6 +14,8 @@ from hundredfold.data import DATA_VARIABLE, cifar100
 
 Train = Callable[..., Run]
 Load = Callable[..., Dataset]
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores
 DATA = Path(os.environ[DATA_VARIABLE]).resolve() if DATA_VARIABLE in os.environ else None
 
 
