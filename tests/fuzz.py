@@ -27,6 +27,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+if "--guided" in sys.argv:
+    import atheris
+
+    with atheris.instrument_imports(include=["hundredfold", "PIL"]):
+        import hundredfold.resume  # noqa: F401  # and all that it imports
+
 from conftest import make_split
 from PIL import Image
 
@@ -228,14 +234,14 @@ def guarded(read: Reader, content: bytes) -> str:
     def ring(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"no end after {MOST_SECONDS} s")
 
-    signal.signal(signal.SIGALRM, ring)
-    signal.alarm(MOST_SECONDS)
+    signal.signal(signal.SIGPROF, ring)  # of the processor's time: the machine may be busy
+    signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
     try:
         read(content)
     except UserError:
         return "refused"
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return "read"
 
 
@@ -263,14 +269,11 @@ def campaign(inputs: int, folder: Path, seed: int = 0) -> dict[str, Counter[str]
 
 def guided(name: str, inputs: int, folder: Path) -> None:
     """Let atheris look for inputs of one reader that take new paths through our code."""
-    import atheris
-
     seeds, read = Readers(folder).files()[name]
     corpus = folder / "corpus"
     corpus.mkdir()
     for index, content in enumerate(seeds):
         (corpus / str(index)).write_bytes(content)
-    atheris.instrument_all()
     arguments = [sys.argv[0], str(corpus), f"-runs={inputs}", "-max_len=20000", "-rss_limit_mb=0"]
     atheris.Setup(arguments, lambda content: void(guarded(read, content)))
     atheris.Fuzz()
