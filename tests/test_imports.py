@@ -19,7 +19,7 @@ LAYERS = [  # each may import from the ones above it, and from its own line
     {"figures", "recipes", "predict"},
     {"evaluate", "job", "levels"},
     {"runs", "compare"},
-    {"report", "explore", "explain"},
+    {"report", "explore", "explain", "export"},
     {"state"},
     {"loop"},
     {"budget", "audit", "display", "track"},

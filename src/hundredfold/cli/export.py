@@ -1,0 +1,61 @@
+"""`hundredfold export`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.markup import escape
+
+from hundredfold.cli.table import show_table
+from hundredfold.console import console
+from hundredfold.export import LIMIT, PICTURES, export
+from hundredfold.run import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write a run's model for other programs: pixels in, calibrated probabilities out.
+
+    It is compared with the predictor on pictures of the test set, in batches of 1, 2 and 7; where
+    a probability differs, the file is removed and the exit code is 1.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory; the model goes to its folder export."""
+    to: Literal["onnx", "torch"] = "onnx"
+    """onnx: model.onnx for onnxruntime and others, with a script that predicts. torch: model.pt2
+    for torch.export.load."""
+    int8: bool = False
+    """A variant with 8-bit weights and activations as well: model-int8.onnx."""
+    data: str = ""
+    """Where the data is now, as in train; empty for where the run found it."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Export a run."""
+    options = tyro.cli(Options, prog="hundredfold export", args=arguments)
+    found = export(
+        Run(options.run),
+        options.to,
+        options.data,
+        int8=options.int8,
+        tell=lambda text: console.print(escape(text), style="yellow"),
+    )
+    most = max(found.parity.values())
+    console.print(
+        f"Equal to the predictor on {PICTURES} pictures, in batches of {', '.join(found.parity)}: "
+        f"probabilities differ by at most {most:.1e} (limit {LIMIT:.0e})."
+    )
+    if found.accuracy:
+        names = [
+            name for name in ("top1", "coarse_top1", "ece") if name in found.accuracy["predictor"]
+        ]
+        rows = [
+            [model, *(f"{metrics[name]:.2%}" for name in names)]
+            for model, metrics in found.accuracy.items()
+        ]
+        show_table(["test set", *names], rows)
+    for path in sorted(found.path.parent.iterdir()):
+        console.print(f"{escape(str(path))}  {path.stat().st_size / 2**20:.1f} MiB")

@@ -1,0 +1,167 @@
+"""Exported models give what the predictor gives, and say what their numbers mean."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Train
+from PIL import Image
+
+from hundredfold import Dataset, Predictor, Run, UserError
+from hundredfold.cli import main
+from hundredfold.errors import FoundWrong
+from hundredfold.export import export
+from hundredfold.export.onnx import OnnxModel
+
+MODELS: dict[str, dict[str, Any]] = {
+    "whitenet": {},
+    "whiteresnet": {"model": "whiteresnet"},
+    "resnet9": {"model": "resnet9", "widths": (4, 4, 8, 8)},
+    "timm": {"model": "timm:test_resnet", "widths": ()},
+}
+
+
+def probabilities(run: Run, images: torch.Tensor) -> Any:
+    """Return what the predictor gives for pictures (N, 3, S, S), in the classes' order."""
+    answers = Predictor.load(run)(list(images))
+    return np.array(
+        [[dict(answer.classes)[name] for name in run.info.classes] for answer in answers]
+    )
+
+
+@pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_the_exported_model_gives_the_predictors_probabilities(
+    to: Any, changes: dict[str, Any], trained: Train, tiny: Dataset
+) -> None:
+    run = trained(**changes)
+    found = export(run, to, tiny)
+    assert max(found.parity.values()) < 1e-4
+    assert found.parity.keys() == {"1", "2", "7"}
+    assert found.accuracy["exported"]["top1"] == run.metrics["test"]["top1"]
+    assert found.accuracy["predictor"] == run.metrics["test"]
+    pixels = tiny.test.images.permute(0, 2, 3, 1).contiguous()
+    if to == "onnx":
+        got = OnnxModel(found.path)(pixels.numpy())
+    else:
+        got = torch.export.load(found.path).module()(pixels).detach().numpy()
+    np.testing.assert_allclose(got, probabilities(run, tiny.test.images), atol=1e-5)
+    kept = json.loads(found.path.with_name(f"{found.path.name}.json").read_text())
+    assert kept["parity"] == found.parity
+
+
+def test_its_metadata_say_what_the_numbers_mean(trained: Train, tiny: Dataset) -> None:
+    run = trained()
+    model = OnnxModel(export(run, "onnx", tiny, int8=True).path)
+    for path in ("model.onnx", "model-int8.onnx"):
+        model = OnnxModel(run.path / "export" / path)
+        facts = model.session.get_modelmeta().custom_metadata_map
+        for name in ("classes", "superclasses", "parents", "mean", "std"):
+            assert tuple(json.loads(facts[name])) == getattr(run.info, name)
+        assert json.loads(facts["image_size"]) == 32
+        (given,) = model.session.get_inputs()
+        assert (given.name, given.type, given.shape[1:]) == (
+            "pictures",
+            "tensor(uint8)",
+            [32, 32, 3],
+        )
+        assert isinstance(given.shape[0], str)  # any number
+
+
+def test_eight_bits_are_smaller_and_hardly_worse(trained: Train, tiny: Dataset) -> None:
+    run = trained(epochs=12, lr=0.5, widths=(16, 32, 32))
+    found = export(run, "onnx", tiny, int8=True)
+    assert abs(found.accuracy["int8"]["top1"] - found.accuracy["predictor"]["top1"]) < 0.1
+    small = found.path.with_name("model-int8.onnx")
+    assert small.stat().st_size < 0.6 * found.path.stat().st_size
+
+
+def run_script(run: Run, *arguments: str) -> list[list[str]]:
+    script = str(run.path / "export" / "predict.py")
+    done = subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, check=True
+    )
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def test_the_script_beside_it_gives_the_same_classes(
+    trained: Train, tiny: Dataset, tmp_path: Path
+) -> None:
+    run = trained(epochs=4)
+    export(run, "onnx", tiny)
+    script = (run.path / "export" / "predict.py").read_text()
+    assert len(script.splitlines()) <= 40
+    assert "hundredfold" not in script
+    many = tiny.train.images.repeat(11, 1, 1, 1)  # 1,056
+    np.save(tmp_path / "many.npy", many.permute(0, 2, 3, 1).numpy())
+    rows, answers = run_script(run, "many.npy"), Predictor.load(run)(list(many))
+    assert len(rows) == len(many)
+    assert [row[1] for row in rows] == [answer.label for answer in answers]
+    picture = Image.fromarray(tiny.test.images[3].permute(1, 2, 0).numpy()).resize((60, 40))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture.save("turned.png", exif=turned)
+    see_through = picture.convert("RGBA")
+    see_through.putalpha(90)
+    see_through.save("through.png")
+    for name in ("turned.png", "through.png"):
+        answer = Predictor.load(run)(name)
+        assert run_script(run, name) == [[name, answer.label, f"{answer.probability:.4f}"]]
+
+
+def test_a_model_that_differs_is_removed(
+    trained: Train, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained()
+    monkeypatch.setattr("hundredfold.export.LIMIT", -1.0)
+    with pytest.raises(FoundWrong, match=r"model.onnx was removed: its probabilities differ"):
+        export(run, "onnx", tiny)
+    assert not (run.path / "export" / "model.onnx").exists()
+
+
+def test_without_its_data_a_run_is_compared_on_random_pictures(
+    trained: Train, said: list[str]
+) -> None:
+    run = trained()  # of data that no path names
+    found = export(run, "onnx", tell=said.append)
+    assert found.accuracy == {}
+    assert "not measured on the test set: There is no file or folder tiny" in said[0]
+    with pytest.raises(UserError, match="There is no file or folder tiny"):
+        export(run, "onnx", int8=True)
+    with pytest.raises(UserError, match="ONNX models alone"):
+        export(run, "torch", int8=True)
+
+
+@pytest.mark.parametrize("module", ["onnxruntime", "onnxscript", "onnx"])
+def test_a_missing_extra_is_named(
+    module: str, trained: Train, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=r"pip install 'hundredfold\[onnx\]'"):
+        export(trained(), "onnx", tiny)
+
+
+def test_the_command(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = ["--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu"]
+    assert main(["train", *sample, "--quiet"]) == 0
+    run = next(Path("runs").iterdir())
+    assert main(["export", str(run), "--int8"]) == 0
+    out = capsys.readouterr().out
+    assert "Equal to the predictor on 105 pictures, in batches of 1, 2, 7" in out
+    accuracy = Run(run).metrics["test"]["top1"]
+    assert len([row for row in out.splitlines() if f"{accuracy:.2%}" in row]) >= 2
+    assert "model-int8.onnx" in out
+    assert main(["export", "nowhere"]) == 2
+
+
+def test_a_run_of_coarse_labels_has_its_own_classes(trained: Train, tiny: Dataset) -> None:
+    run = trained(labels="coarse")
+    found = export(run, "onnx", tiny)
+    assert found.accuracy["exported"]["top1"] == run.metrics["test"]["top1"]
+    assert dataclasses.asdict(found)["parity"]
