@@ -52,11 +52,12 @@ def strong(**changes: Any) -> Config:
     values: dict[str, Any] = {
         "name": "strong",
         "model": "whiteresnet",
-        "widths": (128, 256, 512),
-        "epochs": 20.0,
+        "epochs": 24.0,
+        "batch_size": 256,
         "lr": 0.05,
         "muon_lr": 0.05,
         "pad": 4,
+        "sizes": (24, 24, 32),
     }
     return fast(**(values | changes))
 
