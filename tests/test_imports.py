@@ -22,7 +22,7 @@ LAYERS = [  # each may import from the ones above it, and from its own line
     {"report", "explore", "explain", "export"},
     {"state"},
     {"loop"},
-    {"budget", "audit", "display", "track"},
+    {"budget", "audit", "display", "track", "lr_find"},
     {"train"},
     {"ablate", "resume"},
     {"__init__"},

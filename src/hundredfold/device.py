@@ -1,5 +1,8 @@
 """The device to compute on, and how it likes its pictures laid out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from hundredfold.errors import UserError
@@ -35,3 +38,10 @@ def memory_format(device: torch.device) -> torch.memory_format:
     versions of torch got the gradients of batch norm and max-pooling wrong in it.
     """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+@contextmanager
+def own_generators(device: torch.device) -> Iterator[None]:
+    """Leave torch's global generators as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield

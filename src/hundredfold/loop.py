@@ -100,6 +100,18 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
     Raises:
         DivergedError: the loss is not finite; no weight has moved.
     """
+    lr = set_schedule(state.optimizer, state.progress * job.steps, job.steps, job.config)
+    loss = gradients(state, job, images, labels)
+    state.optimizer.step()
+    state.step += 1
+    return loss, lr
+
+
+def gradients(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
+    """Put each weight's gradient beside it; return the loss, 0-dimensional.
+
+    Args, Raises: as `step`.
+    """
     config = job.config
     if config.freeze:
         set_frozen(state.model, state.progress < config.freeze)
@@ -111,14 +123,11 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
     looked_at = job.device.type == "cpu" or state.step % LOOK == 0
     if looked_at and not math.isfinite(loss.item()):
         raise _diverged(state, job, images, labels)
-    lr = set_schedule(state.optimizer, state.progress * job.steps, job.steps, config)
     state.optimizer.zero_grad()
     loss.backward()
     if config.clip_value:
         nn.utils.clip_grad_value_(state.model.parameters(), config.clip_value)
-    state.optimizer.step()
-    state.step += 1
-    return loss.detach(), lr
+    return loss.detach()
 
 
 def _record(state: State, job: Job) -> Epoch:

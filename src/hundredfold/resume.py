@@ -10,7 +10,7 @@ from typing import Any
 
 from hundredfold.checkpoints import Checkpoint
 from hundredfold.data import Dataset
-from hundredfold.device import pick_device
+from hundredfold.device import own_generators, pick_device
 from hundredfold.display import Display
 from hundredfold.environment import describe
 from hundredfold.errors import UserError
@@ -23,7 +23,7 @@ from hundredfold.pace import Clock
 from hundredfold.run import Epoch, Run
 from hundredfold.state import first_state
 from hundredfold.track import Tracker
-from hundredfold.train import Sitting, explained_memory, go_on, own_generators
+from hundredfold.train import Sitting, explained_memory, go_on
 
 DECIDING = ("hundredfold", "commit", "torch", "processor", "threads", "device")
 """What has to be the same for the same bits."""

@@ -18,7 +18,7 @@ from hundredfold.calibration import fit_temperature
 from hundredfold.config import Config, parse_interval
 from hundredfold.console import command
 from hundredfold.data import Dataset, Split, load_data
-from hundredfold.device import pick_device
+from hundredfold.device import own_generators, pick_device
 from hundredfold.display import Display
 from hundredfold.environment import describe, device_name
 from hundredfold.errors import DivergedError, UserError
@@ -179,13 +179,6 @@ def _due(config: Config, step: int) -> Callable[[int], bool]:
         return True
 
     return due
-
-
-@contextmanager
-def own_generators(device: torch.device) -> Iterator[None]:
-    """Leave torch's global generators as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
 
 
 @contextmanager

@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "explore": "show the data: pictures of each class, as augmented, counts",
     "audit": "look for what is wrong with the data before training: files, duplicates, labels",
     "train": "train and write a run directory",
+    "lr-find": "find a learning rate: the loss while the rate rises",
     "resume": "go on with a run that was interrupted, as if it had not been",
     "reproduce": "do a run again and say whether every epoch is the same to the bit",
     "track": "send a run to TensorBoard or MLflow",
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
             console.print(f"hundredfold {version('hundredfold')}")
         else:
             choose("command", arguments[0], COMMANDS)
-            importlib.import_module(f"hundredfold.cli.{arguments[0]}").main(arguments[1:])
+            module = arguments[0].replace("-", "_")
+            importlib.import_module(f"hundredfold.cli.{module}").main(arguments[1:])
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads, `head` say, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,7 +16,7 @@ from hundredfold.figures.predictions import (
     draw_reliability,
 )
 from hundredfold.figures.style import INK, to_png, to_svg
-from hundredfold.figures.training import draw_curves, draw_history
+from hundredfold.figures.training import draw_curves, draw_history, draw_range_test
 
 __all__ = [
     "INK",
@@ -32,6 +32,7 @@ __all__ = [
     "draw_history",
     "draw_means",
     "draw_prediction",
+    "draw_range_test",
     "draw_reliability",
     "draw_samples",
     "to_png",

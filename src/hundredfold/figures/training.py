@@ -23,6 +23,20 @@ def draw_curves(history: Sequence[Epoch], labels: str, judged: str) -> Figure:
 
 
 @rc_context(STYLE)
+def draw_range_test(lr: Sequence[float], loss: Sequence[float], suggestion: float) -> Figure:
+    """Draw the mean loss against the learning rate, with the rate that is suggested."""
+    figure, axes = panel(6, 3.6)
+    axes.set_title("Loss while the learning rate rises")
+    axes.semilogx(lr, loss, color=BLUE)
+    axes.axvline(suggestion, color=ORANGE, linestyle="--", label=f"steepest: {suggestion:.2g}")
+    axes.set_ylim(top=max(loss[0], *loss) if len(loss) < 3 else loss[0] + (loss[0] - min(loss)))
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss (nats)")
+    axes.legend(loc="lower left")
+    return figure
+
+
+@rc_context(STYLE)
 def draw_history(history: Sequence[Epoch], labels: str, judged: str) -> dict[str, Figure]:
     """Draw the panels of `draw_curves` as figures of their own: accuracy, loss, rate."""
     accuracy, axes = panel()
