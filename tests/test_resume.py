@@ -229,7 +229,7 @@ def test_a_run_with_a_budget_gets_the_time_that_was_left(
         source="some", train=make_split(4000, 4), test=make_split(8, 4), classes=tuple("abcd")
     )
     config = dataclasses.replace(tiny_config, budget="6s", out=str(tmp_path / "clock"))
-    run = interrupted(config, data, 12)
+    run = interrupted(config, data, 3)
     last = run.checkpoint()
     assert last
     assert 0 < last.facts["progress"] < 1
