@@ -31,7 +31,8 @@ from PIL import Image
 from hundredfold import fast
 from hundredfold.audit import audit, load_subject
 from hundredfold.batches import batches
-from hundredfold.data import cache, load_data
+from hundredfold.data import load_data
+from hundredfold.files import cache_folder
 
 SIDE, CLASSES = 256, 100
 
@@ -145,7 +146,7 @@ def main() -> None:
     """Make the pictures, measure, save."""
     options = tyro.cli(Options)
     make_all(options.folder, options.pictures)
-    shutil.rmtree(cache.folder() / "pictures", ignore_errors=True)
+    shutil.rmtree(cache_folder() / "pictures", ignore_errors=True)
     context = multiprocessing.get_context("spawn")
     works = {
         "ImageFolder and DataLoader, one pass": image_folder,

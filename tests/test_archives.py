@@ -9,8 +9,8 @@ import pytest
 from conftest import Load
 from pets import RNG, pictures
 
-from hundredfold.data import cache
 from hundredfold.errors import UserError
+from hundredfold.files import cache_folder
 
 
 def test_tables_name_pictures_classes_and_splits(tmp_path: Path, load: Load) -> None:
@@ -91,7 +91,7 @@ def test_archives_are_as_their_folders(kind: str, tmp_path: Path, load: Load) ->
     path = archive(tmp_path / kind, files)
     assert load(path).digest() == load(root).digest()
     assert load(path).source == str(path)
-    unpacked = list((cache.folder() / "unpacked").iterdir())
+    unpacked = list((cache_folder() / "unpacked").iterdir())
     assert len(unpacked) == 1 and not list(unpacked[0].rglob("*.txt"))
 
 
@@ -121,7 +121,7 @@ def test_archives_whose_paths_lead_outside_are_refused(
     path = archive(tmp_path / kind, {"a/1.png": b"x", name: b"x"})
     with pytest.raises(UserError, match="leads outside"):
         load(path)
-    assert not list((cache.folder() / "unpacked").iterdir())
+    assert not list((cache_folder() / "unpacked").iterdir())
 
 
 def test_links_in_archives_are_not_written(tmp_path: Path, load: Load) -> None:

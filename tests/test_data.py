@@ -23,6 +23,7 @@ from hundredfold import (
     load_sample,
 )
 from hundredfold.data import DATA_VARIABLE, cache, cifar100, hold_out
+from hundredfold.files import cache_folder
 
 
 def test_cifar100_is_whole_and_official(cifar: Dataset) -> None:
@@ -82,7 +83,7 @@ def test_the_folder_the_cache_and_the_environment_give_the_same(
     with pytest.raises(UserError, match=r"test in .* is not the official one: its MD5 is"):
         load_data("cifar100")
     monkeypatch.delenv(DATA_VARIABLE)
-    copy = cache.folder() / cache.DATA
+    copy = cache_folder() / cache.DATA
     blob = bytearray(copy.read_bytes())
     blob[-1] ^= 1
     copy.write_bytes(blob)
@@ -95,7 +96,7 @@ def test_a_truncated_archive_is_named(official: Path, tmp_path: Path) -> None:
         cut.write_bytes(file.read(10_000_000))
     with pytest.raises(UserError, match=r"cut short or damaged.*Delete it"):
         load_cifar100(cut)
-    assert not (cache.folder() / cache.DATA).exists()
+    assert not (cache_folder() / cache.DATA).exists()
 
 
 def make_archive(

@@ -15,10 +15,11 @@ from PIL import Image
 
 from hundredfold import Config, Dataset, Split, evaluate, fast, train
 from hundredfold.cli import main
-from hundredfold.data import cache, dataset
+from hundredfold.data import dataset
 from hundredfold.data.listing import list_folder, natural
 from hundredfold.data.own import choose_size, held_by_content
 from hundredfold.errors import UserError
+from hundredfold.files import cache_folder
 from hundredfold.predict import Predictor
 from hundredfold.recipes import fitted
 
@@ -55,7 +56,7 @@ def test_what_was_kept_is_read_again_when_a_file_changes(tmp_path: Path, load: L
     os.utime(changed, ns=(1, 1))
     after = load(root)
     assert not after.train.images[0].equal(before.train.images[0])
-    for file in (cache.folder() / "pictures").iterdir():
+    for file in (cache_folder() / "pictures").iterdir():
         file.write_bytes(b"damaged")
     assert load(root).digest() == after.digest()
 
@@ -242,7 +243,7 @@ def test_large_sets_are_mapped_and_give_the_same(
     want = train(config, small, quiet=True)
     monkeypatch.setattr(dataset, "MOST_IN_MEMORY", 1000)
     monkeypatch.setattr("hundredfold.data.reading.MOST_IN_MEMORY", 1000)
-    for path in (cache.folder() / "pictures").iterdir():
+    for path in (cache_folder() / "pictures").iterdir():
         path.unlink()
     monkeypatch.setattr("hundredfold.data.reading.MANY", 10)  # in processes, too
     for large in (load(root), load(root)):  # decoded, then as kept
@@ -251,7 +252,7 @@ def test_large_sets_are_mapped_and_give_the_same(
         weights = [(r.path / "weights.safetensors").read_bytes() for r in (run, want)]
         assert weights[0] == weights[1]
         assert run.metrics["test"] == want.metrics["test"]
-    for path in (cache.folder() / "pictures").iterdir():
+    for path in (cache_folder() / "pictures").iterdir():
         path.unlink()
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
     with pytest.raises(UserError, match="GiB of room"):

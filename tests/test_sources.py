@@ -13,6 +13,7 @@ from kagglehub import exceptions
 
 from hundredfold import UnavailableError, UserError, load_data
 from hundredfold.data import cache, cifar100
+from hundredfold.files import cache_folder
 
 
 def test_auto_falls_back_to_the_sample_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +24,7 @@ def test_auto_falls_back_to_the_sample_and_says_so(monkeypatch: pytest.MonkeyPat
     assert "NOT comparable" in said[0]
     with pytest.raises(UnavailableError, match=r"Cannot fetch http://127.0.0.1:9/.*refused"):
         load_data("cifar100")
-    assert not list(cache.folder().iterdir())
+    assert not list(cache_folder().iterdir())
 
 
 def test_auto_falls_back_where_there_is_no_cache_folder(
@@ -63,7 +64,7 @@ def test_a_download_ends_as_the_converted_copy(
     (served[0] / cifar100.ARCHIVE).symlink_to(official)
     monkeypatch.setattr(cifar100, "URL", served[1])
     assert load_data("auto").digest() == cifar100.DIGEST
-    assert {file.name for file in cache.folder().iterdir()} == {cache.DATA, cache.VERIFIED}
+    assert {file.name for file in cache_folder().iterdir()} == {cache.DATA, cache.VERIFIED}
     monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/")
     assert load_data("cifar100").digest() == cifar100.DIGEST
 
@@ -75,7 +76,7 @@ def test_a_download_that_is_something_else_is_not_kept(
     monkeypatch.setattr(cifar100, "URL", served[1])
     with pytest.raises(UnavailableError, match="is not CIFAR-100"):
         load_data("cifar100")
-    assert not list(cache.folder().iterdir())
+    assert not list(cache_folder().iterdir())
     assert load_data("auto", lambda _: None).source == "sample"
 
 

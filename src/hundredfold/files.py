@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import platformdirs
+
 from hundredfold.errors import UserError
 
 UNFINISHED = ".unfinished"
@@ -13,6 +15,11 @@ UNFINISHED = ".unfinished"
 def expanded(path: str | Path) -> Path:
     """Return a path with ~ and ~user replaced; of a user unknown here it stays as it is."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's own raises there
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder for hundredfold; it need not exist."""
+    return platformdirs.user_cache_path("hundredfold")
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:

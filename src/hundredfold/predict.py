@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hundredfold.bundled import find_run
 from hundredfold.device import pick_device
 from hundredfold.errors import UserError
 from hundredfold.inference import BATCH, predict_logits
@@ -68,13 +69,14 @@ class Predictor:
         """Load a run's model.
 
         Args:
-            run: the run, or its directory; of its files only model.json and weights.safetensors.
+            run: the run, its directory, or `strong`, the model that comes with hundredfold; of its
+                files only model.json and weights.safetensors are read.
             device: as in `Config.device`.
 
         Raises:
             UserError: no such run or device, or the run has no weights.
         """
-        run = run if isinstance(run, Run) else Run(Path(run))
+        run = run if isinstance(run, Run) else find_run(run)
         return cls(run.model(pick_device(device)), run.info)
 
     @overload

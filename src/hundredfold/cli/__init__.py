@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "audit": "look for what is wrong with the data before training: files, duplicates, labels",
     "train": "train and write a run directory",
     "lr-find": "find a learning rate: the loss while the rate rises",
+    "tune": "search for better values of a recipe",
     "resume": "go on with a run that was interrupted, as if it had not been",
     "reproduce": "do a run again and say whether every epoch is the same to the bit",
     "track": "send a run to TensorBoard or MLflow",

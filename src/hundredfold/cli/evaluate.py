@@ -6,10 +6,10 @@ from typing import Annotated
 
 import tyro
 
+from hundredfold.bundled import find_run
 from hundredfold.console import console
 from hundredfold.display import metrics_table
 from hundredfold.evaluate import evaluate
-from hundredfold.run import Run
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -23,11 +23,11 @@ def evaluate_run(
     """Measure a run's weights again on the test set, and compare with what training recorded.
 
     Args:
-        run: The run directory.
+        run: The run directory, or `strong`: the model that comes with hundredfold.
         data: Where the data is now, as in train; empty for where the run found it.
         device: As in train; empty for the one that the run asked for.
     """
-    found = Run(run)
+    found = find_run(run)
     metrics = evaluate(found, data, device)
     console.print(metrics_table(metrics, found.info.labels))
     if not found.finished:

@@ -11,6 +11,7 @@ import tyro
 from rich.markup import escape
 from torch import Tensor
 
+from hundredfold.bundled import find_run
 from hundredfold.cli.choose import choose
 from hundredfold.console import console
 from hundredfold.data import Dataset
@@ -20,7 +21,6 @@ from hundredfold.explain import nearest, occlusion_map
 from hundredfold.figures import draw_explanation, to_png
 from hundredfold.pictures import load_picture
 from hundredfold.predict import Predictor, predictions
-from hundredfold.run import Run
 
 MOST_LIKE = 64
 """Training pictures to show beside the picture."""
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--like is {options.like}, but must be between 0 and {MOST_LIKE}.")
     if bool(options.picture) == (options.test >= 0):
         raise UserError("Name a picture to explain, a file or an address, or --test 17.")
-    run = Run(options.run)
+    run = find_run(options.run)
     predictor = Predictor.load(run, options.device)
     needed = options.like or options.test >= 0
     dataset = run_data(run, options.data) if needed else None

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import tyro
 from rich.markup import escape
 
+from hundredfold.bundled import find_run
 from hundredfold.cli.table import show_table
 from hundredfold.console import console
 from hundredfold.export import LIMIT, PICTURES, export
-from hundredfold.run import Run
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     """Export a run."""
     options = tyro.cli(Options, prog="hundredfold export", args=arguments)
     found = export(
-        Run(options.run),
+        find_run(options.run),
         options.to,
         options.data,
         int8=options.int8,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from hundredfold.cli.choose import choose
+from hundredfold.cli.recipe import named_config, split_name
 from hundredfold.config import Config
 from hundredfold.console import command, console, counted
 from hundredfold.data import load_data
@@ -15,7 +15,7 @@ from hundredfold.figures import draw_range_test, to_png
 from hundredfold.files import save_file
 from hundredfold.job import make_job
 from hundredfold.lr_find import find_lr
-from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
+from hundredfold.recipes import CIFAR_PICTURES
 from hundredfold.state import first_state
 
 
@@ -37,8 +37,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Find a learning rate for a recipe."""
-    named = bool(arguments) and not arguments[0].startswith("-")
-    name, flags = (arguments[0], arguments[1:]) if named else ("fast", arguments)
+    name, flags = split_name(arguments)
     options = parse(name, flags)
     dataset = load_data(options.config.data, size=options.config.size)
     config = parse(name, flags, len(dataset.train)).config
@@ -56,10 +55,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def parse(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Options:
     """Return a recipe's configuration with what the flags change; --help exits here."""
-    recipe = choose("recipe", name, RECIPES)
     return tyro.cli(
         Options,
         prog=f"hundredfold lr-find {name}",
-        default=Options(fitted(recipe(), pictures)),
+        default=Options(named_config(name, pictures)),
         args=arguments,
     )

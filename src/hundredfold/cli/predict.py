@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from hundredfold.bundled import BUNDLED, find_run
 from hundredfold.cli.table import show_table
 from hundredfold.console import console, error_console
 from hundredfold.errors import UserError
@@ -35,7 +36,8 @@ class Options:
     """Classify pictures: ranked classes with calibrated probabilities, fine and coarse."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """The run directory."""
+    """The run directory; where a picture, a folder of pictures or an address comes first, the model
+    `strong` that comes with hundredfold, trained on CIFAR-100."""
     pictures: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Files, folders (with all folders within), https:// addresses, or - for a picture from
     standard input."""
@@ -53,12 +55,14 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Classify pictures."""
+    if arguments and _is_picture_source(arguments[0]):
+        arguments = [BUNDLED[0], *arguments]
     options = tyro.cli(Options, prog="hundredfold predict", args=arguments)
     if options.top < 1:
         raise UserError(f"--top is {options.top}, but must be at least 1.")
     if bool(options.pictures) == (options.test >= 0):
         raise UserError("Name pictures to classify (files, folders, addresses, -) or --test 17.")
-    run = Run(options.run)
+    run = find_run(options.run)
     predictor = Predictor.load(run, options.device)
     if options.test >= 0:
         pictures: list[Named] = [_test_picture(run, predictor, options.test, options.data)]
@@ -76,6 +80,13 @@ def main(arguments: Sequence[str]) -> None:
         error_console.print(f"[red]error:[/] {escape(str(error))}")
     if failures:
         raise UserError(f"{len(failures)} of {len(pictures)} pictures could not be classified.")
+
+
+def _is_picture_source(text: str) -> bool:
+    """Return whether a first argument names pictures rather than a run."""
+    path = Path(text)
+    folder = path.is_dir() and not (path / "model.json").exists()
+    return text == "-" or text.startswith(("http://", "https://")) or path.is_file() or folder
 
 
 def _pictures(source: str) -> list[Named]:

@@ -8,12 +8,12 @@ import tyro
 
 from hundredfold.budget import choose_recipe
 from hundredfold.cli import resume
-from hundredfold.cli.choose import choose
 from hundredfold.cli.logs import Logs, trained
+from hundredfold.cli.recipe import about, named_config, split_name
 from hundredfold.config import Config
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
-from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
+from hundredfold.recipes import CIFAR_PICTURES
 from hundredfold.train import train
 
 
@@ -37,14 +37,13 @@ def main(arguments: Sequence[str]) -> None:
             )
         resume.main(arguments[1:])
         return
-    named = bool(arguments) and not arguments[0].startswith("-")
-    name, flags = (arguments[0], arguments[1:]) if named else ("fast", arguments)
+    name, flags = split_name(arguments)
     options = parse(name, flags)
     config, display = options.config, options.logs.display()
     dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
     pictures, started = len(dataset.train), None
     config = parse(name, flags, pictures).config
-    if config.budget and not named:
+    if config.budget and flags is arguments:  # no recipe was named
         started = time.perf_counter()  # choosing counts
         config = parse(choose_recipe(config, dataset), flags, pictures).config
     trained(
@@ -58,11 +57,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def parse(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Options:
     """Return a recipe's configuration with what the flags change; --help exits here."""
-    recipe = choose("recipe", name, RECIPES)
     return tyro.cli(
         Options,
         prog=f"hundredfold train {name}",
-        description=recipe.__doc__,
-        default=Options(fitted(recipe(), pictures)),
+        description=about(name),
+        default=Options(named_config(name, pictures)),
         args=arguments,
     )

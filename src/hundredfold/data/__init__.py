@@ -11,7 +11,7 @@ from hundredfold.data.download import download
 from hundredfold.data.own import load_own
 from hundredfold.data.sample import load_sample
 from hundredfold.errors import UnavailableError, UserError
-from hundredfold.files import expanded
+from hundredfold.files import cache_folder, expanded
 
 __all__ = [
     "Dataset",
@@ -117,10 +117,10 @@ def _find(path: str | Path, origin: str) -> Path:
 
 def _from_cache_folder() -> Dataset:
     """Read the archive or folder in the user's cache folder, downloaded if need be."""
-    found = cifar100.find(cache.folder())
+    found = cifar100.find(cache_folder())
     if found:
         return cache.load(found)
-    archive = cache.folder() / cifar100.ARCHIVE
+    archive = cache_folder() / cifar100.ARCHIVE
     download(cifar100.URL, archive)
     try:
         return cache.load(archive)

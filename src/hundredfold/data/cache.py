@@ -7,21 +7,15 @@ data's digest, and the source at hand is one that was verified before and has no
 import json
 from pathlib import Path
 
-import platformdirs
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from hundredfold.data import cifar100
 from hundredfold.data.dataset import Dataset, Split
-from hundredfold.files import write_atomic
+from hundredfold.files import cache_folder, write_atomic
 
 DATA = "cifar100.safetensors"
 VERIFIED = "verified.json"
-
-
-def folder() -> Path:
-    """Return the user's cache folder for hundredfold; it need not exist."""
-    return platformdirs.user_cache_path("hundredfold")
 
 
 def load(source: Path) -> Dataset:
@@ -37,9 +31,9 @@ def load(source: Path) -> Dataset:
             return cached
     dataset = cifar100.read(source)
     try:
-        folder().mkdir(parents=True, exist_ok=True)
+        cache_folder().mkdir(parents=True, exist_ok=True)
         _write(dataset)
-        write_atomic(folder() / VERIFIED, json.dumps([*_verified(), stamp]).encode())
+        write_atomic(cache_folder() / VERIFIED, json.dumps([*_verified(), stamp]).encode())
     except OSError:
         pass  # a cache that cannot be written only costs time
     return dataset
@@ -54,7 +48,7 @@ def _stamp(source: Path) -> str:
 
 def _verified() -> list[str]:
     try:
-        stamps = json.loads((folder() / VERIFIED).read_text())
+        stamps = json.loads((cache_folder() / VERIFIED).read_text())
     except (OSError, ValueError):
         return []
     return stamps if isinstance(stamps, list) else []
@@ -67,13 +61,13 @@ def _write(dataset: Dataset) -> None:
         tensors[f"{name}.images"] = split.images.contiguous()
         tensors[f"{name}.labels"] = split.labels
     names = {key: getattr(dataset, key) for key in ("classes", "superclasses", "parents")}
-    write_atomic(folder() / DATA, save(tensors, metadata={"names": json.dumps(names)}))
+    write_atomic(cache_folder() / DATA, save(tensors, metadata={"names": json.dumps(names)}))
 
 
 def read() -> Dataset | None:
     """Return the cached dataset, or None where it is missing or not the official data."""
     try:
-        with safe_open(folder() / DATA, framework="pt") as file:
+        with safe_open(cache_folder() / DATA, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             names = json.loads((file.metadata() or {})["names"])
         dataset = Dataset(

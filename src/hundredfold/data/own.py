@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from hundredfold.data import cache, cifar100
+from hundredfold.data import cifar100
 from hundredfold.data.archive import ARCHIVES, is_archive, unpack
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.listing import Entry, Listing, Passed, in_natural_order, list_folder
 from hundredfold.data.reading import Facts, read_pictures
 from hundredfold.data.table import SUFFIXES, list_table
 from hundredfold.errors import UserError
-from hundredfold.files import expanded
+from hundredfold.files import cache_folder, expanded
 from hundredfold.pictures import formats
 
 SIZES = (32, 48, 64, 96, 128)
@@ -70,7 +70,7 @@ def read_source(path: Path, size: int = 0) -> Source:
     listing = list_pictures(path)
     if size == 0:
         size = choose_size([entry.path for entry in listing.entries])
-    reading = read_pictures(listing.entries, size, cache.folder() / "pictures")
+    reading = read_pictures(listing.entries, size, cache_folder() / "pictures")
     return Source(
         path.resolve(),
         listing.entries,
@@ -96,7 +96,7 @@ def list_pictures(path: Path) -> Listing:
             f"{path} is no folder, no archive ({', '.join(ARCHIVES)}) and no table "
             f"({', '.join(SUFFIXES)})."
         )
-    folder = unpack(path, cache.folder() / "unpacked")
+    folder = unpack(path, cache_folder() / "unpacked")
     tables = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
     if len(tables) != 1:
         return list_folder(folder)

@@ -17,6 +17,7 @@ from hundredfold.figures.predictions import (
 )
 from hundredfold.figures.style import INK, to_png, to_svg
 from hundredfold.figures.training import draw_curves, draw_history, draw_range_test
+from hundredfold.figures.tuning import draw_tuning
 
 __all__ = [
     "INK",
@@ -35,6 +36,7 @@ __all__ = [
     "draw_range_test",
     "draw_reliability",
     "draw_samples",
+    "draw_tuning",
     "to_png",
     "to_svg",
 ]

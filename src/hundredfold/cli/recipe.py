@@ -1,0 +1,42 @@
+"""The configuration that a command line begins with: a recipe's, or a file's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hundredfold.cli.choose import choose
+from hundredfold.config import Config
+from hundredfold.errors import UserError
+from hundredfold.jsonio import from_json
+from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
+
+
+def split_name(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return the recipe that comes first, `fast` where none does, and the flags after it."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    return "fast", arguments
+
+
+def named_config(name: str, pictures: int = CIFAR_PICTURES) -> Config:
+    """Return a recipe's configuration for so many pictures, or a file's as it is.
+
+    Args:
+        name: of a recipe, or a file such as a run's config.json.
+        pictures: to train on.
+
+    Raises:
+        UserError: there is no such recipe or file, or the file is damaged.
+    """
+    if not name.endswith(".json"):
+        return fitted(choose("recipe", name, RECIPES)(), pictures)
+    try:
+        text = Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read the configuration {name}: {error}.") from error
+    return from_json(Config, text, name)
+
+
+def about(name: str) -> str:
+    """Return what the help says of a recipe or file."""
+    recipe = RECIPES.get(name)
+    return (recipe.__doc__ or "") if recipe else f"The configuration in {name}."

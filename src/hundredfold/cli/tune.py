@@ -1,0 +1,110 @@
+"""`hundredfold tune`."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.markup import escape
+
+from hundredfold.cli.recipe import named_config, split_name
+from hundredfold.cli.table import show_table
+from hundredfold.config import Config
+from hundredfold.console import command, console
+from hundredfold.data import load_data
+from hundredfold.errors import UserError
+from hundredfold.figures import draw_tuning, to_png
+from hundredfold.files import make_folder, save_file
+from hundredfold.jsonio import to_json
+from hundredfold.recipes import CIFAR_PICTURES
+from hundredfold.tune import Outcome, Tuning, search_space, tune
+
+
+@dataclass(frozen=True)
+class Options:
+    """Search for better values of a recipe, judged by the validation pictures.
+
+    Called again it goes on where it was; in several processes at once they share the trials.
+    """
+
+    config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
+    """The configuration."""
+    trials: int = 20
+    """How many in all."""
+    trial_epochs: float = 0.0
+    """Passes over the training pictures in each trial; 0 for --epochs."""
+    vary: tuple[str, ...] = ()
+    """Fields to vary: of lr, muon_lr, weight_decay (around the recipe's own), label_smoothing,
+    warmup, pad; empty for the first three."""
+    storage: str = ""
+    """Optuna's storage, such as sqlite:///tune.db or a database server's address; empty for
+    tuning.db in the folder --to."""
+    to: Path = Path("tuning")
+    """Folder for best.json, trials.csv and tuning.png."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Search."""
+    name, flags = split_name(arguments)
+    options = parse(name, flags)
+    if options.trials < 1:
+        raise UserError(f"--trials is {options.trials}, but must be at least 1.")
+    dataset = load_data(options.config.data, size=options.config.size)
+    config = parse(name, flags, len(dataset.train)).config
+    dataset, folder = dataset.with_labels(config.labels), make_folder(options.to)
+    space = search_space(config, options.vary)
+    each = dataclasses.replace(config, epochs=options.trial_epochs or config.epochs)
+    storage = options.storage or f"sqlite:///{folder / 'tuning.db'}"
+    for field_name, place in space.items():
+        console.print(f"{field_name}: {place.low:.3g} to {place.high:.3g}, {place.kind}")
+    found = tune(each, dataset, space, options.trials, storage, _show)
+    best = dataclasses.replace(found.best, epochs=config.epochs)
+    save_file(folder / "best.json", to_json(best).encode())
+    save_file(folder / "trials.csv", _csv(found).encode())
+    points = {
+        state: [(o.number, o.accuracy) for o in found.outcomes if o.state == state and o.accuracy]
+        for state in ("complete", "pruned")
+    }
+    figure = draw_tuning(points["complete"], points["pruned"], found.importance)
+    save_file(folder / "tuning.png", to_png(figure))
+    _summary(found, set(space), folder)
+
+
+def parse(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Options:
+    """Return a recipe's configuration with what the flags change; --help exits here."""
+    return tyro.cli(
+        Options,
+        prog=f"hundredfold tune {name}",
+        default=Options(named_config(name, pictures)),
+        args=arguments,
+    )
+
+
+def _show(outcome: Outcome) -> None:
+    values = "  ".join(f"{name} {value:.3g}" for name, value in outcome.values.items())
+    reached = f"{outcome.accuracy:.2%}" if outcome.accuracy is not None else "diverged"
+    console.print(f"trial {outcome.number}: {reached}  {values}  {outcome.state}")
+
+
+def _csv(found: Tuning) -> str:
+    names = sorted({name for outcome in found.outcomes for name in outcome.values})
+    writer = csv.writer(out := io.StringIO())
+    writer.writerow(["trial", "state", "accuracy", *names])
+    for outcome in found.outcomes:
+        values = [outcome.values.get(name, "") for name in names]
+        writer.writerow([outcome.number, outcome.state, outcome.accuracy, *values])
+    return out.getvalue()
+
+
+def _summary(found: Tuning, names: set[str], folder: Path) -> None:
+    best = max((o for o in found.outcomes if o.state == "complete"), key=lambda o: o.accuracy or 0)
+    rows = [
+        [name, f"{best.values[name]:.4g}", f"{found.importance.get(name, float('nan')):.0%}"]
+        for name in sorted(names)
+    ]
+    show_table([f"best: trial {best.number}, {best.accuracy:.2%}", "value", "importance"], rows)
+    console.print(f"Figure  {escape(str(folder / 'tuning.png'))}")
+    console.print(f"Next    {command()} train {escape(str(folder / 'best.json'))}")

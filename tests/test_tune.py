@@ -1,0 +1,121 @@
+"""The search: where it looks, what it keeps, and that several processes share it."""
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hundredfold import Config, Dataset, Run, UserError, fast, train, tutorial
+from hundredfold.cli import main
+from hundredfold.jsonio import from_json
+from hundredfold.tune import Outcome, Range, search_space, tune
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Optuna, about what is experimental
+
+
+def test_it_looks_around_the_recipes_own_values() -> None:
+    space = search_space(fast(), ())
+    assert space == {
+        "lr": Range(0.15 / 4, 0.6, "log"),
+        "muon_lr": Range(0.05, 0.8, "log"),
+        "weight_decay": Range(5e-4 / 8, 4e-3, "log"),
+    }
+    assert search_space(tutorial(weight_decay=0), ()).keys() == {"lr"}
+    assert search_space(fast(), ("pad",)) == {"pad": Range(0, 6, "whole")}
+    with pytest.raises(UserError, match="--vary colour: of fast there may be varied lr, muon_lr"):
+        search_space(fast(), ("colour",))
+    with pytest.raises(UserError, match="--vary muon_lr"):
+        search_space(tutorial(), ("muon_lr",))
+
+
+def test_it_goes_on_where_it_was_and_never_reads_the_test_set(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    blind = dataclasses.replace(tiny, test=tiny.test[:0])
+    config = dataclasses.replace(tiny_config, epochs=1)
+    space, told = search_space(config, ("lr", "pad")), list[Outcome]()
+    first = tune(config, blind, space, 3, "sqlite:///tune.db", told.append)
+    assert [outcome.number for outcome in told] == [0, 1, 2]
+    assert first.importance == {}
+    found = tune(config, blind, space, 6, "sqlite:///tune.db", told.append)
+    assert [outcome.number for outcome in told] == list(range(6))
+    assert found.outcomes[:3] == first.outcomes
+    assert tune(config, blind, space, 6, "sqlite:///tune.db", told.append) == found
+    assert len(told) == 6
+    for outcome in found.outcomes:
+        assert 0.05 / 4 <= outcome.values["lr"] <= 0.2
+        assert outcome.values["pad"] in range(7)
+    best = max(found.outcomes, key=lambda outcome: outcome.accuracy or 0)
+    assert (found.best.lr, found.best.pad) == (best.values["lr"], best.values["pad"])
+    assert sum(found.importance.values()) == pytest.approx(1)
+    other = tune(dataclasses.replace(config, seed=1), blind, space, 1, "sqlite:///tune.db")
+    assert other.study != found.study
+    assert len(other.outcomes) == 1
+
+
+def test_a_trial_is_the_training_of_its_values(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, epochs=1)
+    (outcome,) = tune(config, tiny, search_space(config, ()), 1, "sqlite:///t.db").outcomes
+    run = train(dataclasses.replace(config, **outcome.values), tiny, quiet=True)
+    assert run.history[-1].validation["top1"] == outcome.accuracy
+
+
+def test_what_diverges_is_stopped(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, lr=1e30, batch_norm=False, optimizer="sgd")
+    with pytest.raises(UserError, match="every one diverged"):
+        tune(config, tiny, search_space(config, ("lr",)), 1, "sqlite:///t.db")
+
+
+def test_what_cannot_be_searched_is_refused(tiny: Dataset, tiny_config: Config) -> None:
+    space = search_space(tiny_config, ())
+    for changes in ({"validation": 0.0}, {"budget": "9s"}):
+        with pytest.raises(UserError, match="needs held-out pictures"):
+            tune(dataclasses.replace(tiny_config, **changes), tiny, space, 1, "sqlite:///t.db")
+    with pytest.raises(UserError, match="--storage abacus cannot be used"):
+        tune(tiny_config, tiny, space, 1, "abacus")
+
+
+def test_a_missing_extra_is_named(
+    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"pip install 'hundredfold\[tune\]'"):
+        tune(tiny_config, tiny, {}, 1, "sqlite:///t.db")
+
+
+SMALL = ["--data", "sample", "--widths", "8", "8", "--batch-size", "256", "--device", "cpu"]
+FLAGS = [*SMALL, "--epochs", "2", "--trial-epochs", "0.5", "--trials", "5"]
+
+
+def test_two_processes_share_a_study(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "hundredfold", "tune", *FLAGS]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    assert main(["tune", *FLAGS]) == 0
+    rows = list(csv.DictReader(Path("tuning/trials.csv").read_text().splitlines()))
+    assert 5 <= len(rows) <= 6  # the other may have been under way
+    assert len({row["lr"] for row in rows}) == len(rows)  # no two looked in one place
+    best = max(rows, key=lambda row: float(row["accuracy"]))
+    config = from_json(Config, Path("tuning/best.json").read_text(), "best.json")
+    assert config.lr == pytest.approx(float(best["lr"]))
+    assert config.epochs == 2
+    with Image.open("tuning/tuning.png") as picture:
+        assert picture.size == (1500, 540)
+    assert "train tuning/best.json" in capsys.readouterr().out
+    assert main(["train", "tuning/best.json", "--epochs", "0.5", "--quiet"]) == 0
+    run = Run(next(Path("runs").iterdir()))
+    assert (run.config.lr, run.config.epochs) == (config.lr, 0.5)
+
+
+def test_a_configuration_file_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "nowhere.json"]) == 2
+    assert "Cannot read the configuration nowhere.json" in capsys.readouterr().err
+    Path("bad.json").write_text(json.dumps({"lr": "fast"}))
+    assert main(["train", "bad.json"]) == 2
+    assert "bad.json has a bad value for lr" in capsys.readouterr().err
+    assert main(["tune", "--trials", "0"]) == 2
