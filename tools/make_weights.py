@@ -23,9 +23,9 @@ KEPT = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "thread
 """Of environment.json."""
 CARD = """# `{name}`: a classifier of CIFAR-100's 100 classes
 
-{parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB). Made by `hundredfold train {recipe}` (seed {seed},
-{epochs:g} epochs, {minutes:.0f} min on {cores} cores of an {processor}, torch {torch}), then
-`python tools/make_weights.py`.
+{parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB).
+Made by `hundredfold train {recipe}` (seed {seed}, {epochs:g} epochs, {minutes:.0f} min on
+{cores} cores of an {processor}, torch {torch}), then `python tools/make_weights.py`.
 
 | CIFAR-100's test set, 10,000 pictures | single view | flip TTA |
 |---|---|---|
@@ -34,14 +34,15 @@ CARD = """# `{name}`: a classifier of CIFAR-100's 100 classes
 | coarse (20 superclasses) | {test[coarse_top1]:.2%} | {flip[coarse_top1]:.2%} |
 | calibration error | {test[ece]:.2%} | {flip[ece]:.2%} |
 
-One training; the rounded weights, measured once. `hundredfold evaluate {name}` gives these figures again.
+One training; the figures of its rounded weights. `hundredfold evaluate {name}` gives them again.
 
-- **Data**: CIFAR-100 (Krizhevsky, 2009), {training:,} training pictures of 32 x 32; {held:,} held out to watch
-  progress and to calibrate the probabilities.
-- **For**: trying the tool, teaching, a starting point. It knows the hundred classes and no others: whatever it
-  is shown, it names one of them, and its probabilities mean something for pictures like CIFAR's alone.
-- **Not for**: decisions about people (five classes are called man, woman, boy, girl and baby: what it has
-  learned of them is what 3,000 small pictures of the early web show), or any that matter.
+- **Data**: CIFAR-100 (Krizhevsky, 2009), {training:,} training pictures of 32 x 32; {held:,} held
+  out to watch progress and to calibrate the probabilities.
+- **For**: trying the tool, teaching, a starting point. It knows the hundred classes and no others:
+  whatever it is shown, it names one of them, and its probabilities mean something for pictures
+  like CIFAR's alone.
+- **Not for**: decisions about people (five classes are called man, woman, boy, girl and baby: what
+  it has learned of them is what 2,500 small pictures of the early web show), or any that matter.
 - **Pictures** are brought to 32 x 32, the middle of the longer side: what is small in them is lost.
 """
 

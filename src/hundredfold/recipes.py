@@ -43,11 +43,11 @@ def quick(**changes: Any) -> Config:
 
 
 def strong(**changes: Any) -> Config:
-    """A deeper and wider network, for the better part of an hour on a CPU.
+    """A deeper network at full resolution, for the better part of an hour on a CPU.
 
-    `hundredfold train strong` on CIFAR-100, seed 0: fine 68.15 %, coarse 78.83 %, single view;
-    46 min on two cores of an AMD EPYC (AVX2), torch 2.14.1, lightly used besides
-    (benchmarks/results/2026-11-25-strong.json).
+    `hundredfold train strong` on CIFAR-100, seed 0: fine 72.00 %, coarse 81.97 %, single view;
+    45 min on two cores of an AMD EPYC (AVX2), torch 2.14.1, with other work beside
+    (benchmarks/results/2026-11-26-strong.json).
     """
     values: dict[str, Any] = {
         "name": "strong",

@@ -8,7 +8,6 @@ import hashlib
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -48,10 +47,12 @@ def unpack(path: Path, folder: Path) -> Path:
             part.mkdir(parents=True)
             _write_all(path, part, MOST_GROWTH * stat.st_size + FREE_BYTES)
             part.replace(target)
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise UserError(f"{path} is cut short or damaged: {error}.") from error
+        except UserError:
+            raise
         except OSError as error:
             raise UserError(f"Cannot unpack {path}: {error.strerror or error}.") from error
+        except Exception as error:  # archives can be damaged in a score of ways
+            raise UserError(f"{path} is cut short or damaged: {error}.") from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
     inside = list(target.iterdir())

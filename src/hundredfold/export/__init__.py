@@ -30,6 +30,8 @@ LIMIT = 1e-4
 """By which a probability may differ."""
 CALIBRATION = 1000
 """Training pictures that the ranges of int8 activations are taken from."""
+TINY = 1e-30
+"""In place of probabilities that 8 bits have rounded to 0, so that the loss stays finite."""
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Probabilities: TypeAlias = npt.NDArray[np.float32]
 Exported: TypeAlias = Callable[[Pixels], Probabilities]
@@ -166,5 +168,5 @@ def _accuracy(
     found: dict[str, Any] = {"predictor": measure(logits, test.labels, info.parents)}
     for name, model in models.items():
         parts = [torch.from_numpy(model(_pixels(part))) for part in test.parts()]
-        found[name] = measure(torch.cat(parts).log(), test.labels, info.parents)
+        found[name] = measure(torch.cat(parts).clamp_min(TINY).log(), test.labels, info.parents)
     return found
