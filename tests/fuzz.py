@@ -274,7 +274,7 @@ def guided(name: str, inputs: int, folder: Path) -> None:
     corpus.mkdir()
     for index, content in enumerate(seeds):
         (corpus / str(index)).write_bytes(content)
-    arguments = [sys.argv[0], str(corpus), f"-runs={inputs}", "-max_len=20000", "-rss_limit_mb=0"]
+    arguments = [sys.argv[0], str(corpus), f"-runs={inputs}", "-max_len=100000", "-rss_limit_mb=0"]
     atheris.Setup(arguments, lambda content: void(guarded(read, content)))
     atheris.Fuzz()
 

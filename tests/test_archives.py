@@ -48,6 +48,7 @@ def test_parquet_is_a_table_too(tmp_path: Path, load: Load) -> None:
         ("path,label\n,x", "line 2: no path"),
         ("path,label\na.png", "line 2: no label"),
         ("path,label,split\na.png,x,holdout", "line 2: the split 'holdout'"),
+        ("path,label\na\0.png,x", "line 2: the path has a zero byte"),
     ],
 )
 def test_tables_that_lack_something_are_refused(
@@ -158,3 +159,12 @@ def test_damaged_archives_are_refused(kind: str, tmp_path: Path, load: Load) -> 
     (tmp_path / kind).write_bytes(b"no archive at all")
     with pytest.raises(UserError, match="cut short or damaged"):
         load(tmp_path / kind)
+
+
+def test_a_name_in_an_archive_that_is_no_text_is_refused(tmp_path: Path, load: Load) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/é.png", b"")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xf8\xf8"))
+    with pytest.raises(UserError, match=r"x.zip is cut short or damaged: 'utf-8' codec"):
+        load(path)
