@@ -1,6 +1,7 @@
 """What the terminal shows, and what the README promises."""
 
 import io
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -48,7 +49,13 @@ def test_a_download_shows_its_progress_in_a_terminal(terminal: io.StringIO) -> N
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(8.44, "8.4 s"), (59.94, "59.9 s"), (200, "3 min 20 s"), (21_240, "5 h 54 min")],
+    [
+        (8.44, "8.4 s"),
+        (59.94, "59.9 s"),
+        (200, "3 min 20 s"),
+        (21_240, "5 h 54 min"),
+        (math.inf, "inf s"),
+    ],
 )
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -1,5 +1,6 @@
 """The terminal: one console, progress, numbers as people write them."""
 
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +61,7 @@ def _progress(
 
 def duration(seconds: float) -> str:
     """Return a time as people say it: 8.4 s, 3 min 20 s, 5 h 54 min."""
-    if seconds < 60:
+    if seconds < 60 or not math.isfinite(seconds):
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
