@@ -11,7 +11,7 @@ train: $(VENV)/installed            ## train the recipe `fast`; more flags: make
 	$(BIN)/hundredfold train $(ARGS)
 
 test: lint                          ## lint, type check, unit tests with coverage
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
