@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,31 @@ def test_a_run_without_weights_says_why(run: Run) -> None:
 def test_damaged_weights_are_named(run: Run, damage: bytes) -> None:
     (run.path / "weights.safetensors").write_bytes(damage)
     with pytest.raises(UserError, match=r"weights.safetensors is damaged"):
+        run.model()
+
+
+def test_predictions_that_would_fill_the_memory_are_refused(run: Run) -> None:
+    path = run.path / "test_logits.npz"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("logits.npy", "w", force_zip64=True) as file,
+    ):
+        for _ in range(300):
+            file.write(bytes(2**20))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(UserError, match=r"test_logits.npz is damaged: it would unpack to"):
+        _ = run.test_logits
+
+
+@pytest.mark.parametrize(
+    "changes", [{"widths": [10**9] * 3}, {"image_size": 10**6}, {"widths": [16384, 16384, 16384]}]
+)
+def test_a_model_that_would_fill_the_memory_is_refused(
+    changes: dict[str, object], run: Run
+) -> None:
+    path = run.path / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=r"needs|of another model"):
         run.model()
 
 

@@ -12,6 +12,8 @@ from hundredfold.errors import UserError
 
 MODELS = ("resnet9", "whitenet", "whiteresnet")
 MOST_CHANNELS = 16_384
+MOST_SIDE = 224
+"""Of pictures, in pixels."""
 TIMM = "timm:"
 """What the names of timm's models begin with."""
 
@@ -134,7 +136,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
             re.fullmatch(r"[\w-]{1,60}", c.name) is not None,
             "1 to 60 letters, digits, - or _",
         ),
-        ("size", c.size == 0 or 32 <= c.size <= 224, "0, or between 32 and 224 pixels"),
+        ("size", c.size == 0 or 32 <= c.size <= MOST_SIDE, f"0, or 32 to {MOST_SIDE} pixels"),
         ("validation", 0 <= c.validation <= 0.5, "between 0 and 0.5"),
         (
             "validate_on",

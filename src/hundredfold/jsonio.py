@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeVar
 from hundredfold.errors import UserError
 
 T = TypeVar("T")
+LARGEST = 2**53
+"""Up to which a whole number is a float, too, to the digit."""
 
 
 def to_json(value: Any) -> str:
@@ -81,7 +83,7 @@ def _fits(value: Any, kind: Any) -> bool:
         item = typing.get_args(kind)[1]
         return isinstance(value, dict) and all(_fits(entry, item) for entry in value.values())
     if kind is float:
-        return type(value) in (int, float)
+        return type(value) is float or (type(value) is int and abs(value) <= LARGEST)
     return type(value) is kind
 
 

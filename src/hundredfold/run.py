@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from hundredfold.jsonio import from_json, parse_object, to_json
 from hundredfold.models import ModelInfo, build_model
 
 CURVES = "curves.png"
+MOST_GROWTH, FREE_BYTES = 50, 2**28
+"""Times its size that a compressed file may unpack to, beyond so many bytes."""
 TEST_TENSORS = ("logits", "flip_logits", "labels")
 CPU = torch.device("cpu")
 MODEL_PREFIX = "model."
@@ -125,8 +128,13 @@ class Run:
     def test_logits(self) -> dict[str, Tensor]:
         """Test predictions: `logits` and `flip_logits` (N, C) float32, `labels` (N,) int64."""
         path = self.path / "test_logits.npz"
+        content = io.BytesIO(self._bytes(path.name))
         try:
-            with np.load(io.BytesIO(self._bytes(path.name)), allow_pickle=False) as arrays:
+            with zipfile.ZipFile(content) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+            if size > FREE_BYTES + MOST_GROWTH * content.getbuffer().nbytes:
+                raise ValueError(f"it would unpack to {size:,} bytes")
+            with np.load(content, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in TEST_TENSORS}
         except UserError:
             raise

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hundredfold.config import MOST_CHANNELS, is_model
+from hundredfold.config import MOST_CHANNELS, MOST_SIDE, is_model
 from hundredfold.errors import UserError
 
 
@@ -50,8 +50,8 @@ class ModelInfo:
             raise UserError("The model's hierarchy does not fit its classes.")
         if self.labels == "coarse" and coarse and self.classes != self.superclasses:
             raise UserError("The model's labels are coarse, but its classes are not.")
-        if not self.classes or not 8 <= self.image_size <= 1024:
-            raise UserError("The model needs classes, and a picture size of 8 to 1024.")
+        if not self.classes or not 8 <= self.image_size <= MOST_SIDE:
+            raise UserError(f"The model needs classes, and a picture size of 8 to {MOST_SIDE}.")
         if not all(0 < width <= MOST_CHANNELS for width in self.widths):
             raise UserError(f"The model needs widths of 1 to {MOST_CHANNELS}.")
         if not 0 < self.temperature < math.inf:
