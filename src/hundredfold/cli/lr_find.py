@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from hundredfold.cli.recipe import named_config, split_name
+from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
 from hundredfold.console import command, console, counted
 from hundredfold.data import load_data
@@ -15,7 +15,6 @@ from hundredfold.figures import draw_range_test, to_png
 from hundredfold.files import save_file
 from hundredfold.job import make_job
 from hundredfold.lr_find import find_lr
-from hundredfold.recipes import CIFAR_PICTURES
 from hundredfold.state import first_state
 
 
@@ -38,9 +37,9 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Find a learning rate for a recipe."""
     name, flags = split_name(arguments)
-    options = parse(name, flags)
+    options = parse(Options, "lr-find", name, flags)
     dataset = load_data(options.config.data, size=options.config.size)
-    config = parse(name, flags, len(dataset.train)).config
+    config = parse(Options, "lr-find", name, flags, len(dataset.train)).config
     job = make_job(config, dataset.with_labels(config.labels), pick_device(config.device))
     with counted(f"{config.name}: steps", options.steps) as advance:
         curve = find_lr(first_state(job), job, options.steps, advance)
@@ -51,13 +50,3 @@ def main(arguments: Sequence[str]) -> None:
     )
     console.print(f"{config.name} has --lr {config.lr:g}. Curve  {options.figure}")
     console.print(f"Next   {command()} train {name} --lr {suggestion:.2g}")
-
-
-def parse(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Options:
-    """Return a recipe's configuration with what the flags change; --help exits here."""
-    return tyro.cli(
-        Options,
-        prog=f"hundredfold lr-find {name}",
-        default=Options(named_config(name, pictures)),
-        args=arguments,
-    )

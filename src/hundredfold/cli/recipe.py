@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
+
+import tyro
 
 from hundredfold.cli.choose import choose
 from hundredfold.config import Config
 from hundredfold.errors import UserError
 from hundredfold.jsonio import from_json
 from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
+
+T = TypeVar("T")
 
 
 def split_name(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -36,7 +41,27 @@ def named_config(name: str, pictures: int = CIFAR_PICTURES) -> Config:
     return from_json(Config, text, name)
 
 
-def about(name: str) -> str:
-    """Return what the help says of a recipe or file."""
+def parse(
+    options: type[T], verb: str, name: str, flags: Sequence[str], pictures: int = CIFAR_PICTURES
+) -> T:
+    """Return a command's options: a recipe's configuration, and what the flags change.
+
+    --help exits here.
+
+    Args:
+        options: the command's dataclass, the configuration its first field.
+        verb: the command.
+        name: of the recipe or file, as in `named_config`.
+        flags: what comes after it.
+        pictures: to train on.
+    """
     recipe = RECIPES.get(name)
-    return (recipe.__doc__ or "") if recipe else f"The configuration in {name}."
+    about = (recipe.__doc__ if recipe else None) or f"The configuration in {name}."
+    default = options(named_config(name, pictures))  # type: ignore[call-arg]
+    return tyro.cli(
+        options,
+        prog=f"hundredfold {verb} {name}",
+        description=about if verb == "train" else options.__doc__,
+        default=default,
+        args=flags,
+    )

@@ -9,11 +9,10 @@ import tyro
 from hundredfold.budget import choose_recipe
 from hundredfold.cli import resume
 from hundredfold.cli.logs import Logs, trained
-from hundredfold.cli.recipe import about, named_config, split_name
+from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
-from hundredfold.recipes import CIFAR_PICTURES
 from hundredfold.train import train
 
 
@@ -38,29 +37,19 @@ def main(arguments: Sequence[str]) -> None:
         resume.main(arguments[1:])
         return
     name, flags = split_name(arguments)
-    options = parse(name, flags)
+    options = parse(Options, "train", name, flags)
     config, display = options.config, options.logs.display()
     dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
     pictures, started = len(dataset.train), None
-    config = parse(name, flags, pictures).config
+    config = parse(Options, "train", name, flags, pictures).config
     if config.budget and flags is arguments:  # no recipe was named
         started = time.perf_counter()  # choosing counts
-        config = parse(choose_recipe(config, dataset), flags, pictures).config
+        name = choose_recipe(config, dataset)
+        config = parse(Options, "train", name, flags, pictures).config
     trained(
         lambda trackers: train(
             config, dataset, display=display, trackers=trackers, started=started
         ),
         options.logs.trackers(display.note),
         dataset,
-    )
-
-
-def parse(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Options:
-    """Return a recipe's configuration with what the flags change; --help exits here."""
-    return tyro.cli(
-        Options,
-        prog=f"hundredfold train {name}",
-        description=about(name),
-        default=Options(named_config(name, pictures)),
-        args=arguments,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 from rich.markup import escape
 
-from hundredfold.cli.recipe import named_config, split_name
+from hundredfold.cli.recipe import parse, split_name
 from hundredfold.cli.table import show_table
 from hundredfold.config import Config
 from hundredfold.console import command, console
@@ -19,7 +19,6 @@ from hundredfold.errors import UserError
 from hundredfold.figures import draw_tuning, to_png
 from hundredfold.files import make_folder, save_file
 from hundredfold.jsonio import to_json
-from hundredfold.recipes import CIFAR_PICTURES
 from hundredfold.tune import Outcome, Tuning, search_space, tune
 
 
@@ -49,11 +48,11 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Search."""
     name, flags = split_name(arguments)
-    options = parse(name, flags)
+    options = parse(Options, "tune", name, flags)
     if options.trials < 1:
         raise UserError(f"--trials is {options.trials}, but must be at least 1.")
     dataset = load_data(options.config.data, size=options.config.size)
-    config = parse(name, flags, len(dataset.train)).config
+    config = parse(Options, "tune", name, flags, len(dataset.train)).config
     dataset, folder = dataset.with_labels(config.labels), make_folder(options.to)
     space = search_space(config, options.vary)
     each = dataclasses.replace(config, epochs=options.trial_epochs or config.epochs)
@@ -71,16 +70,6 @@ def main(arguments: Sequence[str]) -> None:
     figure = draw_tuning(points["complete"], points["pruned"], found.importance)
     save_file(folder / "tuning.png", to_png(figure))
     _summary(found, set(space), folder)
-
-
-def parse(name: str, arguments: Sequence[str], pictures: int = CIFAR_PICTURES) -> Options:
-    """Return a recipe's configuration with what the flags change; --help exits here."""
-    return tyro.cli(
-        Options,
-        prog=f"hundredfold tune {name}",
-        default=Options(named_config(name, pictures)),
-        args=arguments,
-    )
 
 
 def _show(outcome: Outcome) -> None:
