@@ -28,8 +28,9 @@ def draw_range_test(lr: Sequence[float], loss: Sequence[float], suggestion: floa
     figure, axes = panel(6, 3.6)
     axes.set_title("Loss while the learning rate rises")
     axes.semilogx(lr, loss, color=BLUE)
+    axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
     axes.axvline(suggestion, color=ORANGE, linestyle="--", label=f"steepest: {suggestion:.2g}")
-    axes.set_ylim(top=max(loss[0], *loss) if len(loss) < 3 else loss[0] + (loss[0] - min(loss)))
+    axes.set_ylim(top=2 * loss[0] - min(loss))  # where it diverges it leaves the picture
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss (nats)")
     axes.legend(loc="lower left")

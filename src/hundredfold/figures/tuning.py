@@ -28,9 +28,11 @@ def draw_tuning(
     trials.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     trials.xaxis.set_major_locator(MaxNLocator(integer=True))
     trials.set_xlabel("trial")
-    trials.legend(loc="lower right")
+    figure.legend(loc="outside lower left", ncols=3)
     fields.set_title("Importance" if importance else "Too few trials for importances")
     names = list(importance)[::-1]
+    fields.set_axisbelow(True)
+    fields.grid(axis="y", visible=False)
     fields.barh(names, [importance[name] for name in names], color=BLUE)
     fields.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
