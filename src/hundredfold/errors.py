@@ -1,6 +1,7 @@
 """The one exception that means: the user can mend this."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,3 +35,25 @@ class DivergedError(UserError):
     def __init__(self, text: str, batch: Sequence["Tensor"] = ()) -> None:
         super().__init__(text)
         self.batch = batch
+
+
+@contextmanager
+def extra(name: str, needed: str) -> Iterator[None]:
+    """Say how to install what an import within the block lacks.
+
+    Args:
+        name: of the extra.
+        needed: what needs it, such as `MLflow needs`.
+
+    Raises:
+        UserError: in place of an ImportError.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{needed} an extra: pip install 'hundredfold[{name}]'.") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text: libraries write pages."""
+    return (str(error).splitlines() or [""])[0]

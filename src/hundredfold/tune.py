@@ -11,7 +11,7 @@ from typing import Any, Literal
 from hundredfold.config import Config
 from hundredfold.data import Dataset
 from hundredfold.device import own_generators, pick_device
-from hundredfold.errors import DivergedError, UserError
+from hundredfold.errors import DivergedError, UserError, extra, first_line
 from hundredfold.job import make_job
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
@@ -142,10 +142,8 @@ def tune(
 
 
 def _optuna() -> Any:
-    try:
+    with extra("tune", "Tuning needs"):
         import optuna  # noqa: PLC0415  # an extra
-    except ImportError as error:
-        raise UserError("Tuning needs an extra: pip install 'hundredfold[tune]'.") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -178,8 +176,7 @@ def _created(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
         if again:
             time.sleep(1)
             return _created(optuna, storage, name, again - 1)
-        first = (str(error).splitlines() or [""])[0]
-        raise UserError(f"--storage {storage} cannot be used: {first}") from error
+        raise UserError(f"--storage {storage} cannot be used: {first_line(error)}") from error
 
 
 def _train(config: Config, dataset: Dataset, trial: Any, optuna: Any) -> float:

@@ -8,7 +8,7 @@ import tyro
 from rich.markup import escape
 
 from hundredfold.console import console
-from hundredfold.errors import UserError
+from hundredfold.errors import UserError, first_line
 from hundredfold.run import Run
 from hundredfold.track import open_tracker, send
 
@@ -31,6 +31,6 @@ def track_run(run: Annotated[Path, tyro.conf.Positional], /, to: str) -> None:
     except UserError:
         raise
     except Exception as error:  # whatever a library comes up with
-        first = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{to} does not take it: {type(error).__name__}: {first}") from error
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{to} does not take it: {why}") from error
     console.print(f"{escape(str(run))} is in {escape(to)}.")

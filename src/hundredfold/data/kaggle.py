@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from hundredfold.errors import UnavailableError, UserError
+from hundredfold.errors import UnavailableError, UserError, extra
 
 PREFIX = "kaggle:"
 
@@ -18,13 +18,9 @@ def fetch(source: str) -> Path:
     handle = source.removeprefix(PREFIX)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", handle):
         raise UserError(f"--data {source} is not of the form kaggle:OWNER/NAME.")
-    try:
+    with extra("kaggle", "Data from Kaggle needs"):
         import kagglehub  # noqa: PLC0415  # an extra
         from kagglehub import exceptions  # noqa: PLC0415
-    except ImportError as error:
-        raise UserError(
-            "Data from Kaggle needs an extra: pip install 'hundredfold[kaggle]'."
-        ) from error
     try:
         return Path(kagglehub.dataset_download(handle))
     except (exceptions.UnauthenticatedError, exceptions.CredentialError) as error:

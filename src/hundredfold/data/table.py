@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hundredfold.data.listing import SPLITS, Entry, Listing, in_order, qualified
-from hundredfold.errors import UserError
+from hundredfold.errors import UserError, extra
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -48,12 +48,8 @@ def _text_rows(path: Path) -> list[Row]:
 
 
 def _parquet_rows(path: Path) -> list[Row]:
-    try:
+    with extra("parquet", f"To read {path} you need"):
         from pyarrow import ArrowException, parquet  # noqa: PLC0415  # an extra
-    except ImportError as error:
-        raise UserError(
-            f"To read {path} an extra is needed: pip install 'hundredfold[parquet]'."
-        ) from error
     try:
         rows = parquet.read_table(path).to_pylist()
     except (OSError, ArrowException) as error:

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hundredfold.errors import UserError
+from hundredfold.errors import extra
 from hundredfold.models import ModelInfo
 
+EXTRA = ("onnx", "ONNX needs")
 BATCH = 100
 """Pictures that the runtime is given at once."""
 
@@ -24,7 +25,9 @@ def write_onnx(program: torch.export.ExportedProgram, info: ModelInfo, path: Pat
     Raises:
         UserError: the extra is not installed.
     """
-    _need("onnx", "onnxscript")
+    with extra(*EXTRA):
+        import onnx  # noqa: F401, PLC0415
+        import onnxscript  # noqa: F401, PLC0415  # torch.onnx needs both
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     names = {"input_names": ["pictures"], "output_names": ["probabilities"]}
     with warnings.catch_warnings():
@@ -50,8 +53,8 @@ class OnnxModel:
     """
 
     def __init__(self, path: Path) -> None:
-        _need("onnxruntime")
-        import onnxruntime  # noqa: PLC0415  # an extra
+        with extra(*EXTRA):
+            import onnxruntime  # noqa: PLC0415
 
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -75,9 +78,9 @@ def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> Non
     Raises:
         UserError: the extra is not installed.
     """
-    _need("onnx", "onnxruntime")
-    import onnx  # noqa: PLC0415  # an extra
-    from onnxruntime import quantization as q  # noqa: PLC0415
+    with extra(*EXTRA):
+        import onnx  # noqa: PLC0415
+        from onnxruntime import quantization as q  # noqa: PLC0415
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
         """Yields the pictures, a batch at a time."""
@@ -104,11 +107,3 @@ def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> Non
     facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     onnx.helper.set_model_props(written, facts)
     onnx.save(written, target)
-
-
-def _need(*modules: str) -> None:
-    for module in modules:
-        try:
-            __import__(module)
-        except ImportError as error:
-            raise UserError("ONNX needs an extra: pip install 'hundredfold[onnx]'.") from error

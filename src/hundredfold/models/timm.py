@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from hundredfold.config import TIMM
-from hundredfold.errors import UnavailableError, UserError
+from hundredfold.errors import UnavailableError, UserError, extra, first_line
 from hundredfold.files import expanded
 from hundredfold.models.info import ModelInfo
 
@@ -50,14 +50,12 @@ def build_timm(info: ModelInfo, weights: str = "") -> nn.Module:
                 "them, name it by --weights."
             ) from error
         what = f"{weights} does not fit {info.model}" if weights else f"{info.model} fails"
-        raise UserError(f"{what}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{what}: {first_line(error)}") from error
 
 
 def _timm() -> Any:
-    try:
+    with extra("timm", "timm's models need"):
         import timm  # noqa: PLC0415  # an extra
-    except ImportError as error:
-        raise UserError("timm's models need an extra: pip install 'hundredfold[timm]'.") from error
     return timm
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hundredfold.errors import first_line
 from hundredfold.run import Epoch, Run
 from hundredfold.track.base import Tracker
 
@@ -67,7 +68,6 @@ class Background:
             try:
                 work(*arguments)
             except Exception as error:  # whatever a library comes up with
-                first = (str(error).splitlines() or [""])[0]
-                self.failure = f"{type(error).__name__}: {first[:200]}"
+                self.failure = f"{type(error).__name__}: {first_line(error)[:200]}"
                 return
             self.heard = time.monotonic()

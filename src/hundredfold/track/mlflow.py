@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from hundredfold.errors import UserError
+from hundredfold.errors import extra
 from hundredfold.run import Epoch, Run
 from hundredfold.track.base import epoch_metrics, final_metrics
 
@@ -98,10 +98,8 @@ def _client(address: str) -> Any:
     """Return a client that says nothing and does not try for ever."""
     for name, value in QUICK.items():
         os.environ.setdefault(name, value)
-    try:
+    with extra("mlflow", "MLflow needs"):
         import mlflow  # noqa: PLC0415  # an extra
-    except ImportError as error:
-        raise UserError("MLflow needs an extra: pip install 'hundredfold[mlflow]'.") from error
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return mlflow.MlflowClient(address)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hundredfold.errors import UserError
+from hundredfold.errors import extra
 from hundredfold.run import Epoch, Run
 from hundredfold.track.base import epoch_metrics, final_metrics
 
@@ -26,12 +26,8 @@ class TensorBoard:
         Raises:
             UserError: the extra is not installed.
         """
-        try:
+        with extra("tensorboard", "TensorBoard needs"):
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an extra
-        except ImportError as error:
-            raise UserError(
-                "TensorBoard needs an extra: pip install 'hundredfold[tensorboard]'."
-            ) from error
         folder = run.path / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
         self.writer, self.step = SummaryWriter(str(folder)), 0
