@@ -179,6 +179,28 @@ def test_a_tracker_that_fails_costs_one_warning(
     assert run.finished
 
 
+def test_a_tracker_that_wakes_up_late_is_told_of_each_epoch_once(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    class Slow(Deaf):
+        def __init__(self) -> None:
+            self.told: list[int] = []
+
+        def start(self, run: Run) -> None:
+            while not run.history:  # until training is ahead of it
+                time.sleep(0.01)
+
+        def epoch(self, epoch: Epoch) -> None:
+            self.told.append(epoch.epoch)
+
+    slow, said = Slow(), list[str]()
+    background = Background("slow", slow, said.append)
+    train(tiny_config, tiny, quiet=True, trackers=[background])
+    background.close()
+    assert slow.told == [1, 2]
+    assert said == []
+
+
 SMALL = ["--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu"]
 
 

@@ -33,7 +33,7 @@ from hundredfold.pace import Clock
 from hundredfold.run import CURVES, Epoch, Run, new_run
 from hundredfold.signals import TERMINATED, deferred_stop
 from hundredfold.state import State, first_state
-from hundredfold.track import Tracker
+from hundredfold.track import Tracker, begin
 
 
 @dataclass
@@ -108,7 +108,7 @@ def go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> Ru
     run, job, state = sitting.run, sitting.job, sitting.state
     display.start(run, job.config, _header(job, state.model))
     for tracker in trackers:
-        tracker.start(run)
+        begin(run, tracker)
     with display, deferred_stop() as stop:
         due = _due(job.config, state.step)
         if sitting.clock and not state.step:  # its beginning cannot be made again

@@ -9,7 +9,7 @@ from hundredfold.track.base import Tracker
 from hundredfold.track.mlflow import MLflow
 from hundredfold.track.tensorboard import TensorBoard
 
-__all__ = ["Background", "MLflow", "TensorBoard", "Tracker", "open_tracker", "send"]
+__all__ = ["Background", "MLflow", "TensorBoard", "Tracker", "begin", "open_tracker", "send"]
 
 
 TRACKERS: dict[str, Callable[[str], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
@@ -39,5 +39,16 @@ def send(run: Run, tracker: Tracker) -> None:
         UserError: the run is damaged, or the tracker's extra is not installed.
         Exception: whatever the tracker's library raises where it fails.
     """
-    tracker.start(run)
+    begin(run, tracker)
     tracker.finish(run)
+
+
+def begin(run: Run, tracker: Tracker) -> None:
+    """Tell a tracker of a run and of the epochs that it has by now.
+
+    Raises:
+        UserError: the run is damaged.
+    """
+    tracker.start(run)
+    for epoch in run.history:
+        tracker.epoch(epoch)

@@ -9,7 +9,7 @@ class Tracker(Protocol):
     """Who is told of a run."""
 
     def start(self, run: Run) -> None:
-        """Take note of a run that begins, or goes on after the epochs of its history."""
+        """Take note of a run that begins, or goes on; its epochs so far are told next."""
 
     def epoch(self, epoch: Epoch) -> None:
         """Take note of an epoch that has ended."""

@@ -38,7 +38,7 @@ class MLflow:
         self.sent = 0
 
     def start(self, run: Run) -> None:
-        """Make the run there, or find it again, and send what of its history is new there.
+        """Make the run there, or find it again, with what it has already.
 
         Raises:
             UserError: the extra is not installed.
@@ -56,8 +56,6 @@ class MLflow:
                 experiment, run_name=name, tags={TAG: name}
             ).info.run_id
             self._parameters(run)
-        for epoch in run.history:
-            self.epoch(epoch)
 
     def epoch(self, epoch: Epoch) -> None:
         """Send an epoch's metrics, if they are not there yet."""

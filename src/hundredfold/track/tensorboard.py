@@ -21,7 +21,7 @@ class TensorBoard:
         self.step = 0
 
     def start(self, run: Run) -> None:
-        """Begin the event file anew, with what the run's history has.
+        """Begin the event file anew.
 
         Raises:
             UserError: the extra is not installed.
@@ -31,8 +31,6 @@ class TensorBoard:
         folder = run.path / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
         self.writer, self.step = SummaryWriter(str(folder)), 0
-        for epoch in run.history:
-            self.epoch(epoch)
 
     def epoch(self, epoch: Epoch) -> None:
         """Write an epoch's figures, and the rate and loss of each of its steps."""
