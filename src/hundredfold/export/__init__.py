@@ -1,5 +1,6 @@
 """A run for other programs: ONNX or torch.export, proven equal to the predictor."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -12,9 +13,9 @@ import numpy.typing as npt
 import torch
 
 from hundredfold.augment import generator
-from hundredfold.data import Dataset
+from hundredfold.data import Dataset, Split
 from hundredfold.errors import FoundWrong, UserError
-from hundredfold.evaluate import run_data
+from hundredfold.evaluate import run_data_if_any
 from hundredfold.export.deployed import Deployed, trace
 from hundredfold.export.onnx import OnnxModel, write_int8, write_onnx
 from hundredfold.files import make_folder, save_file
@@ -74,12 +75,18 @@ def export(
     info, folder = run.info, make_folder(run.path / "export")
     if int8 and to != "onnx":
         raise UserError("--int8 is of ONNX models alone.")
-    dataset = _data(run, data, int8, tell)
-    model = run.model().to(memory_format=torch.contiguous_format)
-    program = trace(Deployed(model, info), info.image_size)
+    dataset, missing = run_data_if_any(run, data)
+    if missing and int8:
+        raise UserError(missing)
+    if missing:
+        tell(f"Compared on random pictures, and not measured on the test set: {missing}")
+    model = run.model()
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    program = trace(Deployed(plain, info), info.image_size)
     path = folder / ("model.onnx" if to == "onnx" else "model.pt2")
     exported = _written(program, info, path)
-    parity = _parity(exported, run, _pictures(dataset, info))
+    images = _pictures(dataset, info)
+    parity = _parity(exported, predict_logits(model, images, info) / info.temperature, images)
     _settle(parity, path)
     models = {"exported": exported}
     if int8 and dataset:
@@ -87,21 +94,13 @@ def export(
         small = folder / "model-int8.onnx"
         write_int8(path, small, _pixels(dataset.train.select(chosen).images))
         models["int8"] = OnnxModel(small)
-    accuracy = _accuracy(models, run, dataset) if dataset else {}
+    accuracy = {}
+    if dataset:
+        logits = predict_logits(model, dataset.test.parts(), info) / info.temperature
+        accuracy = _accuracy(models, logits, dataset.test, info)
     found = {"pictures": PICTURES, "parity": parity, "limit": LIMIT, "test": accuracy}
     save_file(path.with_name(f"{path.name}.json"), (json.dumps(found, indent=2) + "\n").encode())
     return Export(path, parity, accuracy)
-
-
-def _data(run: Run, data: Dataset | str, int8: bool, tell: Callable[[str], None]) -> Dataset | None:
-    """Return the run's data; None where it is not at hand and need not be."""
-    try:
-        return run_data(run, data)
-    except UserError as error:
-        if data or int8:
-            raise
-        tell(f"Compared on random pictures, and not measured on the test set: {error}")
-        return None
 
 
 def _written(program: torch.export.ExportedProgram, info: ModelInfo, path: Path) -> Exported:
@@ -134,9 +133,8 @@ def _pictures(dataset: Dataset | None, info: ModelInfo) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator(0, "parity"))
 
 
-def _parity(exported: Exported, run: Run, images: torch.Tensor) -> dict[str, float]:
+def _parity(exported: Exported, logits: torch.Tensor, images: torch.Tensor) -> dict[str, float]:
     """Return by how much probabilities differ from the predictor's at most, by batch size."""
-    logits = predict_logits(run.model(), images, run.info) / run.info.temperature
     want, pixels = logits.softmax(1).numpy(), _pixels(images)
     found = {}
     for size in BATCHES:
@@ -160,11 +158,9 @@ def _settle(parity: dict[str, float], path: Path) -> None:
 
 
 def _accuracy(
-    models: dict[str, Exported], run: Run, dataset: Dataset
+    models: dict[str, Exported], logits: torch.Tensor, test: Split, info: ModelInfo
 ) -> dict[str, dict[str, float]]:
-    """Measure the predictor and exported models on the test set, single view."""
-    info, test = run.info, dataset.test
-    logits = predict_logits(run.model(), test.parts(), info) / info.temperature
+    """Measure the predictor, by its calibrated logits, and exported models, single view."""
     found: dict[str, Any] = {"predictor": measure(logits, test.labels, info.parents)}
     for name, model in models.items():
         parts = [torch.from_numpy(model(_pixels(part))) for part in test.parts()]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hundredfold.augment import prepare
 from hundredfold.models import ModelInfo
 
 
@@ -16,16 +17,15 @@ class Deployed(nn.Module):
 
     def __init__(self, model: nn.Module, info: ModelInfo) -> None:
         super().__init__()
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (info.mean, info.std))
-        self.scale: Tensor
-        self.shift: Tensor
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", mean / std)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(info.mean))
+        self.register_buffer("std", torch.tensor(info.std))
         self.model, self.temperature = model, info.temperature
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Map pictures (B, S, S, 3) uint8 to calibrated probabilities (B, C) float32."""
-        x = pictures.permute(0, 3, 1, 2).float() * self.scale - self.shift
+        x = prepare(pictures.permute(0, 3, 1, 2), self.mean, self.std)
         logits: Tensor = self.model(x) / self.temperature
         return logits.softmax(1)
 

@@ -3,7 +3,8 @@
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,8 @@ def write_onnx(program: torch.export.ExportedProgram, info: ModelInfo, path: Pat
     with extra(*EXTRA):
         import onnx  # noqa: F401, PLC0415
         import onnxscript  # noqa: F401, PLC0415  # torch.onnx needs both
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     names = {"input_names": ["pictures"], "output_names": ["probabilities"]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of libraries' deprecations among each other
+    with _hushed("torch.onnx"):
         written: Any = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
         written.model.metadata_props.update(metadata(info))
         written.save(path, external_data=False)
@@ -92,18 +91,32 @@ def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> Non
         def get_next(self) -> Mapping[str, Any] | None:
             return next(self.batches, None)
 
-    logging.getLogger().setLevel(logging.ERROR)
-    q.quantize_static(
-        path,
-        target,
-        Reader(),
-        quant_format=q.QuantFormat.QDQ,
-        per_channel=True,
-        reduce_range=True,
-        activation_type=q.QuantType.QUInt8,
-        weight_type=q.QuantType.QInt8,
-    )
+    with _hushed(None):  # it speaks through the root logger
+        q.quantize_static(
+            path,
+            target,
+            Reader(),
+            quant_format=q.QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=q.QuantType.QUInt8,
+            weight_type=q.QuantType.QInt8,
+        )
     written = onnx.load(target)
     facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     onnx.helper.set_model_props(written, facts)
     onnx.save(written, target)
+
+
+@contextmanager
+def _hushed(logger: str | None) -> Iterator[None]:
+    """Keep a library's warnings, which are about its own working, from the user."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries' deprecations among each other
+            yield
+    finally:
+        log.setLevel(before)
