@@ -14,14 +14,18 @@ BUNDLED = ("strong",)
 """Their names; tools/make_weights.py makes them from runs."""
 
 
-def find_run(name: str | Path) -> Run:
+def find_run(name: Run | str | Path) -> Run:
     """Return the run at a path; or of a bundled model's name, where nothing else is called so.
+
+    A run is returned as it is.
 
     A bundled model is copied to the user's cache folder once, as a run directory like any other.
 
     Raises:
         UserError: the cache folder cannot be written.
     """
+    if isinstance(name, Run):
+        return name
     path = expanded(name)
     if str(name) not in BUNDLED or path.exists():
         return Run(path)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hundredfold.analysis import McNemar, mcnemar
+from hundredfold.bundled import find_run
 from hundredfold.errors import UserError
 from hundredfold.levels import levels
 from hundredfold.run import Epoch, Run
@@ -130,7 +131,7 @@ def compare(runs: Sequence[Run | str | Path]) -> Comparison:
     Raises:
         UserError: a directory is no run or a damaged one, or fewer than two are finished.
     """
-    found = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
+    found = [find_run(run) for run in runs]
     found = list({run.path.resolve(): run for run in found}.values())
     unfinished = [run for run in found if _digest(run) and not run.finished]  # or it is no run
     finished = [run for run in found if run not in unfinished]

@@ -63,7 +63,10 @@ class Display:
         """Show a sentence that the user should not miss: each only once."""
         if text not in self.told:
             self.told.add(text)
-            self.out.print(f"[yellow]{escape(text)}[/]")
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self.out.print(f"[yellow]{escape(text)}[/]")
 
     def detail(self, text: str) -> None:
         """Show a sentence for those who asked for more."""
@@ -135,11 +138,8 @@ class JsonDisplay(Display):
     def _write(self, event: str, **values: Any) -> None:
         console.print_json(json.dumps({"event": event, **values}), indent=None, highlight=False)
 
-    def note(self, text: str) -> None:
-        """Write a sentence that the user should not miss: each only once."""
-        if text not in self.told:
-            self.told.add(text)
-            self._write("note", text=text)
+    def _say(self, text: str) -> None:
+        self._write("note", text=text)
 
     def start(self, run: Run, config: Config, lines: list[str]) -> None:
         """Write the run's folder and its configuration."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hundredfold.bundled import find_run
 from hundredfold.data import Dataset, Split, load_data
 from hundredfold.device import pick_device
 from hundredfold.errors import UserError
@@ -52,9 +53,23 @@ def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") 
     Raises:
         UserError: no such run or device, or the data is not what the run was trained on.
     """
-    run = run if isinstance(run, Run) else Run(Path(run))
+    run = find_run(run)
     model = run.model(pick_device(device or run.config.device))
     return measure_model(model, run_data(run, data).test, run.info)[0]
+
+
+def run_data_if_any(run: Run, data: Dataset | str = "") -> tuple[Dataset | None, str]:
+    """Return what `run_data` does, and nothing; or None, and why the data is not at hand.
+
+    Raises:
+        UserError: data was named, and is not at hand.
+    """
+    try:
+        return run_data(run, data), ""
+    except UserError as error:
+        if data:
+            raise
+        return None, str(error)
 
 
 def run_data(run: Run, data: Dataset | str = "") -> Dataset:

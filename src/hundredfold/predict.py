@@ -76,7 +76,7 @@ class Predictor:
         Raises:
             UserError: no such run or device, or the run has no weights.
         """
-        run = run if isinstance(run, Run) else find_run(run)
+        run = find_run(run)
         return cls(run.model(pick_device(device)), run.info)
 
     @overload

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hundredfold.bundled import find_run
 from hundredfold.checkpoints import Checkpoint
 from hundredfold.data import Dataset
 from hundredfold.device import own_generators, pick_device
@@ -72,14 +73,14 @@ def resume(
             or its configuration.
         KeyboardInterrupt, SystemExit: as in `train`.
     """
-    run = run if isinstance(run, Run) else Run(expanded(run))
+    run = find_run(run)
     display, config = display or Display(quiet), run.config
     _refuse_finished(run)
     device, dataset = pick_device(config.device), run_data(run, data)
     with run.lock(), explained_memory(config), own_generators(device):
         _refuse_finished(run)  # by another process, meanwhile
         job = make_job(config, dataset, device)
-        here = describe(device, dataset.digest())
+        here = describe(device, run.environment["data_sha256"])
         for difference in differences(run.environment, here):
             display.note(f"{difference}: the run will not be the same to the bit.")
         sitting = _sitting(run, job, dataset, display)
@@ -182,7 +183,7 @@ def reproduce(
         UserError: the run is not finished, follows the clock or is damaged, or its data has
             changed.
     """
-    run = run if isinstance(run, Run) else Run(expanded(run))
+    run = find_run(run)
     config, device = run.config, pick_device(run.config.device)
     if not run.finished:
         raise UserError(f"{run} is not finished: hundredfold resume {run}")

@@ -12,7 +12,7 @@ from hundredfold.config import Config
 from hundredfold.data import Dataset
 from hundredfold.device import own_generators, pick_device
 from hundredfold.errors import DivergedError, UserError, extra, first_line
-from hundredfold.job import make_job
+from hundredfold.job import Job, make_job
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
 from hundredfold.state import first_state
@@ -124,10 +124,12 @@ def tune(
     if config.budget or config.validate_on == "test" or not held_out:
         raise UserError("A search needs held-out pictures and epochs: --validation, no --budget.")
     study = _study(optuna, config, dataset, space, storage)
+    job = make_job(config, dataset, pick_device(config.device))  # what varies leaves all else be
 
     def objective(trial: Any) -> float:
         values: dict[str, Any] = {name: place.suggest(trial, name) for name, place in space.items()}
-        return _train(dataclasses.replace(config, **values), dataset, trial, optuna)
+        varied = dataclasses.replace(config, **values)
+        return _train(dataclasses.replace(job, config=varied), trial, optuna)
 
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     if len(study.get_trials(states=ended)) < trials:
@@ -179,11 +181,9 @@ def _created(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
         raise UserError(f"--storage {storage} cannot be used: {first_line(error)}") from error
 
 
-def _train(config: Config, dataset: Dataset, trial: Any, optuna: Any) -> float:
+def _train(job: Job, trial: Any, optuna: Any) -> float:
     """Return the accuracy on the validation pictures after training, or give up on the way."""
-    device = pick_device(config.device)
-    with own_generators(device):
-        job = make_job(config, dataset, device)
+    with own_generators(job.device):
         state = first_state(job)
         try:
             for event in training(state, job):

@@ -57,7 +57,7 @@ def trained(
     try:
         run = work(trackers)
         if trackers:
-            write_report(run, data)
+            write_report(run, data, lambda _: None)  # the page says what it lacks
         for tracker in trackers:
             tracker.finish(run)
     finally:

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from hundredfold.data import Dataset, Split
+from hundredfold.bundled import find_run
+from hundredfold.data import Dataset
 from hundredfold.errors import UserError
-from hundredfold.evaluate import run_data
+from hundredfold.evaluate import run_data_if_any
 from hundredfold.levels import levels
 from hundredfold.report.figures import draw_figures, save_figures
 from hundredfold.report.page import render
@@ -30,10 +31,11 @@ def write_report(
         UserError: no such run, or it is not finished, damaged or cannot be written, or the data
             that was named is not what it was trained on.
     """
-    run = run if isinstance(run, Run) else Run(Path(run))
+    run = find_run(run)
     if run.path.is_dir() and not run.finished:
         raise UserError(f"{run} is not finished, so there is nothing to report yet.")
-    test, missing = _pictures(run, data)
+    dataset, missing = run_data_if_any(run, data)
+    test = dataset.test if dataset else None
     if missing:
         tell(f"The report has no pictures: {missing}")
     try:
@@ -44,13 +46,3 @@ def write_report(
         raise UserError(f"{run} is damaged: it lacks {error}.") from error
     save_figures(run, drawn)
     return run.save_report(page)
-
-
-def _pictures(run: Run, data: Dataset | str) -> tuple[Split | None, str]:
-    """Return the test pictures, or None and why there are none."""
-    try:
-        return run_data(run, data).test, ""
-    except UserError as error:
-        if data:
-            raise
-        return None, str(error)
