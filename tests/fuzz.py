@@ -35,13 +35,12 @@ if "--guided" in sys.argv:
 
 from conftest import make_split
 from PIL import Image
+from stopping import Stopper
 
 from hundredfold import Config, Dataset, Run, UserError, load_data, train
 from hundredfold.checkpoints import save_checkpoint
-from hundredfold.display import Display
 from hundredfold.jsonio import parse_object
 from hundredfold.levels import levels
-from hundredfold.loop import Step
 from hundredfold.pictures import load_picture
 from hundredfold.predict import Predictor
 from hundredfold.resume import resume
@@ -175,15 +174,9 @@ class Readers:
 
     def stopped(self) -> Run:
         """Return a run that was stopped after two steps."""
-
-        class Stopper(Display):
-            def step(self, step: Step, progress: float) -> None:
-                if progress > 0.3:
-                    signal.raise_signal(signal.SIGINT)
-
         config = dataclasses.replace(self.run.config, out=str(self.folder / "stopped"))
         with suppress(KeyboardInterrupt):
-            train(config, self.data, display=Stopper(quiet=True))
+            train(config, self.data, display=Stopper(2))
         return Run(next(Path(config.out).iterdir()))
 
     def resumed(self, content: bytes) -> None:

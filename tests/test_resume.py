@@ -3,24 +3,19 @@
 import dataclasses
 import json
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import make_split
+from stopping import Stopper, interrupted
 
-from hundredfold import Config, Dataset, Run, UserError, evaluate, reproduce, resume, train
+from hundredfold import Config, Dataset, Run, UserError, evaluate, resume, train
 from hundredfold.checkpoints import newest_checkpoint, save_checkpoint
-from hundredfold.cli import main
 from hundredfold.data import Split
-from hundredfold.display import Display
-from hundredfold.loop import Step
-from hundredfold.resume import last_run
 
 RECIPES: dict[str, dict[str, Any]] = {
     "muon": {},
@@ -35,28 +30,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "sgd without momentum, part of an epoch": {"optimizer": "sgd", "momentum": 0, "epochs": 1.5},
 }
-
-
-class Stopper(Display):
-    """Sends this process a signal once so many steps were taken."""
-
-    def __init__(self, steps: int, number: int = signal.SIGINT) -> None:
-        super().__init__(quiet=True)
-        self.left, self.number = steps, number
-
-    def step(self, step: Step, progress: float) -> None:
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(self.number)
-
-
-def interrupted(config: Config, data: Dataset, steps: int) -> Run:
-    """Return a run that was stopped after so many steps."""
-    before = set(Path(config.out).glob("*"))
-    with pytest.raises(KeyboardInterrupt):
-        train(config, data, display=Stopper(steps))
-    (path,) = set(Path(config.out).glob("*")) - before
-    return Run(path)
 
 
 def without_times(run: Run) -> list[dict[str, Any]]:
@@ -238,131 +211,6 @@ def test_a_run_with_a_budget_gets_the_time_that_was_left(
     assert run.metrics["seconds"] > last.facts["elapsed"]
 
 
-def test_a_second_ctrl_c_stops_at_once(tiny: Dataset, tiny_config: Config) -> None:
-    class Impatient(Stopper):
-        def step(self, step: Step, progress: float) -> None:
-            super().step(step, progress)
-            if self.left == 0:
-                signal.raise_signal(self.number)
-                raise AssertionError("the second signal was not taken at once")
-
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_config, tiny, display=Impatient(3))
-    (path,) = Path(tiny_config.out).iterdir()
-    assert Run(path).checkpoint() is None
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_the_systems_request_to_end_leaves_a_checkpoint(tiny: Dataset, tiny_config: Config) -> None:
-    with pytest.raises(SystemExit) as caught:
-        train(tiny_config, tiny, display=Stopper(4, signal.SIGTERM))
-    assert caught.value.code == 143
-    (path,) = Path(tiny_config.out).iterdir()
-    last = Run(path).checkpoint()
-    assert last
-    assert last.facts["step"] == 4
-
-
-def test_a_full_disk_does_not_end_training(
-    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, said: list[str]
-) -> None:
-    def full(*_: object) -> None:
-        raise UserError("Cannot write x: No space left on device.")
-
-    config = dataclasses.replace(tiny_config, checkpoint="1steps")
-    monkeypatch.setattr(Run, "save_checkpoint", full)
-    display = Display(quiet=True)
-    assert train(config, tiny, display=display).finished
-    assert display.told == {"Cannot write x: No space left on device. Training goes on."}
-
-
-def test_a_loss_that_is_not_finite_stops_at_its_step(tiny: Dataset, tiny_config: Config) -> None:
-    config = dataclasses.replace(tiny_config, lr=1e30, epochs=3)
-    with pytest.raises(UserError, match=r"in epoch 1, step 2: lower --lr .* That batch is in"):
-        train(config, tiny, quiet=True)
-    (path,) = Path(tiny_config.out).iterdir()
-    assert (path / "diverged.safetensors").stat().st_size > 16 * 3 * 32 * 32
-
-
-def test_too_little_memory_says_which_number_to_lower(tmp_path: Path) -> None:
-    code = (
-        "import resource, torch; from hundredfold.cli import main\n"
-        "torch.set_num_threads(1)\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30,) * 2)\n"
-        "import sys; sys.exit(main(['train', '--data', 'sample', '--batch-size', '2000', '--sizes',"
-        " '32', '--widths', '1500', '--model', 'whitenet', '--quiet']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert "Memory does not suffice: lower --batch-size (now 2000)" in done.stderr
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-
-
-def say(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Return a command's exit code, and all that it wrote."""
-    code = main(arguments)
-    return code, "".join(capsys.readouterr())
-
-
-SMALL = ("--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu")
-
-
-def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert say(["resume"], capsys) == (
-        2,
-        "error: There is no folder runs: nothing to go on with.\n",
-    )
-    with monkeypatch.context() as patch:
-        patch.setattr("hundredfold.cli.logs.Display", lambda *_, **__: Stopper(3))
-        assert say(["train", *SMALL], capsys)[0] == 130
-    run = last_run("runs")
-    code, out = say(["reproduce", str(run)], capsys)
-    assert code == 2
-    assert "is not finished" in out
-    code, out = say(["train", "fast", "--resume", str(run)], capsys)
-    assert code == 2
-    assert "keeps its recipe" in out
-    code, out = say(["train", "--resume", str(run), "--log-json"], capsys)
-    assert code == 0
-    events = [json.loads(line) for line in out.splitlines()]
-    assert [event["event"] for event in events] == ["start", "epoch", "end"]
-    assert events[0]["run"] == events[2]["run"] == str(run)
-    assert events[1]["train_loss"] == run.history[0].train_loss
-    assert events[2]["metrics"] == run.metrics
-    code, out = say(["reproduce", str(run)], capsys)
-    assert code == 0
-    assert "epoch 1: the same" in out
-    assert "was reproduced to the bit" in out
-    assert say(["resume"], capsys) == (2, "error: There is no unfinished run in runs.\n")
-
-
-def test_ways_to_log(capsys: pytest.CaptureFixture[str]) -> None:
-    assert say(["train", *SMALL, "--quiet"], capsys) == (0, "")
-    assert say(["train", *SMALL, "--quiet", "--verbose"], capsys)[0] == 2
-    code, out = say(["train", *SMALL, "--verbose", "--checkpoint", "2 steps"], capsys)
-    assert code == 0
-    assert "checkpoint at step 2" in out
-
-
-def test_reproduce_names_the_first_difference(tiny: Dataset, tiny_config: Config) -> None:
-    run = train(tiny_config, tiny, quiet=True)
-    parts = list(reproduce(run, tiny))
-    assert [part.what for part in parts] == ["epoch 1", "epoch 2", "weights", "test predictions"]
-    assert not any(part.difference for part in parts)
-    history = run.history
-    was, history[1].loss[2] = history[1].loss[2], 9.0
-    run.save_history(history)
-    parts = list(reproduce(run, tiny))
-    assert parts[0].difference == ""
-    assert parts[1].difference == f"the loss of step 3 is {was}, and was 9.0"
-    with pytest.raises(UserError, match="no two such runs are the same"):
-        config = json.loads((run.path / "config.json").read_text()) | {"budget": "9s"}
-        (run.path / "config.json").write_text(json.dumps(config))
-        list(reproduce(run, tiny))
-
-
 def test_mapped_pictures_resume_to_the_same_bits(
     tiny: Dataset, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -374,11 +222,3 @@ def test_mapped_pictures_resume_to_the_same_bits(
     large = dataclasses.replace(tiny, train=Split(store, tiny.train.labels))
     whole = train(tiny_config, tiny, quiet=True)
     assert_same(resume(interrupted(tiny_config, large, 4), large, quiet=True), whole)
-
-
-def test_last_is_the_newest_unfinished_run(tiny: Dataset, tiny_config: Config) -> None:
-    runs = [interrupted(tiny_config, tiny, 1) for _ in range(2)]
-    for run, started in zip(runs, ("2026-01-02", "2026-01-01"), strict=True):
-        content = json.dumps(run.environment | {"started": started})
-        (run.path / "environment.json").write_text(content)
-    assert last_run(tiny_config.out) == runs[0]

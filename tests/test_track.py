@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopping import Stopper
 
 from hundredfold import Config, Dataset, Epoch, Run, UserError, resume, train
 from hundredfold.cli import main
-from hundredfold.display import Display
-from hundredfold.loop import Step
 from hundredfold.track import Background, MLflow, TensorBoard, open_tracker, send
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
@@ -82,16 +81,10 @@ def test_a_server_gets_a_run_as_it_comes_along_and_only_once(
     server: str, tiny: Dataset, tiny_config: Config
 ) -> None:
     mlflow = pytest.importorskip("mlflow")
-
-    class Stopper(Display):
-        def step(self, step: Step, progress: float) -> None:
-            if progress > 0.7:
-                signal.raise_signal(signal.SIGINT)
-
     told: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         first = Background("mlflow", MLflow(server), told.append)
-        train(tiny_config, tiny, display=Stopper(quiet=True), trackers=[first])
+        train(tiny_config, tiny, display=Stopper(8), trackers=[first])
     first.close()
     (path,) = Path(tiny_config.out).iterdir()
     tracker = Background("mlflow", MLflow(server), told.append)

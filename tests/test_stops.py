@@ -1,0 +1,76 @@
+"""What ends a training early, and what it leaves: signals, a full disk, losses, memory."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stopping import Stopper
+
+from hundredfold import Config, Dataset, Run, UserError, train
+from hundredfold.display import Display
+from hundredfold.loop import Step
+
+
+def test_a_second_ctrl_c_stops_at_once(tiny: Dataset, tiny_config: Config) -> None:
+    class Impatient(Stopper):
+        def step(self, step: Step, progress: float) -> None:
+            super().step(step, progress)
+            if self.left == 0:
+                signal.raise_signal(self.number)
+                raise AssertionError("the second signal was not taken at once")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config, tiny, display=Impatient(3))
+    (path,) = Path(tiny_config.out).iterdir()
+    assert Run(path).checkpoint() is None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_systems_request_to_end_leaves_a_checkpoint(tiny: Dataset, tiny_config: Config) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train(tiny_config, tiny, display=Stopper(4, signal.SIGTERM))
+    assert caught.value.code == 143
+    (path,) = Path(tiny_config.out).iterdir()
+    last = Run(path).checkpoint()
+    assert last
+    assert last.facts["step"] == 4
+
+
+def test_a_full_disk_does_not_end_training(
+    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise UserError("Cannot write x: No space left on device.")
+
+    config = dataclasses.replace(tiny_config, checkpoint="1steps")
+    monkeypatch.setattr(Run, "save_checkpoint", full)
+    display = Display(quiet=True)
+    assert train(config, tiny, display=display).finished
+    assert display.told == {"Cannot write x: No space left on device. Training goes on."}
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, lr=1e30, epochs=3)
+    with pytest.raises(UserError, match=r"in epoch 1, step 2: lower --lr .* That batch is in"):
+        train(config, tiny, quiet=True)
+    (path,) = Path(tiny_config.out).iterdir()
+    assert (path / "diverged.safetensors").stat().st_size > 16 * 3 * 32 * 32
+
+
+def test_too_little_memory_says_which_number_to_lower(tmp_path: Path) -> None:
+    code = (
+        "import resource, torch; from hundredfold.cli import main\n"
+        "torch.set_num_threads(1)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30,) * 2)\n"
+        "import sys; sys.exit(main(['train', '--data', 'sample', '--batch-size', '2000', '--sizes',"
+        " '32', '--widths', '1500', '--model', 'whitenet', '--quiet']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert "Memory does not suffice: lower --batch-size (now 2000)" in done.stderr
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
