@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,6 +126,9 @@ def tune(
     job = make_job(config, dataset, pick_device(config.device))  # what varies leaves all else be
 
     def objective(trial: Any) -> float:
+        # By the trial's number, which is unique: processes that search together never draw alike,
+        # and a search that was cut goes on as it would have.
+        study.sampler = optuna.samplers.TPESampler(seed=config.seed + trial.number)
         values: dict[str, Any] = {name: place.suggest(trial, name) for name, place in space.items()}
         varied = dataclasses.replace(config, **values)
         return _train(dataclasses.replace(job, config=varied), trial, optuna)
@@ -157,11 +159,7 @@ def _study(
     same = dataclasses.replace(config, out="", device="", data="")
     what = to_json(same) + repr(sorted(space.items())) + dataset.digest()
     name = f"{config.name}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
-    study = _created(optuna, storage, name)
-    begun = len(study.trials)  # processes that search together must not all look in one place
-    seed = config.seed + begun * 1000 + os.getpid() if begun else config.seed
-    study.sampler = optuna.samplers.TPESampler(seed=seed)
-    return study
+    return _created(optuna, storage, name)
 
 
 def _created(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
