@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 
 from hundredfold import Config, Dataset, Run, Split, load_cifar100, load_data, train
 from hundredfold.data import DATA_VARIABLE, cifar100
@@ -16,6 +18,8 @@ Train = Callable[..., Run]
 Load = Callable[..., Dataset]
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DATA = Path(os.environ[DATA_VARIABLE]).resolve() if DATA_VARIABLE in os.environ else None
 
 
@@ -103,3 +107,14 @@ def said() -> list[str]:
 def load(said: list[str]) -> Load:
     """Loads data that a path names, and notes what the user is told."""
     return lambda path, **options: load_data(str(path), said.append, **options)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield found
+        found.close()

@@ -20,6 +20,7 @@ LAYERS = [  # each may import from the ones above it, and from its own line
     {"evaluate", "job", "levels"},
     {"runs", "compare"},
     {"report", "explore", "explain", "export"},
+    {"app"},
     {"state"},
     {"loop"},
     {"budget", "audit", "display", "track", "lr_find", "tune"},

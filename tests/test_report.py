@@ -4,23 +4,18 @@ import dataclasses
 import html
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import make_split
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from sklearn.metrics import precision_recall_fscore_support
 
 from hundredfold import Config, Dataset, Run, Split, UserError, load_sample, train, write_report
 from hundredfold.cli import main
 from hundredfold.levels import levels
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +30,6 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out=str(tmp_path_factory.mktemp("runs")),
     )
     return write_report(train(config, quiet=True))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield found
-        found.close()
 
 
 def open_page(browser: Browser, path: Path, **context: Any) -> tuple[Page, list[str]]:

@@ -14,6 +14,15 @@ BUNDLED = ("strong",)
 """Their names; tools/make_weights.py makes them from runs."""
 
 
+def is_bundled(run: Run) -> bool:
+    """Return whether a run is a bundled model."""
+    return run.path.parent == _folder()
+
+
+def _folder() -> Path:
+    return cache_folder() / "models"
+
+
 def find_run(name: Run | str | Path) -> Run:
     """Return the run at a path; or of a bundled model's name, where nothing else is called so.
 
@@ -31,7 +40,7 @@ def find_run(name: Run | str | Path) -> Run:
         return Run(path)
     source = Path(str(resources.files("hundredfold") / "weights" / str(name)))
     digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()[:12]
-    target = make_folder(cache_folder() / "models") / f"{name}-{digest}"
+    target = make_folder(_folder()) / f"{name}-{digest}"
     if not target.exists():
         making = Path(tempfile.mkdtemp(dir=target.parent))
         shutil.copytree(source, making, dirs_exist_ok=True)

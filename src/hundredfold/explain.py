@@ -1,5 +1,6 @@
 """Why a picture is taken for what it is: what in it matters, and what it is like."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -54,17 +55,33 @@ def occlusion_map(predictor: Predictor, image: Tensor, target: int) -> Tensor:
     return lost / covered
 
 
+def features_of(predictor: Predictor, images: Tensor | Iterable[Tensor]) -> Tensor:
+    """Return what a model's last layer is given for pictures, each scaled to length one.
+
+    Args:
+        predictor: the model.
+        images: as in `inference.predict_logits`, N at least 1.
+
+    Returns:
+        (N, D) float32.
+    """
+    return F.normalize(predict_features(predictor.model, images, predictor.info))
+
+
 def nearest(predictor: Predictor, image: Tensor, training: Split, count: int) -> Nearest:
     """Return the training pictures whose features lie nearest to a picture's.
 
     Args:
-        predictor: whose features: what its last layer is given.
+        predictor: whose features.
         image: (3, S, S) uint8.
         training: where to look.
         count: how many to return at most.
     """
-    features = F.normalize(predict_features(predictor.model, training.parts(), predictor.info))
-    own = F.normalize(predict_features(predictor.model, image[None], predictor.info))
-    similarity = (features @ own.T)[:, 0]
-    values, index = similarity.topk(min(count, len(training)))
+    return nearest_of(features_of(predictor, training.parts()), predictor, image, count)
+
+
+def nearest_of(features: Tensor, predictor: Predictor, image: Tensor, count: int) -> Nearest:
+    """Return what `nearest` does, of training pictures whose `features_of` are at hand."""
+    similarity = (features @ features_of(predictor, image[None]).T)[:, 0]
+    values, index = similarity.topk(min(count, len(features)))
     return Nearest(index, values)

@@ -56,10 +56,15 @@ def fit(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
+def to_image(image: Tensor) -> Image.Image:
+    """Return a picture, (3, H, W) uint8, as Pillow has it."""
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
 def data_address(image: Tensor) -> str:
     """Return a picture, (3, H, W) uint8, as an address that holds it whole: for a page."""
     buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG", optimize=True)
+    to_image(image).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -71,7 +76,7 @@ def _rgb(picture: Picture, size: int) -> Image.Image:
             return _to_rgb(picture)
         if isinstance(picture, Tensor | np.ndarray):
             return _to_rgb(_from_pixels(picture))
-        name = name if isinstance(picture, bytes) else str(picture)
+        name = "The file" if isinstance(picture, bytes) else str(picture)
         with Image.open(_file(picture), formats=formats()) as image:
             _check_size(image)
             image.draft(None, (DRAFT * size, DRAFT * size))

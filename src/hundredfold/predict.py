@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,15 @@ class Prediction:
     def probability(self) -> float:
         """Its probability."""
         return self.classes[0].probability
+
+    def best(self, top: int) -> "Prediction":
+        """Return only the so many most probable classes and superclasses."""
+        return Prediction(self.classes[:top], self.superclasses[:top])
+
+    def as_json(self) -> dict[str, list[dict[str, Any]]]:
+        """Return what JSON can hold: `classes`, and `superclasses` where there are any."""
+        levels = {"classes": self.classes, "superclasses": self.superclasses}
+        return {key: [s._asdict() for s in value] for key, value in levels.items() if value}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "measure a run's weights again on the test set",
     "predict": "classify pictures",
     "explain": "show what in a picture speaks for its class, and what it is like",
+    "app": "show a model as a web page, and answer programs in JSON",
     "export": "write a model for other programs, proven equal: ONNX, torch.export",
     "report": "write a run's page: curves, confusion, mistakes, calibration",
     "runs": "list the runs of a folder, with what each reached",

@@ -134,7 +134,7 @@ def _collect(
             failures.append(outcome)
             yield name, outcome
         else:
-            yield name, Prediction(outcome.classes[:top], outcome.superclasses[:top])
+            yield name, outcome.best(top)
 
 
 def _write_table(found: Found) -> None:
@@ -177,9 +177,7 @@ def _write_json(found: Found) -> None:
         if isinstance(outcome, UserError):
             rows.append({"picture": name, "error": str(outcome)})
             continue
-        levels = {"classes": outcome.classes, "superclasses": outcome.superclasses}
-        scores = {key: [s._asdict() for s in value] for key, value in levels.items() if value}
-        rows.append({"picture": name, **scores})
+        rows.append({"picture": name, **outcome.as_json()})
     print(json.dumps(rows, indent=2, ensure_ascii=False))
 
 

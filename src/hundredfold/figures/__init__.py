@@ -8,7 +8,7 @@ from hundredfold.figures.data import (
     draw_means,
     draw_samples,
 )
-from hundredfold.figures.explanation import draw_explanation
+from hundredfold.figures.explanation import draw_explanation, heat_picture
 from hundredfold.figures.predictions import (
     draw_confusion,
     draw_coverage,
@@ -37,6 +37,7 @@ __all__ = [
     "draw_reliability",
     "draw_samples",
     "draw_tuning",
+    "heat_picture",
     "to_png",
     "to_svg",
 ]

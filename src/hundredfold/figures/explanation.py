@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from hundredfold.figures.style import BLUE, GREY, ORANGE, STYLE
+from hundredfold.pictures import to_image
 
 HEAT = LinearSegmentedColormap.from_list(
     "for and against", [(0.0, BLUE), (0.5, "#ffffff00"), (1.0, ORANGE)]
@@ -62,6 +65,23 @@ def draw_explanation(
         for axes, (picture, caption) in zip(part.axes, neighbours, strict=False):
             _show(axes, picture, caption, small=True)
     return figure
+
+
+def heat_picture(image: Tensor, heat: Tensor, side: int) -> Image.Image:
+    """Return a picture in grey under its map, both brought to `side` pixels, without any text.
+
+    Args:
+        image: (3, S, S) uint8.
+        heat: (S, S) in nats: orange where above 0, blue where below, the colour's strength relative
+            to the strongest.
+        side: in pixels.
+    """
+    grey = to_image(image).convert("L")
+    most = max(heat.abs().max().item(), 1e-6)
+    smooth = Image.fromarray(heat.numpy()).resize((side, side), Image.Resampling.BILINEAR)
+    colours = HEAT(np.asarray(smooth) / (2 * most) + 0.5, alpha=None, bytes=True)
+    below = grey.resize((side, side), Image.Resampling.NEAREST).convert("RGBA")
+    return Image.alpha_composite(below, Image.fromarray(colours)).convert("RGB")
 
 
 def _show(axes: Axes, image: Tensor, title: str, *, small: bool = False) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from hundredfold.figures.style import GREY, glyphs_may_lack
+from hundredfold.pictures import to_image
 
 DPI = 150
 """That of `to_png`: a page's pixels are the file's."""
@@ -118,7 +119,7 @@ def blank_page(layout: Layout, title: str, note: str) -> Figure:
 
 def put(figure: Figure, at: Place, picture: Tensor, side: int) -> None:
     """Put a picture, (3, H, W) uint8, into a square: enlarged by a whole factor, or shrunk."""
-    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    image = to_image(picture)
     factor = side // max(image.size)
     if factor:
         size = image.width * factor, image.height * factor

@@ -1,0 +1,45 @@
+"""The JSON endpoint: a picture's bytes in, ranked classes out."""
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from hundredfold.app.subject import Subject
+from hundredfold.errors import UserError
+
+MOST_BYTES = 20 * 2**20
+"""Of a picture that is sent."""
+WORDS = "A picture may have at most 20 MiB."
+
+
+def make_endpoint(subject: Subject) -> FastAPI:
+    """Return a FastAPI application with the one route, POST /api/predict.
+
+    The body is a picture as it is in its file. The answer has `classes` and, where the model has a
+    hierarchy, `superclasses`: lists of `name` and `probability`, the most probable first, as many
+    as the query's `top` says (5 where it does not). What cannot be answered has `error`: status 400
+    where the body is no picture, 413 where it is larger than MOST_BYTES, 422 for another `top`.
+    """
+    app = FastAPI(title=f"hundredfold: {subject.name}", docs_url=None, redoc_url=None)
+
+    @app.post("/api/predict")
+    async def predict(request: Request, top: int = 5) -> JSONResponse:
+        """Classify the picture that the body is."""
+        if top < 1:
+            return _refused(422, f"top is {top}, but must be at least 1.")
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                return _refused(413, WORDS)
+        try:
+            prediction = await run_in_threadpool(subject.predict, bytes(body))
+        except UserError as error:
+            return _refused(400, str(error))
+        return JSONResponse(prediction.best(top).as_json())
+
+    return app
+
+
+def _refused(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"error": why}, status_code=status)

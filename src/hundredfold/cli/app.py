@@ -1,0 +1,93 @@
+"""`hundredfold app`."""
+
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.markup import escape
+
+from hundredfold.app import make_app, make_subject
+from hundredfold.bundled import BUNDLED, find_run, is_bundled
+from hundredfold.console import console
+from hundredfold.data import Dataset, load_sample
+from hundredfold.errors import UserError
+from hundredfold.evaluate import run_data_if_any
+from hundredfold.predict import Predictor
+from hundredfold.run import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show a model as a web page: drop, paste or shoot pictures.
+
+    Programs ask it by POST /api/predict, a picture's bytes as the body.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional] = Path(BUNDLED[0])
+    """The run directory; without, the model `strong` that comes with hundredfold."""
+    host: str = "127.0.0.1"
+    """Where to listen: this machine alone; 0.0.0.0 lets the whole network in."""
+    port: int = 7860
+    """Of the address."""
+    data: str = ""
+    """Where the run's data is now, as in train: for examples, and for training pictures like the
+    one that is asked for."""
+    device: str = "auto"
+    """As in train."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve the page until interrupted."""
+    options = tyro.cli(Options, prog="hundredfold app", args=arguments)
+    run = find_run(options.run)
+    predictor = Predictor.load(run, options.device)
+    listening = _listen(options.host, options.port)
+    with listening, tempfile.TemporaryDirectory() as folder:
+        dataset = _data(run, options.data)
+        with console.status("Looking at the training pictures"):
+            name = run.config.name if is_bundled(run) else run.path.name
+            subject = make_subject(name, predictor, dataset)
+        app = make_app(subject, Path(folder))
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        console.print(f"Open http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends it)")
+        sys.stdout.flush()  # a pipe would hold it back
+        _serve(app, listening)
+
+
+def _data(run: Run, data: str) -> Dataset | None:
+    """Return the data to compare with, if it is at hand; of a bundled model the bundled sample."""
+    if is_bundled(run) and not data:
+        return load_sample().with_labels(run.info.labels)
+    dataset, why = run_data_if_any(run, data)
+    if why:
+        console.print(f"[yellow]Without examples and likenesses:[/] {escape(why)}")
+    return dataset
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket at an address, so that one in use is found before anything takes long.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise UserError(
+            f"Cannot listen at {host}, port {port}: {error}. Another one: --port 7861."
+        ) from error
+    return listening
+
+
+def _serve(app: Any, listening: socket.socket) -> None:
+    import uvicorn  # noqa: PLC0415  # comes with the extra
+
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
