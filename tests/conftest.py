@@ -17,7 +17,8 @@ from hundredfold.data import DATA_VARIABLE, cifar100
 Train = Callable[..., Run]
 Load = Callable[..., Dataset]
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores
+    torch.set_num_threads(1)  # the workers share the cores, and so do the processes they start
+    os.environ["OMP_NUM_THREADS"] = "1"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DATA = Path(os.environ[DATA_VARIABLE]).resolve() if DATA_VARIABLE in os.environ else None

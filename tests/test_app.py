@@ -99,10 +99,7 @@ def test_the_map_is_grey_where_nothing_matters() -> None:
     heat[:8], heat[8:] = 2.0, -1.0
     shown = heat_picture(image, heat, 64)
     top, bottom = (np.asarray(shown)[y, 32].astype(int) for y in (4, 60))
-    assert top[0] > 200  # orange
-    assert top[2] < 100
-    assert bottom[0] < 100 < bottom[2]  # blue, and weaker
-    assert bottom[2] - bottom[0] < top[0] - top[2]
+    assert top[0] - top[2] > bottom[2] - bottom[0] > 20  # orange, and a weaker blue
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hundredfold import Dataset, Predictor, evaluate, load_sample
+from hundredfold import Dataset, Predictor, load_sample
 from hundredfold.bundled import BUNDLED, find_run
 from hundredfold.cli import main
+from hundredfold.evaluate import measure_model
 from hundredfold.files import cache_folder
 
 PACKAGE = Path(str(resources.files("hundredfold") / "weights"))
@@ -32,14 +33,12 @@ def test_it_knows_the_sample() -> None:
 
 def test_its_card_has_the_figures_of_its_weights(cifar: Dataset) -> None:
     run = find_run("strong")
-    metrics = evaluate(run, cifar)
-    for view in ("test", "test_flip"):
-        for name in ("top1", "coarse_top1"):  # another processor may round a picture over
-            assert metrics[view][name] == pytest.approx(run.metrics[view][name], abs=2e-3)
+    found, _ = measure_model(run.model(), cifar.test[::5], run.info)  # 2,000 of the 10,000
     card = (PACKAGE / "strong" / "README.md").read_text()
     for view in ("test", "test_flip"):
-        assert f"{run.metrics[view]['top1']:.2%}" in card
-        assert f"{run.metrics[view]['coarse_top1']:.2%}" in card
+        for name in ("top1", "coarse_top1"):  # two standard errors
+            assert found[view][name] == pytest.approx(run.metrics[view][name], abs=0.02)
+            assert f"{run.metrics[view][name]:.2%}" in card
 
 
 def test_a_picture_needs_no_training(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
