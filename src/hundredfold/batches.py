@@ -9,6 +9,7 @@ from hundredfold.augment import border, crop_flip, plan_epoch
 from hundredfold.config import Config
 from hundredfold.data import Split
 from hundredfold.errors import UserError
+from hundredfold.processes import ALONE, Group
 
 
 def count_steps(pictures: int, batch_size: int) -> int:
@@ -23,8 +24,18 @@ def count_steps(pictures: int, batch_size: int) -> int:
     return whole + (rest > 1)
 
 
+def batch_at(step: int, pictures: int, batch_size: int) -> slice:
+    """Return the places, in an epoch's order, of its batch number `step` (from 0)."""
+    return slice(step * batch_size, min((step + 1) * batch_size, pictures))
+
+
 def batches(
-    split: Split, epoch: int, config: Config, device: torch.device, start: int = 0
+    split: Split,
+    epoch: int,
+    config: Config,
+    device: torch.device,
+    start: int = 0,
+    group: Group = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented batches, or the rest of one.
 
@@ -34,6 +45,7 @@ def batches(
         config: batch size, augmentation, balancing, seed.
         device: where the batches are wanted.
         start: how many of its batches to leave out.
+        group: of whose batches to yield this process's share.
 
     Yields:
         pictures (B, 3, H, W) uint8 and labels (B,) int64.
@@ -42,7 +54,7 @@ def batches(
     plan = plan_epoch(split.labels, pad, epoch, config)
     order, plan = plan.order.to(split.store.device), plan.to(device)
     for step in range(start, count_steps(len(split), config.batch_size)):
-        now = slice(step * config.batch_size, (step + 1) * config.batch_size)
+        now = group.share(batch_at(step, len(split), config.batch_size))
         batch = split[order[now]]
         images = batch.store.to(device)
         images = crop_flip(images, plan.top[now], plan.left[now], plan.flip[now], pad)

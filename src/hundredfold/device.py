@@ -6,17 +6,22 @@ from contextlib import contextmanager
 import torch
 
 from hundredfold.errors import UserError
+from hundredfold.processes import local_rank
 
 
 def pick_device(name: str) -> torch.device:
     """Return the device of a name; auto is CUDA, else MPS, else the CPU.
+
+    Of several processes on a machine each has a GPU of its own.
 
     Raises:
         UserError: no device of that name, or not on this machine.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    if name == "cuda" and local_rank():
+        name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

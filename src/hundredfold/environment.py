@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from hundredfold.processes import ALONE, Group, launch
 
-def describe(device: torch.device, data_digest: str) -> dict[str, Any]:
+
+def describe(device: torch.device, data_digest: str, group: Group = ALONE) -> dict[str, Any]:
     """Return versions, machine, threads, commit and the data's digest as plain JSON values."""
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
     commit = _git("rev-parse", "HEAD") if tracked else None
@@ -29,6 +31,7 @@ def describe(device: torch.device, data_digest: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": device_name(device),
         "data_sha256": data_digest,
+        **({"processes": group.size, "launch": launch()} if group.size > 1 else {}),
     }
 
 

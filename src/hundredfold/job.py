@@ -12,6 +12,7 @@ from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
 from hundredfold.errors import UserError
 from hundredfold.models import ModelInfo, normalisation
+from hundredfold.processes import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Job:
     """Pictures to judge each epoch by; may be empty."""
     device: torch.device
     """The device to train on."""
+    group: Group = ALONE
+    """The processes that train together."""
 
     @cached_property
     def channels(self) -> tuple[Tensor, Tensor]:
@@ -73,7 +76,7 @@ def training_and_judged(dataset: Dataset, config: Config) -> tuple[Split, Split]
     return training, dataset.test if config.validate_on == "test" else judged
 
 
-def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
+def make_job(config: Config, dataset: Dataset, device: torch.device, group: Group = ALONE) -> Job:
     """Split the dataset and work out how its pictures are prepared.
 
     Raises:
@@ -100,4 +103,4 @@ def make_job(config: Config, dataset: Dataset, device: torch.device) -> Job:
     )
     if config.weights:
         info = normalisation(info)
-    return Job(config, info, training.to(device), judged, device)
+    return Job(config, info, training.to(device), judged, device, group)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hundredfold.augment import prepare
-from hundredfold.batches import batches
+from hundredfold.batches import batch_at, batches
 from hundredfold.errors import DivergedError
-from hundredfold.inference import predict_logits
+from hundredfold.inference import BATCH, predict_logits
 from hundredfold.job import Job
 from hundredfold.metrics import measure
 from hundredfold.models import set_frozen
@@ -30,6 +30,7 @@ class Step:
     """A step that was just taken."""
 
     pictures: int
+    """Of all processes together."""
     loss: Tensor
     """Before it, 0-dimensional, on its device."""
     lr: float
@@ -68,19 +69,21 @@ def _steps(state: State, job: Job, clock: Clock | None) -> Iterator[Step]:
     state.model.train()
     this, last = state.part, time.perf_counter()
     for images, labels in batches(
-        job.training, state.epoch, job.config, job.device, start=len(this.lr)
+        job.training, state.epoch, job.config, job.device, len(this.lr), job.group
     ):
+        places = batch_at(len(this.lr), len(job.training), job.config.batch_size)
+        count = places.stop - places.start  # of all processes together
         loss, lr = step(state, job, images, labels)
         if clock:
             loss.item()  # wait: a GPU's queue must not fool the clock
         now = time.perf_counter()
         state.progress = advance(state.progress, now, clock) if clock else state.step / job.steps
-        this.pictures += len(labels)
+        this.pictures += count
         this.lr.append(lr)
         state.pending.append(loss)
         this.seconds += now - last
         last = now
-        yield Step(len(labels), loss, lr)
+        yield Step(count, loss, lr)
         if state.progress >= 1:
             return
 
@@ -110,7 +113,8 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
 def gradients(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
     """Put each weight's gradient beside it; return the loss, 0-dimensional.
 
-    Args, Raises: as `step`.
+    Args, Raises: as `step`; the pictures are this process's share of the batch, gradient and loss
+    are those of all of it.
     """
     config = job.config
     if config.freeze:
@@ -120,14 +124,16 @@ def gradients(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
         loss = F.cross_entropy(
             state.model(x), labels, job.class_weights, label_smoothing=config.label_smoothing
         )
+    state.optimizer.zero_grad()
+    loss.backward()
+    weight = len(labels) if job.class_weights is None else job.class_weights[labels].sum()
+    loss = job.group.average(state.model, loss.detach(), weight)
     looked_at = job.device.type == "cpu" or state.step % LOOK == 0
     if looked_at and not math.isfinite(loss.item()):
         raise _diverged(state, job, images, labels)
-    state.optimizer.zero_grad()
-    loss.backward()
     if config.clip_value:
         nn.utils.clip_grad_value_(state.model.parameters(), config.clip_value)
-    return loss.detach()
+    return loss
 
 
 def _record(state: State, job: Job) -> Epoch:
@@ -140,7 +146,7 @@ def _record(state: State, job: Job) -> Epoch:
     trained = time.perf_counter()
     validation = {}
     if len(job.judged):
-        state.judged_logits = predict_logits(state.model, job.judged.parts(), job.info)
+        state.judged_logits = judge(state.model, job)
         validation = measure(state.judged_logits, job.judged.labels, job.info.parents)
     return Epoch(
         epoch=state.epoch + 1,
@@ -153,6 +159,16 @@ def _record(state: State, job: Job) -> Epoch:
         lr=part.lr,
         loss=part.loss,
     )
+
+
+def judge(model: nn.Module, job: Job) -> Tensor:
+    """Return the (N, C) logits of the pictures to judge by; each process computes its part."""
+    logits = torch.zeros(len(job.judged), len(job.info.classes))
+    for start in range(job.group.rank * BATCH, len(job.judged), job.group.size * BATCH):
+        part = slice(start, start + BATCH)
+        logits[part] = predict_logits(model, job.judged[part].store, job.info)
+    job.group.add(logits)
+    return logits
 
 
 def _diverged(state: State, job: Job, *batch: Tensor) -> DivergedError:

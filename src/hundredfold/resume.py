@@ -21,12 +21,13 @@ from hundredfold.job import Job, make_job
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
 from hundredfold.pace import Clock
+from hundredfold.processes import joined, launch, tries
 from hundredfold.run import Epoch, Run
 from hundredfold.state import first_state
 from hundredfold.track import Tracker
-from hundredfold.train import Sitting, explained_memory, go_on
+from hundredfold.train import Sitting, explained_memory, go_on, writing
 
-DECIDING = ("hundredfold", "commit", "torch", "processor", "threads", "device")
+DECIDING = ("hundredfold", "commit", "torch", "processor", "threads", "device", "processes")
 """What has to be the same for the same bits."""
 FREE = frozenset({"checkpoint", "device", "out"})
 """Fields of the configuration that may change on the way."""
@@ -40,11 +41,25 @@ def last_run(folder: str | Path) -> Run:
     """
     if not expanded(folder).is_dir():
         raise UserError(f"There is no folder {folder}: nothing to go on with.")
-    runs = [Run(path) for path in expanded(folder).glob("*") if (path / "config.json").exists()]
-    unfinished = [run for run in runs if not run.finished]
+    unfinished = _unfinished(folder)
     if not unfinished:
         raise UserError(f"There is no unfinished run in {folder}.")
-    return max(unfinished, key=lambda run: str(run.environment.get("started", "")))
+    return unfinished[-1]
+
+
+def begun_before(folder: str | Path) -> Run | None:
+    """Return the unfinished run that torchrun's earlier try at this training began, if any."""
+    if not tries():
+        return None
+    ours = [run for run in _unfinished(folder) if run.environment.get("launch") == launch()]
+    return ours[-1] if ours else None
+
+
+def _unfinished(folder: str | Path) -> list[Run]:
+    """Return the unfinished runs in a folder, the one that was begun last at the end."""
+    runs = [Run(path) for path in expanded(folder).glob("*") if (path / "config.json").exists()]
+    unfinished = [run for run in runs if not run.finished]
+    return sorted(unfinished, key=lambda run: str(run.environment.get("started", "")))
 
 
 def resume(
@@ -76,17 +91,21 @@ def resume(
     run = find_run(run)
     display, config = display or Display(quiet), run.config
     _refuse_finished(run)
-    device, dataset = pick_device(config.device), run_data(run, data)
-    with run.lock(), explained_memory(config), own_generators(device):
-        _refuse_finished(run)  # by another process, meanwhile
-        job = make_job(config, dataset, device)
-        here = describe(device, run.environment["data_sha256"])
-        for difference in differences(run.environment, here):
-            display.note(f"{difference}: the run will not be the same to the bit.")
-        sitting = _sitting(run, job, dataset, display)
-        run.save_history(sitting.state.history)  # the checkpoint may be older
-        run.add_sitting(here)
-        return go_on(sitting, display, trackers)
+    device = pick_device(config.device)
+    with joined() as group, explained_memory(config), own_generators(device):
+        with group.first_alone():
+            dataset = run_data(run, data)
+        with writing(run, group):
+            _refuse_finished(run)  # by another process, meanwhile
+            job = make_job(config, dataset, device, group)
+            here = describe(device, run.environment["data_sha256"], group)
+            for difference in differences(run.environment, here):
+                display.note(f"{difference}: the run will not be the same to the bit.")
+            sitting = _sitting(run, job, dataset, display)
+            if not group.rank:
+                run.save_history(sitting.state.history)  # the checkpoint may be older
+                run.add_sitting(here)
+            return go_on(sitting, display, trackers)
 
 
 def _refuse_finished(run: Run) -> None:
@@ -153,9 +172,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         now: the same of this process.
     """
     return [
-        f"{key} is {now[key]}, and was {before.get(key)}"
+        f"{key} is {now.get(key)}, and was {before.get(key)}"
         for key in DECIDING
-        if before.get(key) != now[key]
+        if before.get(key) != now.get(key)
     ]
 
 

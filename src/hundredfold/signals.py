@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from hundredfold.processes import launch
+
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a program that SIGTERM ended: 143."""
 
@@ -23,6 +25,8 @@ class Stop:
 def deferred_stop() -> Iterator[Stop]:
     """Note Ctrl-C and SIGTERM in place of acting on them; a second Ctrl-C acts at once.
 
+    Not below torchrun, which passes on the Ctrl-C that the terminal has sent already.
+
     In threads, which signals never reach, nothing changes.
     """
     stop = Stop()
@@ -31,7 +35,7 @@ def deferred_stop() -> Iterator[Stop]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if number == stop.number == signal.SIGINT:
+        if number == stop.number == signal.SIGINT and not launch():
             raise KeyboardInterrupt
         stop.number = number
 

@@ -6,8 +6,9 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
 from hundredfold.models import count_parameters
 from hundredfold.pace import Clock
+from hundredfold.processes import Group, joined
 from hundredfold.run import CURVES, Epoch, Run, new_run
 from hundredfold.signals import TERMINATED, deferred_stop
 from hundredfold.state import State, first_state
@@ -81,30 +83,65 @@ def train(
         SystemExit: the same by SIGTERM.
     """
     display, device = display or Display(quiet), pick_device(config.device)
-    dataset = dataset or load_data(
-        config.data, display.note, size=config.size, strict=config.strict
-    )
-    digest = dataset.digest()
-    dataset = dataset.with_labels(config.labels)
-    config = dataclasses.replace(config, data=dataset.source)
-    with explained_memory(config), own_generators(device):
-        job, clock = make_job(config, dataset, device), None
+    with joined() as group, explained_memory(config), own_generators(device):
+        if dataset is None:
+            with group.first_alone():
+                dataset = load_data(
+                    config.data, display.note, size=config.size, strict=config.strict
+                )
+        digest = dataset.digest()
+        dataset = dataset.with_labels(config.labels)
+        config = dataclasses.replace(config, data=dataset.source)
+        job, clock = make_job(config, dataset, device, group), None
         started = started or time.perf_counter()
+        if config.budget and group.size > 1:
+            raise UserError("--budget follows the clock of one process: name --epochs instead.")
         if config.budget:
             job, clock = plan(job, len(dataset.test), started)
-        state = first_state(job)
-        run = new_run(job.config, job.info, describe(device, digest))
-        with run.lock():
+        state, here = first_state(job), describe(device, digest, group)
+        run = Run(Path(group.same(lambda: str(new_run(job.config, job.info, here).path))))
+        with writing(run, group):
             sitting = Sitting(run, job, state, dataset.test, clock, started)
             return go_on(sitting, display, trackers)
+
+
+@contextmanager
+def writing(run: Run, group: Group) -> Iterator[None]:
+    """Lock a run, so that only this group's first process writes it.
+
+    Raises:
+        UserError: another process does.
+    """
+    with nullcontext() if group.rank else run.lock():
+        yield
 
 
 def go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> Run:
     """Train to the end of the schedule, measure on the test split, and return the finished run.
 
+    Of several processes the first does all that is not computing.
+
     Raises:
         KeyboardInterrupt, SystemExit: asked to stop; a checkpoint was written.
     """
+    group = sitting.job.group
+    if group.rank:
+        _go_along(sitting)
+    else:
+        _go_on(sitting, display, trackers)
+    group.wait()
+    return sitting.run
+
+
+def _go_along(sitting: Sitting) -> None:
+    """Compute beside the process that writes."""
+    with deferred_stop() as stop:
+        for _ in training(sitting.state, sitting.job, sitting.clock):
+            if number := sitting.job.group.agree(stop.number):
+                raise _stopped(number)
+
+
+def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> None:
     run, job, state = sitting.run, sitting.job, sitting.state
     display.start(run, job.config, _header(job, state.model))
     for tracker in trackers:
@@ -121,6 +158,7 @@ def go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> Ru
                 display.epoch(event)
                 for tracker in trackers:
                     tracker.epoch(event)
+            stop.number = job.group.agree(stop.number)
             if stop.number:
                 break
             if due(state.step):
@@ -129,10 +167,14 @@ def go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> Ru
         _save(lambda: _save_checkpoint(sitting), display)
     if stop.number:
         display.note(f"Stopped. To go on: {command()} resume {run}")
-        raise KeyboardInterrupt if stop.number == signal.SIGINT else SystemExit(TERMINATED)
+        raise _stopped(stop.number)
     metrics = _finish(sitting)
     display.summary(run, metrics)
-    return run
+
+
+def _stopped(number: int) -> BaseException:
+    """Return what to raise after a signal to stop."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
 def _events(sitting: Sitting) -> Iterator[Step | Epoch]:
@@ -208,6 +250,8 @@ def _header(job: Job, model: nn.Module) -> list[str]:
     where = device_name(job.device)
     if job.device.type == "cpu":
         where += f", {torch.get_num_threads()} threads"
+    if job.group.size > 1:
+        where = f"{job.group.size} processes, each on {where}"
     return [
         f"{config.data}: {len(job.training):,} training{judged} pictures, "
         f"{len(job.info.classes)} {config.labels} classes",
@@ -223,7 +267,8 @@ def _finish(sitting: Sitting) -> dict[str, Any]:
     info = job.info
     if len(job.judged) and job.config.validate_on == "validation":
         if state.judged_logits is None:  # another process judged the last epoch
-            state.judged_logits = predict_logits(state.model, job.judged.parts(), info)
+            parts = job.judged.parts()
+            state.judged_logits = predict_logits(state.model, parts, info)
         temperature = fit_temperature(state.judged_logits, job.judged.labels)
         info = dataclasses.replace(info, temperature=temperature)
     metrics, tensors = measure_model(state.model, sitting.test, info)

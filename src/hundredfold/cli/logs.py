@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hundredfold.data import Dataset
 from hundredfold.display import Display, JsonDisplay
 from hundredfold.errors import UserError
+from hundredfold.processes import rank
 from hundredfold.report import write_report
 from hundredfold.run import Run
 from hundredfold.track import Background, open_tracker
@@ -33,6 +34,8 @@ class Logs:
         """
         if self.quiet + self.verbose + self.log_json > 1:
             raise UserError("--quiet, --verbose and --log-json exclude each other.")
+        if rank():
+            return Display(quiet=True)  # the first of several processes shows it
         return JsonDisplay() if self.log_json else Display(self.quiet, verbose=self.verbose)
 
     def trackers(self, tell: Callable[[str], None]) -> list[Background]:
@@ -41,7 +44,8 @@ class Logs:
         Raises:
             UserError: there is no such tracker.
         """
-        return [Background(name, open_tracker(name), tell) for name in self.track]
+        names = () if rank() else self.track
+        return [Background(name, open_tracker(name), tell) for name in names]
 
 
 def trained(

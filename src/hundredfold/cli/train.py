@@ -13,6 +13,9 @@ from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
+from hundredfold.processes import Group, joined
+from hundredfold.resume import begun_before
+from hundredfold.resume import resume as resume_run
 from hundredfold.train import train
 
 
@@ -36,10 +39,23 @@ def main(arguments: Sequence[str]) -> None:
             )
         resume.main(arguments[1:])
         return
+    with joined() as group:
+        _train(arguments, group)
+
+
+def _train(arguments: Sequence[str], group: Group) -> None:
     name, flags = split_name(arguments)
     options = parse(Options, "train", name, flags)
     config, display = options.config, options.logs.display()
-    dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
+    if run := begun_before(config.out):
+        trained(
+            lambda trackers: resume_run(run, display=display, trackers=trackers),
+            options.logs.trackers(display.note),
+            run.config.data,
+        )
+        return
+    with group.first_alone():
+        dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
     pictures, started = len(dataset.train), None
     config = parse(Options, "train", name, flags, pictures).config
     if config.budget and flags is arguments:  # no recipe was named
