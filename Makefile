@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # `make LOCKED=1 train` installs the versions of requirements.lock, to the digit.
 PINNED := $(if $(LOCKED),-c requirements.lock)
 
-.PHONY: train test lint bench faults lock vulnerabilities clean
+.PHONY: train test lint bench docs faults lock vulnerabilities clean
 
 train: $(VENV)/installed            ## train the recipe `fast`; more flags: make train ARGS="tutorial --seed 1"
 	$(BIN)/hundredfold train $(ARGS)
@@ -20,6 +20,9 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev          ## measure `fast` and `fast --labels coarse`, five seeds each: an hour
 	$(BIN)/python benchmarks/bench.py
+
+docs: $(VENV)/installed-dev            ## build the site, build/site/index.html; any broken link is an error
+	$(BIN)/mkdocs build --quiet
 
 faults: $(VENV)/installed-dev         ## 200 kills, 20 full disks, 12,000 malformed files: a quarter of an hour
 	$(BIN)/python tests/faults.py --kills 200 --disks 20

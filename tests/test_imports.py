@@ -19,7 +19,7 @@ LAYERS = [  # each may import from the ones above it, and from its own line
     {"figures", "recipes", "predict", "bundled"},
     {"evaluate", "job", "levels"},
     {"runs", "compare"},
-    {"report", "explore", "explain", "export"},
+    {"report", "explore", "explain", "export", "hub"},
     {"app"},
     {"state"},
     {"loop"},

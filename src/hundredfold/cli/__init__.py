@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "show what in a picture speaks for its class, and what it is like",
     "app": "show a model as a web page, and answer programs in JSON",
     "export": "write a model for other programs, proven equal: ONNX, torch.export",
+    "push": "put a run on the Hugging Face Hub, with its card",
     "report": "write a run's page: curves, confusion, mistakes, calibration",
     "runs": "list the runs of a folder, with what each reached",
     "ablate": "train a recipe without each of its parts in turn",

@@ -1,0 +1,117 @@
+"""A run for the Hugging Face Hub: a folder with its model and its card, and the way there."""
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from hundredfold.errors import UserError, extra, first_line
+from hundredfold.files import make_folder, save_file
+from hundredfold.jsonio import to_json
+from hundredfold.models import count_parameters
+from hundredfold.run import Run
+
+HEAD = """---
+library_name: hundredfold
+pipeline_tag: image-classification
+tags: [image-classification, hundredfold]
+---
+"""
+USE = """
+```python
+from huggingface_hub import snapshot_download
+from hundredfold import Predictor
+
+answer = Predictor.load(snapshot_download("{name}"))("cat.jpg")
+print(answer.label, answer.probability)
+```
+"""
+ROWS = {
+    "top1": "accuracy",
+    "top5": "among the first five",
+    "coarse_top1": "superclass",
+    "loss": "loss (nats)",
+    "ece": "calibration error",
+}
+
+
+def write_folder(run: Run, name: str, folder: Path) -> Path:
+    """Write what the Hub is to have: weights, model.json, figures, configuration, card.
+
+    Nothing in it says where the data lay: `data` is only its name.
+
+    Args:
+        run: a finished run.
+        name: OWNER/NAME that it will have.
+        folder: made if it is not there.
+
+    Raises:
+        UserError: the run is not finished, or the folder cannot be written.
+    """
+    if not run.finished:
+        raise UserError(f"{run} is not finished: hundredfold resume {run}")
+    make_folder(folder)
+    config = dataclasses.replace(run.config, data=Path(run.config.data).name, out="runs")
+    save_file(folder / "config.json", to_json(config).encode())
+    save_file(folder / "model.json", to_json(run.info).encode())
+    save_file(folder / "metrics.json", json.dumps(run.metrics, indent=2).encode())
+    shutil.copyfile(run.path / "weights.safetensors", folder / "weights.safetensors")
+    save_file(folder / "README.md", card(run, name).encode())
+    return folder
+
+
+def card(run: Run, name: str) -> str:
+    """Return a run's model card, Markdown."""
+    config, info, metrics = run.config, run.info, run.metrics
+    views = {"test": "single view", "test_flip": "flip test-time augmentation"}
+    lines = [f"| {metrics['test_pictures']:,} test pictures | {' | '.join(views.values())} |"]
+    lines.append("|---|---|---|")
+    for key, what in ROWS.items():
+        if key in metrics["test"]:
+            cells = (
+                f"{metrics[v][key]:.4f}" if key == "loss" else f"{metrics[v][key]:.2%}"
+                for v in views
+            )
+            lines.append(f"| {what} | {' | '.join(cells)} |")
+    classes = ", ".join(f"`{name}`" for name in info.classes[:20])
+    more = f" and {len(info.classes) - 20} more" if len(info.classes) > 20 else ""
+    about = (
+        f"{count_parameters(run.model()) / 1e6:.2f} M weights, trained with "
+        f"[hundredfold](https://pypi.org/project/hundredfold/) by the recipe `{config.name}` "
+        f"(seed {config.seed}, {config.epochs:g} epochs) on {Path(config.data).name}."
+    )
+    limits = (
+        f"It knows {len(info.classes)} classes and no others: {classes}{more}. Of whatever it is "
+        f"shown it names one of them. Pictures are brought to {info.image_size} x "
+        f"{info.image_size} pixels."
+    )
+    table = "\n".join(lines)
+    return f"{HEAD}\n# {name}\n\n{about}\n\n{table}\n\n{limits}\n{USE.format(name=name)}"
+
+
+def push(run: Run, name: str, *, private: bool = False) -> str:
+    """Put a run on the Hugging Face Hub; return its address.
+
+    Args:
+        run: a finished run.
+        name: OWNER/NAME; made where it is not there.
+        private: whether only its owner sees it, where it is made.
+
+    Raises:
+        UserError: the extra is not installed, the run is not finished, or the Hub refuses or
+            cannot be reached.
+    """
+    with extra("hub", "The Hugging Face Hub needs"):
+        from huggingface_hub import HfApi  # noqa: PLC0415  # an extra
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, hub = write_folder(run, name, Path(temporary)), HfApi()
+        try:
+            hub.create_repo(name, private=private, exist_ok=True)
+            done = hub.upload_folder(repo_id=name, folder_path=folder, commit_message=run.path.name)
+        except Exception as error:  # of the network, the server, the name, the token
+            raise UserError(
+                f"The Hub does not take {name}: {first_line(error)}. Is there a network, and are "
+                "you logged in (hf auth login)?"
+            ) from error
+    return str(done.repo_url)

@@ -1,0 +1,57 @@
+"""What the Hub would get, and what is said where it cannot be reached."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Train
+from stopping import interrupted
+
+from hundredfold import Config, Dataset, Predictor, UserError
+from hundredfold.cli import main
+from hundredfold.hub import push, write_folder
+
+
+def test_the_folder_predicts_like_the_run_and_tells_no_path(
+    trained: Train, tiny: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained()
+    path = str(Path(run.config.data).resolve())
+    assert main(["push", str(run.path), "me/tiny", "--folder", "out"]) == 0
+    assert "out" in capsys.readouterr().out
+    names = {file.name for file in Path("out").iterdir()}
+    assert names == {
+        "README.md", "config.json", "metrics.json", "model.json", "weights.safetensors",
+    }  # fmt: skip
+    image = tiny.test.images[0]
+    assert Predictor.load("out")(image) == Predictor.load(run)(image)
+    card = Path("out/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: hundredfold\n")
+    assert f"{run.metrics['test']['top1']:.2%}" in card
+    assert f"{run.metrics['test_flip']['coarse_top1']:.2%}" in card
+    assert 'snapshot_download("me/tiny")' in card
+    assert "`a`, `b`, `c`, `d`, `e`, `f`." in card
+    assert path not in card
+    assert json.loads(Path("out/config.json").read_text())["out"] == "runs"
+
+
+def test_a_run_under_way_is_refused(tiny: Dataset, tiny_config: Config) -> None:
+    with pytest.raises(UserError, match="is not finished"):
+        write_folder(interrupted(tiny_config, tiny, 2), "me/tiny", Path("out"))
+
+
+def test_without_a_network_it_says_so(
+    trained: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "none")
+    assert main(["push", str(run.path), "me/tiny"]) == 2
+    assert "The Hub does not take me/tiny" in capsys.readouterr().err
+    assert main(["push", str(run.path), "no name at all"]) == 2
+    assert "The Hub does not take no name at all" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"pip install 'hundredfold\[hub\]'"):
+        push(run, "me/tiny")
