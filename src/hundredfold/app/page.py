@@ -111,21 +111,28 @@ def _one_picture(subject: Subject, folder: Path) -> None:
 
     outputs = [note, classes, superclasses, why, heat, like]
     picture.change(show, picture, outputs, api_visibility="private")
-    if examples := _write_examples(subject, folder):
-        gallery = gr.Gallery(
-            examples,
-            label="Pictures of the test set, to try",
-            height="auto",
-            allow_preview=False,
-            buttons=[],
-            interactive=False,
-            elem_classes="pixels",
-        )
+    _examples(subject, picture, folder)
 
-        def choose(chosen: gr.SelectData) -> str:
-            return examples[int(chosen.index)][0]
 
-        gallery.select(choose, None, picture, api_visibility="private")
+def _examples(subject: Subject, picture: gr.Image, folder: Path) -> None:
+    """Lay out test pictures, which go where `picture` is when they are chosen."""
+    examples = _write_examples(subject, folder)
+    if not examples:
+        return
+    gallery = gr.Gallery(
+        examples,
+        label="Pictures of the test set, to try",
+        height="auto",
+        allow_preview=False,
+        buttons=[],
+        interactive=False,
+        elem_classes="pixels",
+    )
+
+    def choose(chosen: gr.SelectData) -> str:
+        return examples[int(chosen.index)][0]
+
+    gallery.select(choose, None, picture, api_visibility="private")
 
 
 def _picture_input() -> gr.Image:

@@ -1,7 +1,7 @@
 """What the app shows: a model, and as far as its data is at hand, pictures to compare with."""
 
 from dataclasses import dataclass
-from threading import Semaphore
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -15,8 +15,6 @@ EXAMPLES = 20
 """Test pictures to try."""
 LIKE = 6
 """Training pictures to show beside a picture."""
-AT_ONCE = 2
-"""Pictures that are decoded and classified together: each may fill a good part of the memory."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class Subject:
     """Where likenesses and examples come from; None where it is not at hand."""
     features: Tensor
     """(N, D) of its training pictures (`explain.features_of`)."""
-    turns: Semaphore
-    """Holds back who comes while AT_ONCE pictures are at work."""
+    turn: Lock
+    """One picture at a time: each may fill a good part of the memory, and all cores work for it."""
 
     def predict(self, picture: bytes) -> Prediction:
         """Classify a file's content.
@@ -51,7 +49,7 @@ class Subject:
         Raises:
             UserError: it is no picture.
         """
-        with self.turns:
+        with self.turn:
             return self.predictor(picture)
 
     def explain(self, picture: bytes) -> Explained:
@@ -60,7 +58,7 @@ class Subject:
         Raises:
             UserError: it is no picture.
         """
-        with self.turns:
+        with self.turn:
             image = load_picture(picture, self.predictor.info.image_size)
             prediction = predictions(self.predictor.logits([image]), self.predictor.info)[0]
             target = self.predictor.info.classes.index(prediction.label)
@@ -86,4 +84,4 @@ def make_subject(name: str, predictor: Predictor, dataset: Dataset | None) -> Su
         dataset: as in `Subject`.
     """
     features = features_of(predictor, dataset.train.parts()) if dataset else torch.empty(0)
-    return Subject(name, predictor, dataset, features, Semaphore(AT_ONCE))
+    return Subject(name, predictor, dataset, features, Lock())
