@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,17 @@ def test_a_training_picture_is_likest_itself(subject: Subject, tiny: Dataset) ->
     alone = make_subject("alone", subject.predictor, None)
     assert alone.explain(png(tiny.train.images[17])).like is None
     assert alone.examples() == []
+
+
+def test_many_ask_at_once(subject: Subject, tiny: Dataset) -> None:
+    pictures = [png(image) for image in tiny.train.images[:24]]
+    alone = [subject.explain(picture) for picture in pictures]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(subject.explain, pictures))
+    for one, other in zip(alone, together, strict=True):
+        assert one.prediction == other.prediction
+        assert one.heat.equal(other.heat)
+        assert one.like and other.like and one.like.index.equal(other.like.index)
 
 
 def test_the_map_is_grey_where_nothing_matters() -> None:
