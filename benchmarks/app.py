@@ -70,14 +70,16 @@ def main(options: Options) -> None:
     figures: dict[str, Any] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        address = process.stdout.readline().split()[1]
-        for name, content in pictures().items():
-            load(address, content, 2, 10)  # warm
-            for clients in (1, 4, 16):
-                found = load(address, content, clients, options.requests)
-                figures[f"{name}, {clients} clients"] = found
-                print(name, clients, found)
-        process.terminate()
+        try:
+            address = process.stdout.readline().split()[1]
+            for name, content in pictures().items():
+                load(address, content, 2, 10)  # warm
+                for clients in (1, 4, 16):
+                    found = load(address, content, clients, options.requests)
+                    figures[f"{name}, {clients} clients"] = found
+                    print(name, clients, found)
+        finally:
+            process.terminate()
     if options.save:
         what = "POST /api/predict of `hundredfold app`, clients on the same two cores"
         save_result("app", what, figures)

@@ -1,5 +1,6 @@
 """What the Hub would get, and what is said where it cannot be reached."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -11,13 +12,17 @@ from stopping import interrupted
 from hundredfold import Config, Dataset, Predictor, UserError
 from hundredfold.cli import main
 from hundredfold.hub import push, write_folder
+from hundredfold.jsonio import to_json
 
 
 def test_the_folder_predicts_like_the_run_and_tells_no_path(
     trained: Train, tiny: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained()
-    path = str(Path(run.config.data).resolve())
+    config = dataclasses.replace(
+        run.config, data="/home/me/photos", model="timm:resnet18", weights="/home/me/w.pth"
+    )
+    (run.path / "config.json").write_text(to_json(config))
     assert main(["push", str(run.path), "me/tiny", "--folder", "out"]) == 0
     assert "out" in capsys.readouterr().out
     names = {file.name for file in Path("out").iterdir()}
@@ -32,8 +37,11 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
     assert f"{run.metrics['test_flip']['coarse_top1']:.2%}" in card
     assert 'snapshot_download("me/tiny")' in card
     assert "`a`, `b`, `c`, `d`, `e`, `f`." in card
-    assert path not in card
+    for file in Path("out").iterdir():
+        assert b"/home" not in file.read_bytes()
     assert json.loads(Path("out/config.json").read_text())["out"] == "runs"
+    assert main(["push", str(run.path), "me/tiny", "--folder", str(run.path)]) == 2
+    assert "is not empty" in capsys.readouterr().err
 
 
 def test_a_run_under_way_is_refused(tiny: Dataset, tiny_config: Config) -> None:

@@ -50,7 +50,7 @@ def test_the_shares_of_a_batch_are_the_batch(pictures: int, size: int, batch: in
 def compare_with_one() -> None:
     """In each of two processes: train beside the other, and alone, and compare."""
     config = Config(
-        data="sample", widths=(8, 16), batch_size=50, epochs=1, lr=0.01, optimizer="sgd",
+        data="sample", widths=(8, 16), batch_size=51, epochs=1, lr=0.01, optimizer="sgd",
         batch_norm=False, balance="loss",
     )  # fmt: skip
     sample = load_sample()  # with classes of unequal size, so that their weights matter
@@ -71,6 +71,14 @@ def compare_with_one() -> None:
             some = few.train[:count]
             found = judge(states[0].model, dataclasses.replace(both, judged=some))
             assert found.equal(predict_logits(states[0].model, some.parts(), both.info))
+        job = dataclasses.replace(both, config=dataclasses.replace(config, batch_norm=True))
+        job = dataclasses.replace(job, info=dataclasses.replace(job.info, batch_norm=True))
+        state = first_state(job)
+        list(training(state, job))
+        for value in (*state.model.parameters(), *state.model.buffers()):  # in both to the bit
+            total = value.detach().clone()
+            group.add(total)
+            assert total.equal(2 * value)
         assert group.agree(group.rank * 7) == 7
     print("equal")
 
@@ -102,8 +110,10 @@ def only_run() -> Run:
 
 
 @contextmanager
-def killed_on_the_way(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """Start a command, and kill its second process after the first epoch."""
+def struck_on_the_way(
+    command: list[str], number: int = signal.SIGKILL
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command, and send its second process a signal after the first epoch."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as started:
@@ -111,7 +121,7 @@ def killed_on_the_way(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         while not any(path.read_text() for path in Path("runs").glob("*/history.jsonl")):
             assert time.monotonic() < end
             time.sleep(0.02)
-        os.kill(second_process(), signal.SIGKILL)
+        os.kill(second_process(), number)
         yield started
 
 
@@ -139,7 +149,7 @@ def same(one: Run, other: Run) -> bool:
 
 @needs_proc
 def test_a_process_that_dies_ends_all_with_a_word() -> None:
-    with killed_on_the_way(two("train", *TRAIN)) as started:
+    with struck_on_the_way(two("train", *TRAIN)) as started:
         said = started.communicate(timeout=120)[0]
     assert started.returncode != 0
     assert "Another process of this training has ended" in " ".join(said.split())
@@ -148,8 +158,18 @@ def test_a_process_that_dies_ends_all_with_a_word() -> None:
 
 
 @needs_proc
+def test_a_request_to_end_stops_all_with_a_checkpoint() -> None:
+    with struck_on_the_way(two("train", *TRAIN), signal.SIGTERM) as started:
+        said = started.communicate(timeout=120)[0]
+    assert "Stopped. To go on" in said
+    last = only_run().checkpoint()
+    assert last
+    assert last.facts["step"] % 30 != 0  # not one of those that were due
+
+
+@needs_proc
 def test_torchruns_next_try_goes_on_to_the_bit() -> None:
-    with killed_on_the_way(two("train", *TRAIN, restarts=1)) as started:
+    with struck_on_the_way(two("train", *TRAIN, restarts=1)) as started:
         said = started.communicate(timeout=120)[0]
     assert started.returncode == 0, said
     mended = only_run()
@@ -165,6 +185,8 @@ def test_torchruns_next_try_goes_on_to_the_bit() -> None:
 def test_what_several_processes_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match="--budget follows the clock of one process"):
+        make_job(Config(budget="9s"), load_sample(), torch_cpu(), Group(0, 2))
     with pytest.raises(UserError, match=r"Cannot join the other 1 processes: .* torchrun"):
         train(Config(data="sample", device="cpu"), quiet=True)
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 from hundredfold.cli import COMMANDS, main
@@ -16,7 +17,17 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Return a page's text with the help filled in, and files of the source named, not linked."""
     if HELP in markdown:
         markdown = markdown.replace(HELP, "\n".join(section(name) for name in COMMANDS))
-    return OUT.sub(r"\1 (`\2`)", markdown)
+    return OUT.sub(named, markdown)
+
+
+def named(link: re.Match[str]) -> str:
+    """Return the text of a link to the source with the file's name behind it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    text, path = link.groups()
+    return f"{text} (`{Path(path).resolve(strict=True).relative_to(Path.cwd())}`)"
 
 
 def section(name: str) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from hundredfold.errors import UserError
-from hundredfold.processes import local_rank
+from hundredfold.processes import below_torchrun, local_rank
 
 
 def pick_device(name: str) -> torch.device:
@@ -22,6 +22,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if cuda else "mps" if mps else "cpu"
     if name == "cuda" and local_rank():
         name = f"cuda:{local_rank()}"
+    elif (name.startswith("cuda:") and local_rank()) or (name == "mps" and below_torchrun()):
+        raise UserError(f"--device {name}: of several processes each needs its own: cuda, or cpu.")
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hundredfold.processes import ALONE, Group, launch
+from hundredfold.processes import ALONE, Group
 
 
 def describe(device: torch.device, data_digest: str, group: Group = ALONE) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def describe(device: torch.device, data_digest: str, group: Group = ALONE) -> di
         "threads": torch.get_num_threads(),
         "device": device_name(device),
         "data_sha256": data_digest,
-        **({"processes": group.size, "launch": launch()} if group.size > 1 else {}),
+        **({"processes": group.size, "launch": group.launch} if group.size > 1 else {}),
     }
 
 

@@ -39,20 +39,26 @@ ROWS = {
 def write_folder(run: Run, name: str, folder: Path) -> Path:
     """Write what the Hub is to have: weights, model.json, figures, configuration, card.
 
-    Nothing in it says where the data lay: `data` is only its name.
+    Nothing in it says where data or weights lay: paths are cut to their names.
 
     Args:
         run: a finished run.
         name: OWNER/NAME that it will have.
-        folder: made if it is not there.
+        folder: empty; made if it is not there.
 
     Raises:
-        UserError: the run is not finished, or the folder cannot be written.
+        UserError: the run is not finished, or the folder is not empty or cannot be written.
     """
     if not run.finished:
         raise UserError(f"{run} is not finished: hundredfold resume {run}")
-    make_folder(folder)
-    config = dataclasses.replace(run.config, data=Path(run.config.data).name, out="runs")
+    if any(make_folder(folder).iterdir()):
+        raise UserError(f"{folder} is not empty: name another folder.")
+    config = dataclasses.replace(
+        run.config,
+        data=Path(run.config.data).name,
+        weights=Path(run.config.weights).name,
+        out="runs",
+    )
     save_file(folder / "config.json", to_json(config).encode())
     save_file(folder / "model.json", to_json(run.info).encode())
     save_file(folder / "metrics.json", json.dumps(run.metrics, indent=2).encode())

@@ -82,6 +82,8 @@ def make_job(config: Config, dataset: Dataset, device: torch.device, group: Grou
     Raises:
         UserError: the configuration does not fit the data.
     """
+    if config.budget and group.size > 1:
+        raise UserError("--budget follows the clock of one process: name --epochs instead.")
     side = dataset.train.store.shape[-1]
     if config.size not in (0, side):
         raise UserError(f"--size is {config.size}, but the pictures have {side} pixels a side.")

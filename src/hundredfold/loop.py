@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hundredfold.augment import prepare
+from hundredfold.augment import generator, prepare
 from hundredfold.batches import batch_at, batches
 from hundredfold.errors import DivergedError
 from hundredfold.inference import BATCH, predict_logits
@@ -119,6 +119,9 @@ def gradients(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
     config = job.config
     if config.freeze:
         set_frozen(state.model, state.progress < config.freeze)
+    if job.group.size > 1:  # dropout: in each process its own, and the same again after a restart
+        purpose = ("dropout", state.step, job.group.rank)
+        torch.manual_seed(generator(config.seed, *purpose).initial_seed())
     x = prepare(images, *job.channels, training_size(job.sizes, state.progress))
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
         loss = F.cross_entropy(

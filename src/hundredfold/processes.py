@@ -5,10 +5,13 @@ weights, buffers and losses, so one of them writes for all. Batch normalisation 
 own share; its running statistics are averaged over the processes.
 """
 
+import itertools
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -25,6 +28,8 @@ class Group:
     rank: int = 0
     """0 for the one that writes and shows."""
     size: int = 1
+    launch: str = ""
+    """Name of what torchrun started, the same in its later tries."""
 
     def share(self, batch: slice) -> slice:
         """Return which places of a batch are this process's.
@@ -67,6 +72,16 @@ class Group:
         """Make a tensor on the CPU the sum of all processes' tensors, in place."""
         if self.size > 1:
             self._reduce(values)
+
+    def spread(self, model: nn.Module) -> None:
+        """Give all processes the first one's weights and buffers: CPUs may round differently."""
+        if self.size == 1:
+            return
+        for value in model.state_dict().values():
+            sent = value.contiguous()
+            with _lost():
+                dist.broadcast(sent, 0)
+            value.copy_(sent)
 
     def agree(self, number: int) -> int:
         """Return the largest of the processes' numbers."""
@@ -113,12 +128,18 @@ def _lost() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise UserError(
-            "Another process of this training has ended, and so does this one. To go on, start as "
-            "many with `resume RUN` in place of `train`."
+            f"Another process of this training has ended, and so does this one "
+            f"({first_line(error)}). Where a run has begun, start as many with `resume RUN` in "
+            "place of `train` to go on."
         ) from error
 
 
 ALONE = Group()
+PATIENCE = timedelta(hours=2)
+"""To wait for a process that reads data, or measures, before it is given up."""
+_joined = itertools.count()
+_current: list[Group] = []
+"""The group that this process has joined, if any."""
 
 
 @contextmanager
@@ -132,24 +153,35 @@ def joined() -> Iterator[Group]:
         UserError: they are not to be found.
     """
     group = Group(rank(), int(os.environ.get("WORLD_SIZE", "1")))
-    if group.size == 1 or dist.is_initialized():
-        yield group
+    if group.size == 1 or _current:
+        yield _current[-1] if _current else group
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank())
+    cuda = torch.cuda.is_available() and local_rank() < torch.cuda.device_count()
     try:
+        if cuda:
+            torch.cuda.set_device(local_rank())
         store, *_ = next(rendezvous("env://"))
+        launch = store.compare_set("launch", "", uuid.uuid4().hex).decode()
+        group = replace(group, launch=launch)
         # torchrun keeps its store when it starts anew: the addresses of the dead are still in it.
-        store = dist.PrefixStore(f"try-{tries()}", store)  # type: ignore[attr-defined]
-        dist.init_process_group(store=store, rank=group.rank, world_size=group.size)
+        store = dist.PrefixStore(f"{tries()}-{next(_joined)}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=store,
+            rank=group.rank,
+            world_size=group.size,
+            timeout=PATIENCE,
+        )
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"Cannot join the other {group.size - 1} processes: {first_line(error)}. They are "
             "started by torchrun --nproc-per-node=N -m hundredfold train ..."
         ) from error
+    _current.append(group)
     try:
         yield group
     finally:
+        _current.clear()
         dist.destroy_process_group()
 
 
@@ -163,9 +195,9 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def launch() -> str:
-    """Return the name that torchrun gave to what it started; empty where it did not."""
-    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+def below_torchrun() -> bool:
+    """Return whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def tries() -> int:

@@ -21,7 +21,7 @@ from hundredfold.job import Job, make_job
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
 from hundredfold.pace import Clock
-from hundredfold.processes import joined, launch, tries
+from hundredfold.processes import Group, joined, tries
 from hundredfold.run import Epoch, Run
 from hundredfold.state import first_state
 from hundredfold.track import Tracker
@@ -41,25 +41,32 @@ def last_run(folder: str | Path) -> Run:
     """
     if not expanded(folder).is_dir():
         raise UserError(f"There is no folder {folder}: nothing to go on with.")
-    unfinished = _unfinished(folder)
+    unfinished = [run for run in _runs(folder) if not run.finished]
     if not unfinished:
         raise UserError(f"There is no unfinished run in {folder}.")
     return unfinished[-1]
 
 
-def begun_before(folder: str | Path) -> Run | None:
-    """Return the unfinished run that torchrun's earlier try at this training began, if any."""
+def begun_before(folder: str | Path, group: Group) -> Run | None:
+    """Return the run that torchrun's earlier try at this training began, if any.
+
+    It may be finished. The first process looks, for all.
+    """
     if not tries():
         return None
-    ours = [run for run in _unfinished(folder) if run.environment.get("launch") == launch()]
-    return ours[-1] if ours else None
+
+    def look() -> str:
+        ours = [run for run in _runs(folder) if run.environment.get("launch") == group.launch]
+        return str(ours[-1].path) if ours else ""
+
+    found = group.same(look)
+    return Run(Path(found)) if found else None
 
 
-def _unfinished(folder: str | Path) -> list[Run]:
-    """Return the unfinished runs in a folder, the one that was begun last at the end."""
+def _runs(folder: str | Path) -> list[Run]:
+    """Return the runs in a folder, the one that was begun last at the end."""
     runs = [Run(path) for path in expanded(folder).glob("*") if (path / "config.json").exists()]
-    unfinished = [run for run in runs if not run.finished]
-    return sorted(unfinished, key=lambda run: str(run.environment.get("started", "")))
+    return sorted(runs, key=lambda run: str(run.environment.get("started", "")))
 
 
 def resume(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from hundredfold.processes import launch
+from hundredfold.processes import below_torchrun
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a program that SIGTERM ended: 143."""
@@ -25,7 +25,7 @@ class Stop:
 def deferred_stop() -> Iterator[Stop]:
     """Note Ctrl-C and SIGTERM in place of acting on them; a second Ctrl-C acts at once.
 
-    Not below torchrun, which passes on the Ctrl-C that the terminal has sent already.
+    Not below torchrun, which may pass on a Ctrl-C that has come already.
 
     In threads, which signals never reach, nothing changes.
     """
@@ -35,7 +35,7 @@ def deferred_stop() -> Iterator[Stop]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if number == stop.number == signal.SIGINT and not launch():
+        if number == stop.number == signal.SIGINT and not below_torchrun():
             raise KeyboardInterrupt
         stop.number = number
 

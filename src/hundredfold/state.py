@@ -128,6 +128,7 @@ def first_state(job: Job) -> State:
         images = job.training[chosen.to(job.training.store.device)].store.cpu()
         model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
     model = model.to(job.device).to(memory_format=memory_format(job.device))
+    job.group.spread(model)
     return State(model, build_optimizer(model, config))
 
 

@@ -94,8 +94,6 @@ def train(
         config = dataclasses.replace(config, data=dataset.source)
         job, clock = make_job(config, dataset, device, group), None
         started = started or time.perf_counter()
-        if config.budget and group.size > 1:
-            raise UserError("--budget follows the clock of one process: name --epochs instead.")
         if config.budget:
             job, clock = plan(job, len(dataset.test), started)
         state, here = first_state(job), describe(device, digest, group)
@@ -158,7 +156,8 @@ def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> N
                 display.epoch(event)
                 for tracker in trackers:
                     tracker.epoch(event)
-            stop.number = job.group.agree(stop.number)
+            asked = job.group.agree(stop.number)
+            stop.number = stop.number or asked  # which may have come meanwhile
             if stop.number:
                 break
             if due(state.step):

@@ -126,8 +126,7 @@ def tune(
     job = make_job(config, dataset, pick_device(config.device))  # what varies leaves all else be
 
     def objective(trial: Any) -> float:
-        # By the trial's number, which is unique: processes that search together never draw alike,
-        # and a search that was cut goes on as it would have.
+        # By the trial's number, which is unique: processes that search together never draw alike.
         study.sampler = optuna.samplers.TPESampler(seed=config.seed + trial.number)
         values: dict[str, Any] = {name: place.suggest(trial, name) for name, place in space.items()}
         varied = dataclasses.replace(config, **values)

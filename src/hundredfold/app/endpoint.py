@@ -2,7 +2,9 @@
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from hundredfold.app.subject import Subject
 from hundredfold.errors import UserError
@@ -22,16 +24,23 @@ def make_endpoint(subject: Subject) -> FastAPI:
     """
     app = FastAPI(title=f"hundredfold: {subject.name}", docs_url=None, redoc_url=None)
 
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        return _refused(422, "top must be a whole number.")
+
     @app.post("/api/predict")
     async def predict(request: Request, top: int = 5) -> JSONResponse:
         """Classify the picture that the body is."""
         if top < 1:
             return _refused(422, f"top is {top}, but must be at least 1.")
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BYTES:
-                return _refused(413, WORDS)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    return _refused(413, WORDS)
+        except ClientDisconnect:
+            return _refused(400, "The connection was cut.")
         try:
             prediction = await run_in_threadpool(subject.predict, bytes(body))
         except UserError as error:

@@ -2,7 +2,7 @@
 
 import html
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from fastapi import FastAPI
@@ -21,6 +21,9 @@ SIDE = 320
 """Pixels of the heat map."""
 MOST_FILES = 100
 """At once."""
+KEPT = (600, 3600)
+"""Seconds between two looks for files that were uploaded, and how old they may become."""
+C = TypeVar("C", gr.Image, gr.File)
 STYLE = """
 .pixels img {image-rendering: pixelated}
 .picture img {min-height: 15rem; object-fit: contain}
@@ -39,13 +42,16 @@ def mount_page(app: FastAPI, subject: Subject, folder: Path) -> Any:
         subject: what is shown.
         folder: takes the example pictures while the app runs.
     """
-    with gr.Blocks(title=f"hundredfold: {subject.name}", analytics_enabled=False) as blocks:
+    with gr.Blocks(
+        title=f"hundredfold: {subject.name}", analytics_enabled=False, delete_cache=KEPT
+    ) as blocks:
         gr.Markdown(f"# {_markdown(subject.name)}\n{_markdown(_about(subject))}")
         with gr.Tab("A picture"):
             _one_picture(subject, folder)
         with gr.Tab("Several"):
             _several_pictures(subject)
     blocks.queue(default_concurrency_limit=4, max_size=100)
+    blocks.has_launched = True  # else Gradio takes any path that a request names, not only uploads
     return gr.mount_gradio_app(
         app,
         blocks,
@@ -148,12 +154,25 @@ def _picture_input() -> gr.Image:
         sources=["upload", "clipboard", "webcam"],
     )
     picture.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-    return picture
+    return _only_uploads(picture)
+
+
+def _only_uploads(component: C) -> C:
+    """Return a component that fetches nothing from an address that a request names."""
+    take = component.async_move_resource_to_block_cache
+
+    async def checked(path: str | Path | None) -> str | None:
+        if str(path).startswith(("http://", "https://")):
+            raise gr.Error("Upload the picture itself.")
+        return await take(path)
+
+    component.async_move_resource_to_block_cache = checked  # type: ignore[method-assign, assignment]
+    return component
 
 
 def _several_pictures(subject: Subject) -> None:
     """Lay out the page for several pictures: a table, a row each."""
-    files = gr.File(label=f"Up to {MOST_FILES} pictures", file_count="multiple")
+    files = _only_uploads(gr.File(label=f"Up to {MOST_FILES} pictures", file_count="multiple"))
     coarse = ["superclass", "its probability"] if _has_superclasses(subject) else []
     heads = ["picture", "class", "probability", *coarse, "note"]
     table = gr.Dataframe(headers=heads, interactive=False)
@@ -169,6 +188,8 @@ def _several_pictures(subject: Subject) -> None:
             best = [found.classes[0], *found.superclasses[:1]]
             cells = [cell for s in best for cell in (s.name, f"{s.probability:.1%}")]
             rows.append([Path(path).name, *cells, ""])
+        if paths and len(paths) > MOST_FILES:
+            rows.append([f"{len(paths) - MOST_FILES} more", *[""] * (len(heads) - 2), "left out"])
         return rows
 
     files.change(show, files, table, api_visibility="private")

@@ -1,5 +1,6 @@
 """`hundredfold app`."""
 
+import os
 import socket
 import sys
 import tempfile
@@ -19,6 +20,9 @@ from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data_if_any
 from hundredfold.predict import Predictor
 from hundredfold.run import Run
+
+MOST_AT_ONCE = 64
+"""Connections; more are told to come again (503): waiting pictures must not fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     predictor = Predictor.load(run, options.device)
     listening = _listen(options.host, options.port)
     with listening, tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")  # goes with the server
         dataset = _data(run, options.data)
         with console.status("Looking at the training pictures"):
             name = run.config.name if is_bundled(run) else run.path.name
@@ -90,4 +95,5 @@ def _listen(host: str, port: int) -> socket.socket:
 def _serve(app: Any, listening: socket.socket) -> None:
     import uvicorn  # noqa: PLC0415  # comes with the extra
 
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+    config = uvicorn.Config(app, log_level="warning", limit_concurrency=MOST_AT_ONCE)
+    uvicorn.Server(config).run(sockets=[listening])

@@ -47,7 +47,10 @@ def _train(arguments: Sequence[str], group: Group) -> None:
     name, flags = split_name(arguments)
     options = parse(Options, "train", name, flags)
     config, display = options.config, options.logs.display()
-    if run := begun_before(config.out):
+    if run := begun_before(config.out, group):
+        if run.finished:
+            display.note(f"{run} is finished already.")
+            return
         trained(
             lambda trackers: resume_run(run, display=display, trackers=trackers),
             options.logs.trackers(display.note),
