@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import tyro
-from common import save_result
+from common import save_result, spread
 
 from hundredfold import Run
 
@@ -23,37 +23,44 @@ class Options:
     """What to measure."""
 
     recipe: str = "fast"
-    """On CIFAR-100, seed 0."""
+    """On CIFAR-100."""
     epochs: float = 3.4
     """Passes over the training pictures."""
+    processes: tuple[int, ...] = (1, 2)
+    """How many to start, one number after the other."""
+    seeds: int = 1
+    """Seeds 0, 1, ... of each."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
 
-def trained(options: Options, processes: int, folder: str) -> Run:
+def trained(options: Options, processes: int, seed: int, folder: str) -> Run:
     """Return a run by so many processes that share the cores."""
     threads = max(1, torch.get_num_threads() // processes)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [
         sys.executable, *(launch if processes > 1 else []), "-m", "hundredfold", "train",
-        options.recipe, "--epochs", str(options.epochs), "--quiet", "--out", folder,
+        options.recipe, "--epochs", str(options.epochs), "--seed", str(seed), "--out", folder,
+        "--quiet",
     ]  # fmt: skip
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-    (path,) = Path(folder).glob("*s0")
+    (path,) = Path(folder).glob(f"*s{seed}")
     return Run(path)
 
 
 def main(options: Options) -> None:
     """Measure, print and save."""
-    figures: dict[str, Any] = {"recipe": options.recipe, "epochs": options.epochs, "n": 1}
-    for processes in (1, 2):
-        with tempfile.TemporaryDirectory() as folder:
-            metrics = trained(options, processes, folder).metrics
+    figures: dict[str, Any] = {"recipe": options.recipe, "epochs": options.epochs}
+    for processes in options.processes:
+        runs = []
+        for seed in range(options.seeds):
+            with tempfile.TemporaryDirectory() as folder:
+                runs.append(trained(options, processes, seed, folder).metrics)
         figures[f"{processes} processes"] = {
-            "pictures/s": round(metrics["images_per_second"], 1),
-            "training s": round(metrics["train_seconds"], 1),
-            "test top1": metrics["test"]["top1"],
-            "test coarse_top1": metrics["test"]["coarse_top1"],
+            "pictures/s": spread([metrics["images_per_second"] for metrics in runs]),
+            "training s": spread([metrics["train_seconds"] for metrics in runs]),
+            "test top1": spread([metrics["test"]["top1"] for metrics in runs]),
+            "test coarse_top1": spread([metrics["test"]["coarse_top1"] for metrics in runs]),
         }
         print(processes, figures[f"{processes} processes"])
     if options.save:

@@ -222,7 +222,7 @@ def _decode_one(row: int, path: Path, store: Tensor) -> Facts:
         facts = inspect(content, facts.digest)
         store[row] = load_picture(content, store.shape[-1])
     except UserError as error:
-        problem = str(error).removeprefix("The picture ").removesuffix(".")
+        problem = str(error).removeprefix("The file ").removesuffix(".")
         return dataclasses.replace(facts, problem=problem)
     except OSError as error:
         return dataclasses.replace(facts, problem=f"cannot be read: {error.strerror}")
