@@ -13,6 +13,7 @@ from rich.markup import escape
 from hundredfold.cli.choose import choose
 from hundredfold.console import console, error_console
 from hundredfold.errors import FoundWrong, UserError
+from hundredfold.processes import below_torchrun
 from hundredfold.recipes import RECIPES
 
 DONE, FOUND_WRONG, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -45,7 +46,15 @@ def entry() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name need not be text
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code: str | int | None = main(sys.argv[1:])
+    except SystemExit as asked:
+        code = asked.code
+    if below_torchrun() and isinstance(code, int):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # gloo's threads now and then abort a process that takes itself apart
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str]) -> int:
