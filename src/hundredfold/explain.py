@@ -1,6 +1,6 @@
 """Why a picture is taken for what it is: what in it matters, and what it is like."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +78,17 @@ def nearest(predictor: Predictor, image: Tensor, training: Split, count: int) ->
         count: how many to return at most.
     """
     return nearest_of(features_of(predictor, training.parts()), predictor, image, count)
+
+
+def captioned(found: Nearest, training: Split, classes: Sequence[str]) -> list[tuple[Tensor, str]]:
+    """Return the pictures found, (3, S, S) uint8, each with its class and similarity in words."""
+    like = training[found.index]
+    return [
+        (image, f"{classes[label]}, {similarity:.2f}")
+        for image, label, similarity in zip(
+            like.images, like.labels, found.similarity.tolist(), strict=True
+        )
+    ]
 
 
 def nearest_of(features: Tensor, predictor: Predictor, image: Tensor, count: int) -> Nearest:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
     save_file(folder / "config.json", to_json(config).encode())
     save_file(folder / "model.json", to_json(run.info).encode())
     save_file(folder / "metrics.json", json.dumps(run.metrics, indent=2).encode())
-    shutil.copyfile(run.path / "weights.safetensors", folder / "weights.safetensors")
+    save_file(folder / "weights.safetensors", (run.path / "weights.safetensors").read_bytes())
     save_file(folder / "README.md", card(run, name).encode())
     return folder
 
@@ -84,7 +83,7 @@ def card(run: Run, name: str) -> str:
     more = f" and {len(info.classes) - 20} more" if len(info.classes) > 20 else ""
     about = (
         f"{count_parameters(run.model()) / 1e6:.2f} M weights, trained with "
-        f"[hundredfold](https://pypi.org/project/hundredfold/) by the recipe `{config.name}` "
+        f"hundredfold by the recipe `{config.name}` "
         f"(seed {config.seed}, {config.epochs:g} epochs) on {Path(config.data).name}."
     )
     limits = (

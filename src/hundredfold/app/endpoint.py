@@ -11,7 +11,6 @@ from hundredfold.errors import UserError
 
 MOST_BYTES = 20 * 2**20
 """Of a picture that is sent."""
-WORDS = "A picture may have at most 20 MiB."
 
 
 def make_endpoint(subject: Subject) -> FastAPI:
@@ -38,7 +37,7 @@ def make_endpoint(subject: Subject) -> FastAPI:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MOST_BYTES:
-                    return _refused(413, WORDS)
+                    return _refused(413, f"A picture may have at most {MOST_BYTES >> 20} MiB.")
         except ClientDisconnect:
             return _refused(400, "The connection was cut.")
         try:

@@ -11,6 +11,7 @@ from PIL import Image
 from hundredfold.app.endpoint import MOST_BYTES
 from hundredfold.app.subject import Explained, Subject
 from hundredfold.errors import UserError
+from hundredfold.explain import captioned
 from hundredfold.figures import heat_picture
 from hundredfold.pictures import to_image
 from hundredfold.predict import Score
@@ -209,13 +210,8 @@ def _likenesses(subject: Subject, found: Explained) -> list[tuple[Image.Image, s
     """Return the training pictures like a picture, with captions."""
     if not (subject.dataset and found.like):
         return []
-    like = subject.dataset.train[found.like.index]
-    return [
-        (to_image(image), f"{subject.dataset.classes[label]}, {similarity:.2f}")
-        for image, label, similarity in zip(
-            like.images, like.labels, found.like.similarity.tolist(), strict=True
-        )
-    ]
+    like = captioned(found.like, subject.dataset.train, subject.dataset.classes)
+    return [(to_image(image), caption) for image, caption in like]
 
 
 def _bars(scores: tuple[Score, ...]) -> dict[str, float] | None:

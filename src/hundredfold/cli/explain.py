@@ -17,7 +17,7 @@ from hundredfold.console import console
 from hundredfold.data import Dataset
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data
-from hundredfold.explain import nearest, occlusion_map
+from hundredfold.explain import captioned, nearest, occlusion_map
 from hundredfold.figures import draw_explanation, to_png
 from hundredfold.pictures import load_picture
 from hundredfold.predict import Predictor, predictions
@@ -93,10 +93,4 @@ def _like(
     """Return the training pictures most like a picture, with captions."""
     with console.status(f"Comparing with {len(dataset.train):,} training pictures"):
         found = nearest(predictor, image, dataset.train, count)
-    like = dataset.train[found.index]
-    return [
-        (image, f"{dataset.classes[label]}, {similarity:.2f}")
-        for image, label, similarity in zip(
-            like.images, like.labels, found.similarity.tolist(), strict=True
-        )
-    ]
+    return captioned(found, dataset.train, dataset.classes)
