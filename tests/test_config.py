@@ -62,6 +62,8 @@ def test_the_tutorial_recipe_is_the_notebooks() -> None:
         ("budget", "5 parsecs", "--budget is '5 parsecs', but must be a time such as 90s"),
         ("budget", "0s", "--budget"),
         ("muon_lr", 0.0, "--muon-lr"),
+        ("bias_lr", 0.0, "--bias-lr"),
+        ("lookahead", 1.0, "--lookahead"),
         ("batch_size", 1, "--batch-size"),
         ("validation", 0.9, "--validation"),
         ("validate_on", "test", "unless --validation is 0"),

@@ -14,6 +14,7 @@ from hundredfold.optim import (
     MUON_MOMENTUM,
     NEWTON_SCHULZ,
     build_optimizer,
+    look_ahead,
     one_cycle,
     one_cycle_beta1,
     orthogonalised,
@@ -122,14 +123,30 @@ def small_net() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
 
 
-def test_muon_is_sgd_for_all_but_convolution_weights() -> None:
-    config = Config(optimizer="muon", lr=0.1, muon_lr=0.3, momentum=0.9, weight_decay=0.01)
+@pytest.mark.parametrize("bias_lr", [1.0, 4.0])
+def test_muon_is_sgd_for_all_but_convolution_weights(bias_lr: float) -> None:
+    config = Config(
+        optimizer="muon",
+        lr=0.1,
+        muon_lr=0.3,
+        bias_lr=bias_lr,
+        momentum=0.9,
+        weight_decay=0.01,
+    )
     ours, plain = small_net(), small_net()
     plain.load_state_dict(ours.state_dict())
     optimizer = build_optimizer(ours, config)
     weights = next(plain.parameters())
     rest = [p for p in plain.parameters() if p is not weights]
-    reference = torch.optim.SGD(rest, 0.1, 0.9, weight_decay=0.01, nesterov=True)
+    groups = [
+        {
+            "params": [p],
+            "lr": 0.1 * (bias_lr if p.ndim == 1 else 1),
+            "weight_decay": 0.01 / (bias_lr if p.ndim == 1 else 1),
+        }
+        for p in rest
+    ]
+    reference = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
     buffer = torch.zeros_like(weights)
     for x in torch.randn(5, 4, 3, 3, 3):
         for model in (ours, plain):
@@ -148,11 +165,13 @@ def test_muon_is_sgd_for_all_but_convolution_weights() -> None:
 
 
 def test_the_schedule_moves_muons_two_rates_together() -> None:
-    config = Config(optimizer="muon", lr=0.5, muon_lr=0.2, schedule="triangle", warmup=0.5)
+    config = Config(
+        optimizer="muon", lr=0.5, muon_lr=0.2, bias_lr=2, schedule="triangle", warmup=0.5
+    )
     optimizer = build_optimizer(small_net(), config)
     assert set_schedule(optimizer, 0, 4, config) == pytest.approx(0.25)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.25])
-    plain = build_optimizer(nn.Linear(2, 2), config)  # without convolutions
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.5, 0.25])
+    plain = build_optimizer(nn.Linear(2, 2, bias=False), config)  # without convolutions
     assert len(plain.param_groups) == 1
 
 
@@ -174,6 +193,23 @@ def test_muons_state_is_restored_exactly() -> None:
     train(1, x)
     for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert first.equal(second)
+
+
+def test_looking_ahead_averages_all_that_is_not_counted() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    first = {name: value.clone() for name, value in model.state_dict().items()}
+    slow = {name: value.clone() for name, value in first.items() if value.is_floating_point()}
+    model(torch.randn(4, 2))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight))
+    moved = {name: value.clone() for name, value in model.state_dict().items()}
+    look_ahead(model, slow, 0.75)
+    for name, value in model.state_dict().items():
+        counted = name.endswith("num_batches_tracked")
+        want = moved[name] if counted else 0.75 * first[name] + 0.25 * moved[name]
+        torch.testing.assert_close(value, want)
+        assert counted or value.equal(slow[name])
 
 
 def test_one_cycle_survives_the_shortest_runs() -> None:

@@ -19,6 +19,7 @@ from hundredfold.data import Split
 
 RECIPES: dict[str, dict[str, Any]] = {
     "muon": {},
+    "muon with lookahead": {"lookahead": 0.9, "bias_lr": 2.0},
     "sgd, sizes, sampling": {"optimizer": "sgd", "sizes": (24, 32), "balance": "sampling"},
     "adam, dropout, clipping": {
         "optimizer": "adam",

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from hundredfold.batches import batches
 from hundredfold.data import Split
 from hundredfold.device import memory_format, pick_device
 from hundredfold.job import make_job, uses_bfloat16
-from hundredfold.loop import Step, epochs, training, training_size
+from hundredfold.loop import Step, epochs, step, training, training_size
 from hundredfold.models import count_parameters
 from hundredfold.state import first_state
 
@@ -272,3 +273,27 @@ def test_every_step_is_told_and_the_state_is_whole(tiny: Dataset, tiny_config: C
     assert [lr for _, lr, _ in seen] == [lr for record in records for lr in record.lr]
     assert [done for _, _, done in seen] == pytest.approx([n / 10 for n in range(1, 11)])
     assert count_parameters(state.model) > 0
+
+
+def test_lookahead_goes_back_to_the_slow_weights(tiny: Dataset, tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, lookahead=0.8, epochs=1.5)  # 8 steps
+    job = make_job(config, tiny, torch.device("cpu"))
+    state, plain = first_state(job), first_state(dataclasses.replace(job, config=tiny_config))
+    slow = {name: value.clone() for name, value in state.slow.items()}
+    assert not plain.slow
+    steps = (event for event in training(state, job) if isinstance(event, Step))
+    for number, _ in enumerate(steps, 1):
+        for images, labels in islice(
+            batches(job.training, (number - 1) // 5, config, job.device, (number - 1) % 5), 1
+        ):
+            plain.progress = (number - 1) / 8
+            plain.step = number - 1
+            step(plain, dataclasses.replace(job, config=config), images, labels)
+        if number in (5, 8):  # every fifth step, and the last
+            keep = 0.8**5 * (number / 8) ** 3
+            for name, value in plain.model.state_dict().items():
+                if name in slow:
+                    slow[name] = keep * slow[name] + (1 - keep) * value
+                    value.copy_(slow[name])
+        for name, value in state.model.state_dict().items():
+            torch.testing.assert_close(value, plain.model.state_dict()[name])

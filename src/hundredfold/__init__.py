@@ -8,7 +8,7 @@ from hundredfold.explore import explore
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
 from hundredfold.predict import Prediction, Predictor
-from hundredfold.recipes import fast, finetune, quick, strong, tutorial, tutorial_400
+from hundredfold.recipes import best, fast, finetune, gpu, quick, strong, tutorial, tutorial_400
 from hundredfold.report import write_report
 from hundredfold.resume import reproduce, resume
 from hundredfold.run import Epoch, Run
@@ -24,10 +24,12 @@ __all__ = [
     "Split",
     "UnavailableError",
     "UserError",
+    "best",
     "evaluate",
     "explore",
     "fast",
     "finetune",
+    "gpu",
     "load_cifar100",
     "load_data",
     "load_sample",

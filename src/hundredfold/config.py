@@ -91,10 +91,16 @@ class Config:
     """Peak learning rate, for the mean loss of a batch."""
     muon_lr: float = 0.2
     """Peak learning rate of muon for the convolutions, whose norms it holds."""
+    bias_lr: float = 1.0
+    """How many times --lr is the learning rate of muon for biases."""
     momentum: float = 0.9
     """SGD's momentum (0..1). Adam's first beta is 0.9, or follows the one-cycle schedule."""
     weight_decay: float = 5e-4
     """L2 penalty, added to the gradient."""
+    lookahead: float = 0.0
+    """Averages the weights along the way: every 5 steps, slow weights keep this share a step (0..1)
+    of themselves at the end of the run, less before, and the others start again from them. 0 for
+    none."""
     clip_value: float = 0.0
     """Each gradient entry is clipped to ±this; 0 for no clipping."""
     schedule: Literal["one_cycle", "triangle"] = "triangle"
@@ -158,8 +164,10 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("batch_size", c.batch_size >= 2, "at least 2 (batch normalisation needs two pictures)"),
         ("lr", 0 < c.lr < math.inf, "above 0"),
         ("muon_lr", 0 < c.muon_lr < math.inf, "above 0"),
+        ("bias_lr", 0 < c.bias_lr < math.inf, "above 0"),
         ("momentum", 0 <= c.momentum < 1, "at least 0 and below 1"),
         ("weight_decay", 0 <= c.weight_decay < math.inf, "at least 0"),
+        ("lookahead", 0 <= c.lookahead < 1, "at least 0 and below 1"),
         ("clip_value", 0 <= c.clip_value < math.inf, "at least 0"),
         ("warmup", 0 < c.warmup < 1, "between 0 and 1"),
         ("label_smoothing", 0 <= c.label_smoothing < 1, "at least 0 and below 1"),

@@ -16,7 +16,7 @@ from hundredfold.inference import BATCH, predict_logits
 from hundredfold.job import Job
 from hundredfold.metrics import measure
 from hundredfold.models import set_frozen
-from hundredfold.optim import set_schedule
+from hundredfold.optim import LOOKAHEAD_STEPS, look_ahead, set_schedule
 from hundredfold.pace import Clock, advance, part
 from hundredfold.run import Epoch
 from hundredfold.state import Part, State
@@ -78,6 +78,9 @@ def _steps(state: State, job: Job, clock: Clock | None) -> Iterator[Step]:
             loss.item()  # wait: a GPU's queue must not fool the clock
         now = time.perf_counter()
         state.progress = advance(state.progress, now, clock) if clock else state.step / job.steps
+        if state.slow and (state.step % LOOKAHEAD_STEPS == 0 or state.progress >= 1):
+            kept = job.config.lookahead**LOOKAHEAD_STEPS * state.progress**3
+            look_ahead(state.model, state.slow, kept)
         this.pictures += count
         this.lr.append(lr)
         state.pending.append(loss)

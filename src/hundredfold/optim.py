@@ -1,7 +1,7 @@
 """Schedules as pure functions of the step, and the optimizers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from hundredfold.config import Config
 
 ADAM_BETA1 = (0.85, 0.95)
 """Adam's first beta at the peak of the one-cycle learning rate, and at both its ends."""
+LOOKAHEAD_STEPS = 5
+"""From one look ahead to the next."""
 MUON_MOMENTUM = 0.6
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of x, x^3 and x^5: they carry every singular value of 0.05 to 1 near to 1 fast."""
@@ -96,10 +98,26 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
             weights, lr, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True
         )
     else:
-        optimizer = Muon(weights, lr, config.muon_lr, momentum, decay)
+        optimizer = Muon(weights, config)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer
+
+
+@torch.no_grad()
+def look_ahead(model: nn.Module, slow: Mapping[str, Tensor], keep: float) -> None:
+    """Move slow weights towards the model's, then the model's to them; running statistics as well.
+
+    Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", 2019.
+
+    Args:
+        model: changed in place.
+        slow: by the names of the model's state; changed in place.
+        keep: share of themselves that the slow weights keep (0..1).
+    """
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(slow[name].lerp_(value, 1 - keep))
 
 
 class Muon(torch.optim.Optimizer):
@@ -112,26 +130,27 @@ class Muon(torch.optim.Optimizer):
     same throughout. Hence convolutions have no weight decay.
 
     Args:
-        weights: parameters; those of four dimensions are convolutions.
-        lr: of the others.
-        muon_lr: of the convolutions.
-        momentum: of the others; the convolutions have MUON_MOMENTUM.
-        weight_decay: L2 penalty on the others.
+        weights: parameters; those of four dimensions are convolutions, those of one biases.
+        config: its `muon_lr` is of the convolutions, whose momentum is MUON_MOMENTUM; its `lr`,
+            `momentum` and `weight_decay` (an L2 penalty) are of the others. Biases learn `bias_lr`
+            times as fast as these, and decay as fast.
     """
 
-    def __init__(
-        self,
-        weights: list[nn.Parameter],
-        lr: float,
-        muon_lr: float,
-        momentum: float,
-        weight_decay: float,
-    ) -> None:
-        convolutions = {"lr": muon_lr, "momentum": MUON_MOMENTUM, "weight_decay": 0.0}
-        others = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    def __init__(self, weights: list[nn.Parameter], config: Config) -> None:
+        convolutions = {"lr": config.muon_lr, "momentum": MUON_MOMENTUM, "weight_decay": 0.0}
+        others = {
+            "lr": config.lr,
+            "momentum": config.momentum,
+            "weight_decay": config.weight_decay,
+        }
+        biases = others | {
+            "lr": config.lr * config.bias_lr,
+            "weight_decay": config.weight_decay / config.bias_lr,
+        }
         groups = [
             {"params": [w for w in weights if w.ndim == 4], "orthogonal": True, **convolutions},
-            {"params": [w for w in weights if w.ndim != 4], "orthogonal": False, **others},
+            {"params": [w for w in weights if w.ndim == 1], "orthogonal": False, **biases},
+            {"params": [w for w in weights if w.ndim not in (1, 4)], "orthogonal": False, **others},
         ]
         super().__init__([group for group in groups if group["params"]], {})
 
@@ -165,12 +184,17 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     matrix: the wide one is multiplied only twice.
 
     Args:
-        matrix: (M, N), float32.
+        matrix: (M, N), float32. A GPU works on it in bfloat16, as Jordan does.
+
+    Returns:
+        (M, N), of that type.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalised(matrix.T).T
     a, b, c = NEWTON_SCHULZ
     matrix = matrix / (matrix.norm() + 1e-7)
+    if matrix.is_cuda:
+        matrix = matrix.bfloat16()
     gram = matrix @ matrix.T
     identity = torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
     product = factor = a * identity + b * gram + c * (gram @ gram)

@@ -17,6 +17,7 @@ from hundredfold.models import WhiteNet, build_model
 from hundredfold.optim import build_optimizer
 from hundredfold.run import MODEL_PREFIX, Epoch
 
+SLOW_PREFIX = "slow."
 WHITENING_PICTURES = 1000
 """Their 900,000 patches settle the stem's 27 x 27 covariance to a fraction of a percent."""
 
@@ -37,6 +38,8 @@ class State:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    slow: dict[str, Tensor] = field(default_factory=dict)
+    """Lookahead's weights and running statistics, by name; empty without it."""
     step: int = 0
     """Finished steps of all epochs."""
     progress: float = 0.0
@@ -65,6 +68,7 @@ class State:
         found = {MODEL_PREFIX + name: value for name, value in self.model.state_dict().items()}
         for name, _, values in self._optimizer_states():
             found |= {name + key: value for key, value in values.items() if value is not None}
+        found |= {SLOW_PREFIX + name: value for name, value in self.slow.items()}
         found["generator"] = torch.get_rng_state()
         device = next(self.model.parameters()).device
         if device.type == "cuda":
@@ -103,6 +107,8 @@ class State:
             for name, weight, values in self._optimizer_states():
                 kept = _below(name, tensors)
                 values |= {key: _like(weight, value) for key, value in kept.items()}
+            kept = _below(SLOW_PREFIX, tensors)
+            self.slow = {name: _like(value, kept[name]) for name, value in self.slow.items()}
             torch.set_rng_state(tensors["generator"])
             if "device_generator" in tensors and torch.cuda.is_available():
                 device = next(self.model.parameters()).device
@@ -129,7 +135,13 @@ def first_state(job: Job) -> State:
         model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
     model = model.to(job.device).to(memory_format=memory_format(job.device))
     job.group.spread(model)
-    return State(model, build_optimizer(model, config))
+    return State(model, build_optimizer(model, config), _slow(model) if config.lookahead else {})
+
+
+def _slow(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the model's weights and running statistics, by name."""
+    state = model.state_dict()
+    return {name: value.clone() for name, value in state.items() if value.is_floating_point()}
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -137,7 +149,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _like(weight: nn.Parameter, value: Tensor) -> Tensor:
+def _like(weight: Tensor, value: Tensor) -> Tensor:
     """Return a value where the weight lies, in the same order of memory: sums then round alike."""
     if value.shape != weight.shape:
         return value.to(weight.device)

@@ -25,7 +25,7 @@ __all__ = [
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "resnet9": ResNet9,
     "whitenet": WhiteNet,
-    "whiteresnet": partial(WhiteNet, widths=(64, 128, 256), deep=True),
+    "whiteresnet": partial(WhiteNet, widths=(64, 192, 512), deep=True),
 }
 
 
