@@ -9,23 +9,25 @@ import argparse
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 
 import hundredfold
-from hundredfold import Run, evaluate
+from hundredfold import Config, Run, evaluate
 from hundredfold.jsonio import to_json
 from hundredfold.models import count_parameters
+from hundredfold.recipes import RECIPES
 
 KEPT = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "threads", "data_sha256")
 """Of environment.json."""
 CARD = """# `{name}`: a classifier of CIFAR-100's 100 classes
 
 {parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB).
-Made by `hundredfold train {recipe}` (seed {seed}, {epochs:g} epochs, {minutes:.0f} min on
-{cores} cores of an {processor}, torch {torch}), then `python tools/make_weights.py`.
+Made by `hundredfold train {command}` ({minutes:.0f} min on {cores}
+cores of an {processor}, torch {torch}), then `python tools/make_weights.py`.
 
 | CIFAR-100's test set, 10,000 pictures | single view | flip TTA |
 |---|---|---|
@@ -73,6 +75,16 @@ def main() -> None:
     print("before rounding:", run.metrics["test"])
 
 
+def flags(config: Config) -> Iterator[str]:
+    """Yield the flags that made a configuration of its recipe."""
+    recipe = RECIPES[config.name](data=config.data, out=config.out)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != getattr(recipe, field.name):
+            yield "--" + field.name.replace("_", "-")
+            yield " ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+
+
 def card(name: str, run: Run, metrics: dict[str, Any]) -> str:
     """Return the model card."""
     environment, config = run.environment, run.config
@@ -80,9 +92,7 @@ def card(name: str, run: Run, metrics: dict[str, Any]) -> str:
         name=name,
         parameters=count_parameters(run.model()) / 1e6,
         size=(run.path / "weights.safetensors").stat().st_size / 1e6,
-        recipe=config.name,
-        seed=config.seed,
-        epochs=config.epochs,
+        command=" ".join((config.name, *flags(config))),
         minutes=metrics["seconds"] / 60,
         test=metrics["test"],
         flip=metrics["test_flip"],

@@ -8,7 +8,17 @@ from hundredfold.explore import explore
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
 from hundredfold.predict import Prediction, Predictor
-from hundredfold.recipes import best, fast, finetune, gpu, quick, strong, tutorial, tutorial_400
+from hundredfold.recipes import (
+    best,
+    fast,
+    finetune,
+    gpu,
+    medium,
+    quick,
+    strong,
+    tutorial,
+    tutorial_400,
+)
 from hundredfold.report import write_report
 from hundredfold.resume import reproduce, resume
 from hundredfold.run import Epoch, Run
@@ -34,6 +44,7 @@ __all__ = [
     "load_data",
     "load_sample",
     "measure",
+    "medium",
     "predict_logits",
     "quick",
     "reproduce",

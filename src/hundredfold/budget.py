@@ -19,7 +19,7 @@ FEWEST_STEPS = 10
 """Steps of a schedule that is still worth its name."""
 PROBING = 0.02
 """Share of the budget that steps for measuring may take, beyond the first two."""
-LADDER = (("strong", 8.0), ("fast", 2.2), ("quick", 0.0))
+LADDER = (("strong", 30.0), ("medium", 8.0), ("fast", 2.2), ("quick", 0.0))
 """Recipes, and from how many epochs of `fast` in the budget on each is the best: of CIFAR-100, or
 of as many pictures that are repeated."""
 
