@@ -37,7 +37,8 @@ class Block(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(i, outputs, 3, padding=1, bias=False) for i in widths)
         self.norms = nn.ModuleList(nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.3) for _ in widths)
         for conv, norm, i in zip(self.convs, self.norms, widths, strict=True):
-            nn.init.dirac_(conv.weight.data[:i])
+            with torch.no_grad():
+                nn.init.dirac_(conv.weight[:i])  # type: ignore[index]
             norm.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,17 +53,18 @@ class Net(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.whiten = nn.Conv2d(3, 24, 2)
+        self.whiten = nn.Conv2d(3, 24, 2, bias=False)
         self.whiten.weight.requires_grad_(False)
-        nn.init.zeros_(self.whiten.bias)
+        self.bias = nn.Parameter(torch.zeros(24))
         self.blocks = nn.Sequential(*(Block(i, o) for i, o in itertools.pairwise((24, *WIDTHS))))
         self.head = nn.Linear(WIDTHS[-1], classes, bias=False)
 
     def forward(self, x: Tensor, learn_bias: bool) -> Tensor:
         """Return the logits."""
-        bias = self.whiten.bias if learn_bias else self.whiten.bias.detach()
+        bias = self.bias if learn_bias else self.bias.detach()
         x = self.blocks(F.gelu(F.conv2d(x, self.whiten.weight, bias)))
-        return self.head(x.amax((2, 3))) * (1.25 / 9)
+        logits: Tensor = self.head(x.amax((2, 3))) * (1.25 / 9)
+        return logits
 
 
 @dataclass
@@ -90,8 +92,8 @@ class Speedrun:
                 module.float()
         return net
 
-    def run(self, seed: int, steps: int | None = None) -> Trained:
-        """Train with a seed, and test; `steps` ends it early, to compile and nothing else."""
+    def run(self, seed: int) -> Trained:
+        """Train with a seed, and test; the first time compiles."""
         torch.cuda.synchronize()
         began = time.perf_counter()
         torch.manual_seed(seed)
@@ -100,7 +102,7 @@ class Speedrun:
         images, labels = self._images(self.data.train.images), self.data.train.labels.cuda()
         filters = whitening_filters(images[:5000].float().cpu(), 2).cuda()
         self.net.whiten.weight.data.copy_(torch.cat([filters, -filters]))
-        self._train(images, labels, steps)
+        self._train(images, labels)
         torch.cuda.synchronize()
         return Trained(time.perf_counter() - began, self._accuracy())
 
@@ -110,30 +112,30 @@ class Speedrun:
         mean, std = train.mean((0, 2, 3), keepdim=True), train.std((0, 2, 3), keepdim=True)
         return ((x - mean) / std).half().contiguous(memory_format=torch.channels_last)
 
-    def _train(self, images: Tensor, labels: Tensor, limit: int | None) -> None:
+    def _train(self, images: Tensor, labels: Tensor) -> None:
         biases = [m.bias for m in self.net.modules() if isinstance(m, nn.BatchNorm2d)]
         known = {id(bias) for bias in biases}
         others = [p for p in self.net.parameters() if p.requires_grad and id(p) not in known]
         decay = DECAY * BATCH / (1024 * (1 + 1 / (1 - MOMENTUM)))
+        rates = (RATE * BIAS_LR, RATE)
         groups = [
-            {"params": biases, "lr": RATE * BIAS_LR, "weight_decay": decay / (RATE * BIAS_LR)},
-            {"params": others, "lr": RATE, "weight_decay": decay / RATE},
+            {"params": weights, "lr": rate, "weight_decay": decay / rate}
+            for weights, rate in zip((biases, others), rates, strict=True)
         ]
         optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, fused=True)
-        rates = [group["lr"] for group in groups]
         slow = {name: value.clone() for name, value in self.net.state_dict().items()}
         each = len(images) // BATCH
         steps, step = round(EPOCHS * each), 0
         flipped = torch.rand(len(images), device="cuda") < 0.5
         while step < steps:
             flipped = ~flipped
-            small = SMALL if step < SMALL_SHARE * steps else 0
             order = torch.randperm(len(images), device="cuda")
             for batch in order[: each * BATCH].split(BATCH):
                 share = (step + 1) / steps
                 fall = 1 - (1 - END) * (share - WARMUP) / (1 - WARMUP)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * min(share / WARMUP, fall)
+                small = SMALL if step < SMALL_SHARE * steps else 0
                 x = _augment(images[batch], flipped[batch], small)
                 logits = self.compiled(x, step < WHITENING_EPOCHS * each)
                 F.cross_entropy(
@@ -144,7 +146,7 @@ class Speedrun:
                 step += 1
                 if step % 5 == 0:
                     self._look_ahead(slow, 0.95**5 * (step / steps) ** 3)
-                if step in (steps, limit):
+                if step == steps:
                     return self._look_ahead(slow, 1.0)
 
     @torch.no_grad()

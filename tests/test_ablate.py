@@ -25,7 +25,7 @@ def test_only_parts_that_a_recipe_has_are_left_out() -> None:
     ]
     whole = ["", "batch norm", "augmentation", "weight decay", "label smoothing"]
     assert [*variants(fast())] == whole
-    assert [*variants(strong())] == [*whole[:3], "residuals", *whole[3:]]
+    assert [*variants(strong())] == [*whole[:3], "residuals", *whole[3:], "lookahead"]
 
 
 def test_every_variant_is_judged_on_validation_pictures() -> None:

@@ -44,7 +44,7 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_budget_without_a_recipe_chooses_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--budget", "9s", *SMALL[:5], "--device", "cpu"]) == 0
     run = Run(next(Path("runs").iterdir()))
-    assert run.config.name in ("quick", "fast", "strong")
+    assert run.config.name in ("quick", "fast", "medium", "strong")
     assert run.config.widths == (8, 8)  # flags hold whatever the recipe
     assert "9s: about " in capsys.readouterr().out
     assert run.history[-1].progress == 1

@@ -51,7 +51,7 @@ def compare_with_one() -> None:
     """In each of two processes: train beside the other, and alone, and compare."""
     config = Config(
         data="sample", widths=(8, 16), batch_size=51, epochs=1, lr=0.01, optimizer="sgd",
-        batch_norm=False, balance="loss",
+        batch_norm=False, balance="loss", lookahead=0.9,
     )  # fmt: skip
     sample = load_sample()  # with classes of unequal size, so that their weights matter
     few = dataclasses.replace(sample, train=sample.train[:1003], test=sample.test[:50])

@@ -22,7 +22,7 @@ def test_it_looks_around_the_recipes_own_values() -> None:
     space = search_space(fast(), ())
     assert space == {
         "lr": Range(0.15 / 4, 0.6, "log"),
-        "muon_lr": Range(0.05, 0.8, "log"),
+        "muon_lr": Range(0.15 / 4, 0.6, "log"),
         "weight_decay": Range(5e-4 / 8, 4e-3, "log"),
     }
     assert search_space(tutorial(weight_decay=0), ()).keys() == {"lr"}

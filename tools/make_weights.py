@@ -81,8 +81,8 @@ def flags(config: Config) -> Iterator[str]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if value != getattr(recipe, field.name):
-            yield "--" + field.name.replace("_", "-")
-            yield " ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+            values = value if isinstance(value, tuple) else (value,)
+            yield " ".join(("--" + field.name.replace("_", "-"), *map(str, values)))
 
 
 def card(name: str, run: Run, metrics: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ WITHOUT: Mapping[str, dict[str, Any]] = {
     "weight decay": {"weight_decay": 0.0},
     "gradient clipping": {"clip_value": 0.0},
     "label smoothing": {"label_smoothing": 0.0},
+    "lookahead": {"lookahead": 0.0},
 }
 """Parts of a recipe, and what leaves each out."""
 TRAINING_PICTURES = 5000

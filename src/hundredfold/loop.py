@@ -108,7 +108,8 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
     """
     lr = set_schedule(state.optimizer, state.progress * job.steps, job.steps, job.config)
     loss = gradients(state, job, images, labels)
-    state.optimizer.step()
+    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
+        state.optimizer.step()  # muon's products of matrices
     state.step += 1
     return loss, lr
 

@@ -88,7 +88,8 @@ def set_schedule(
 
 def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     """Return the optimizer over the model's trainable parameters."""
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    weights = list(named.values())
     lr, decay, momentum = config.lr, config.weight_decay, config.momentum
     optimizer: torch.optim.Optimizer
     if config.optimizer == "adam":
@@ -98,7 +99,7 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
             weights, lr, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True
         )
     else:
-        optimizer = Muon(weights, config)
+        optimizer = Muon(named, config)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer
@@ -130,13 +131,14 @@ class Muon(torch.optim.Optimizer):
     same throughout. Hence convolutions have no weight decay.
 
     Args:
-        weights: parameters; those of four dimensions are convolutions, those of one biases.
+        weights: parameters by name; those of four dimensions are convolutions, those called bias
+            biases.
         config: its `muon_lr` is of the convolutions, whose momentum is MUON_MOMENTUM; its `lr`,
             `momentum` and `weight_decay` (an L2 penalty) are of the others. Biases learn `bias_lr`
             times as fast as these, and decay as fast.
     """
 
-    def __init__(self, weights: list[nn.Parameter], config: Config) -> None:
+    def __init__(self, weights: Mapping[str, nn.Parameter], config: Config) -> None:
         convolutions = {"lr": config.muon_lr, "momentum": MUON_MOMENTUM, "weight_decay": 0.0}
         others = {
             "lr": config.lr,
@@ -147,10 +149,14 @@ class Muon(torch.optim.Optimizer):
             "lr": config.lr * config.bias_lr,
             "weight_decay": config.weight_decay / config.bias_lr,
         }
+        sorts: dict[str, list[nn.Parameter]] = {"convolution": [], "bias": [], "other": []}
+        for name, weight in weights.items():
+            bias = name.rpartition(".")[2] == "bias"
+            sorts["convolution" if weight.ndim == 4 else "bias" if bias else "other"].append(weight)
         groups = [
-            {"params": [w for w in weights if w.ndim == 4], "orthogonal": True, **convolutions},
-            {"params": [w for w in weights if w.ndim == 1], "orthogonal": False, **biases},
-            {"params": [w for w in weights if w.ndim not in (1, 4)], "orthogonal": False, **others},
+            {"params": sorts["convolution"], "orthogonal": True, **convolutions},
+            {"params": sorts["bias"], "orthogonal": False, **biases},
+            {"params": sorts["other"], "orthogonal": False, **others},
         ]
         super().__init__([group for group in groups if group["params"]], {})
 
@@ -184,17 +190,12 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     matrix: the wide one is multiplied only twice.
 
     Args:
-        matrix: (M, N), float32. A GPU works on it in bfloat16, as Jordan does.
-
-    Returns:
-        (M, N), of that type.
+        matrix: (M, N), float32; under autocast the products are of its type, which is enough.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalised(matrix.T).T
     a, b, c = NEWTON_SCHULZ
     matrix = matrix / (matrix.norm() + 1e-7)
-    if matrix.is_cuda:
-        matrix = matrix.bfloat16()
     gram = matrix @ matrix.T
     identity = torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
     product = factor = a * identity + b * gram + c * (gram @ gram)

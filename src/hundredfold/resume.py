@@ -163,8 +163,12 @@ def _refuse_changes(run: Run, job: Job, last: Checkpoint | None) -> None:
     now, was = json.loads(to_json(job.config)), last.facts.get("config")
     if not isinstance(was, dict):
         raise UserError(f"The checkpoint of {run} is of another version: it has no configuration.")
-    if changed := sorted({key for key in now if now[key] != was.get(key)} - FREE):
-        what = ", ".join(f"{key} ({was.get(key)} -> {now[key]})" for key in changed)
+    if new := now.keys() - was.keys():
+        raise UserError(
+            f"{run} was begun by another version of hundredfold, without {', '.join(sorted(new))}."
+        )
+    if changed := sorted({key for key in now if now[key] != was[key]} - FREE):
+        what = ", ".join(f"{key} ({was[key]} -> {now[key]})" for key in changed)
         raise UserError(
             f"{run.path / 'config.json'} is not what it was: {what}. A run keeps its "
             "configuration to its end; begin a new one for another."

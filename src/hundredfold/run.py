@@ -162,7 +162,7 @@ class Run:
             model = build_model(info)
             model.load_state_dict(found)
         except (SafetensorError, RuntimeError) as error:
-            raise UserError(f"{path} is damaged or of another model: {error}") from error
+            raise UserError(f"{path} is damaged, of another model or version: {error}") from error
         return model.to(device).to(memory_format=memory_format(device)).eval()
 
     def _last_weights(self) -> dict[str, Tensor]:
