@@ -34,7 +34,7 @@ DATA = Dataset(
 )
 CONFIG = Config(
     name="faults", widths=(8, 16, 16), epochs=12, batch_size=16, validation=0.25, lr=0.05,
-    device="cpu", checkpoint="1steps",
+    device="cpu", checkpoint="1steps", lookahead=0.9,
 )  # fmt: skip
 FAILED = 9
 
