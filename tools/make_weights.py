@@ -82,7 +82,12 @@ def flags(config: Config) -> Iterator[str]:
         value = getattr(config, field.name)
         if value != getattr(recipe, field.name):
             values = value if isinstance(value, tuple) else (value,)
-            yield " ".join(("--" + field.name.replace("_", "-"), *map(str, values)))
+            yield " ".join(
+                (
+                    "--" + field.name.replace("_", "-"),
+                    *(f"{v:g}" if isinstance(v, float) else str(v) for v in values),
+                )
+            )
 
 
 def card(name: str, run: Run, metrics: dict[str, Any]) -> str:
