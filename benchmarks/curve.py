@@ -3,8 +3,9 @@
     python benchmarks/curve.py --budgets 10s 30s 1min 3min 10min --save
     python benchmarks/curve.py --draw benchmarks/results/DATE-curve.json
 
-The picture shows the tutorial too: its 71.75 % at the time that it reports from another machine,
-and at the time that it would need here, from benchmarks/throughput.py.
+The picture shows recipe `strong` too, from benchmarks/bench.py, and the tutorial: its 71.75 % at
+the time that it reports from another machine, and at the time that it would need here, from
+benchmarks/throughput.py.
 """
 
 import json
@@ -61,6 +62,13 @@ def measure(budget: str, seed: int) -> dict[str, Any]:
     }
 
 
+def whole(recipe: str) -> dict[str, Any]:
+    """Return the point of a recipe without a budget, from its newest result of bench.py."""
+    row = json.loads(max(RESULTS.glob(f"*-{recipe}.json")).read_text())["runs"][recipe]
+    test = {key: row[f"test.{key}"]["mean"] for key in ("top1", "coarse_top1")}
+    return {"seconds": row["seconds"]["mean"], "test": test}
+
+
 def draw(points: list[dict[str, Any]]) -> None:
     """Draw accuracy against time on a logarithmic axis."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -97,7 +105,7 @@ def draw(points: list[dict[str, Any]]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("time from first weights to last test figure")
-    axes.set_title("CIFAR-100 test accuracy, single view, by `hundredfold train --budget`")
+    axes.set_title("CIFAR-100 test accuracy, single view, by `--budget`; the last by `strong`")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)
@@ -110,7 +118,7 @@ def main() -> None:
     """Measure every budget in turn, or draw."""
     options = tyro.cli(Options)
     if options.draw:
-        draw(json.loads(options.draw.read_text())["points"])
+        draw([*json.loads(options.draw.read_text())["points"], whole("strong")])
         return
     points = []
     for budget in options.budgets:
