@@ -272,15 +272,15 @@ def test_suspects_are_those_of_cleanlab() -> None:
 
 
 def test_wrong_labels_are_suspected(tiny: Dataset) -> None:
-    big = tiny.train[torch.arange(480) % 96]
+    big = tiny.train[torch.arange(960) % 96]
     noise = torch.randint(0, 20, big.images.shape, dtype=torch.uint8)
-    changed = torch.arange(480) % 37 == 0
+    changed = torch.arange(960) % 37 == 0
     labels = torch.where(changed, (big.labels + 3) % 6, big.labels)
     subject = of_dataset(dataclasses.replace(tiny, train=Split(big.images + noise, labels)))
     state = torch.get_rng_state()
     found = audit(subject, near=False)
     assert torch.get_rng_state().equal(state)
-    suspected = [s.picture for s in found.suspects if s.picture < 480]
+    suspected = [s.picture for s in found.suspects if s.picture < 960]
     hits = sum(bool(changed[i]) for i in suspected)
     assert hits >= 0.9 * int(changed.sum()) and len(suspected) < 3 * hits
     assert found.subject.classes[found.suspects[0].suggested] in found.subject.classes
