@@ -84,19 +84,19 @@ def draw(points: list[dict[str, Any]]) -> None:
             axes.annotate(f"{at[1]:.1%}", at, (0, 8), textcoords="offset points", ha="center")
     here = max(RESULTS.glob("*-throughput.json"))
     hours = json.loads(here.read_text())["peer_hours_for_8_epochs"]
-    for text, value, side in (
-        ("the tutorial at its speed on these cores", hours, 1),
-        ("the tutorial as it reports itself", TUTORIAL_HOURS, -1),
+    for text, value, below in (
+        ("the tutorial at its speed\non these cores:", hours, 12),
+        ("the tutorial as it reports itself:", TUTORIAL_HOURS, 60),
     ):
         at = (value * 3600, TUTORIAL_ACCURACY)
         axes.plot(*at, "s", color="#555")
         axes.annotate(
             f"{text}\n{TUTORIAL_ACCURACY:.2%} coarse",
             at,
-            (0, side * 12),
+            (0, -below),
             textcoords="offset points",
-            ha="center" if side > 0 else "right",
-            va="bottom" if side > 0 else "top",
+            ha="right",
+            va="top",
             color="#555",
         )
     axes.set_xscale("log")
