@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hundredfold import Dataset
 from hundredfold.models.whitenet import whitening_filters
+from hundredfold.optim import look_ahead, triangle
 
 WIDTHS, BATCH, EPOCHS = (96, 256, 768), 1024, 8.75
 MOMENTUM, DECAY, BIAS_LR, SMOOTHING = 0.85, 0.0153, 32.0, 0.25
@@ -131,10 +132,9 @@ class Speedrun:
             flipped = ~flipped
             order = torch.randperm(len(images), device="cuda")
             for batch in order[: each * BATCH].split(BATCH):
-                share = (step + 1) / steps
-                fall = 1 - (1 - END) * (share - WARMUP) / (1 - WARMUP)
+                share = triangle(step, steps, WARMUP, END)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * min(share / WARMUP, fall)
+                    group["lr"] = rate * share
                 small = SMALL if step < SMALL_SHARE * steps else 0
                 x = _augment(images[batch], flipped[batch], small)
                 logits = self.compiled(x, step < WHITENING_EPOCHS * each)
@@ -145,16 +145,9 @@ class Speedrun:
                 optimizer.zero_grad()
                 step += 1
                 if step % 5 == 0:
-                    self._look_ahead(slow, 0.95**5 * (step / steps) ** 3)
+                    look_ahead(self.net, slow, 0.95**5 * (step / steps) ** 3)
                 if step == steps:
-                    return self._look_ahead(slow, 1.0)
-
-    @torch.no_grad()
-    def _look_ahead(self, slow: dict[str, Tensor], keep: float) -> None:
-        """Move the slow weights towards the network's, and the network's to them."""
-        for name, value in self.net.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(slow[name].lerp_(value, 1 - keep))
+                    return look_ahead(self.net, slow, 1.0)
 
     @torch.no_grad()
     def _accuracy(self) -> float:
