@@ -3,18 +3,20 @@
     python benchmarks/gpu.py --seeds 20 --save
 
 Both read the test set once a seed, at its end, single view. Both are timed as in that method's
-contest: from pictures in the computer's memory to a trained network, without compiling, testing
-and writing files.
+contest: from pictures in the computer's memory to a trained network, without compiling (which only
+that method does), testing and writing files.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import tyro
 from common import save_result, spread
-from speedrun import Speedrun, Trained
+from speedrun import Speedrun
 
 from hundredfold import Dataset, gpu, load_data, measure, predict_logits
 from hundredfold.environment import device_name
@@ -23,6 +25,8 @@ from hundredfold.loop import epochs
 from hundredfold.state import first_state
 
 CUDA = torch.device("cuda")
+WARM = 1000
+"""Seed of the trainings that are not counted."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Options:
     seeds: int = 20
     """Trainings of `gpu`: seeds 0, 1, ..."""
     peers: int = 5
-    """Trainings of the public method."""
+    """Trainings of the public method, each beside one of those."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
@@ -55,26 +59,26 @@ def main() -> None:
     """Measure, print and save."""
     options = tyro.cli(Options)
     dataset = load_data("cifar100")
-    public = Speedrun(dataset)
-    print("compiled:", public.run(1000), flush=True)
-    print("warm:", ours(dataset, 1000), flush=True)
-    runs: list[dict[str, float]] = []
-    theirs: list[Trained] = []
-    for seed in range(options.seeds):
-        runs.append(ours(dataset, seed))
-        print(seed, runs[-1], flush=True)
-        if seed < options.peers:
-            theirs.append(public.run(seed))
-            print("public", seed, theirs[-1], flush=True)
-    figures: dict[str, Any] = {
-        "gpu": {key: spread([run[key] for run in runs]) for key in runs[0]},
-        "public": {
-            "fine": spread([run.accuracy for run in theirs]),
-            "seconds": spread([run.seconds for run in theirs]),
-        },
-        "card": device_name(CUDA),
+    ways: dict[str, Callable[[int], dict[str, float]]] = {
+        "gpu": partial(ours, dataset),
+        "public": Speedrun(dataset).run,
     }
-    figures["ratio"] = figures["public"]["seconds"]["mean"] / figures["gpu"]["seconds"]["mean"]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    for name, way in ways.items():
+        began = time.perf_counter()
+        print("warm:", name, way(WARM), f"{time.perf_counter() - began:.1f} s", flush=True)
+    for seed in range(options.seeds):
+        for name, way in ways.items():
+            if name == "gpu" or seed < options.peers:
+                found[name].append(way(seed))
+                print(seed, name, found[name][-1], flush=True)
+    figures: dict[str, Any] = {
+        name: {key: spread([run[key] for run in runs]) for key in runs[0]}
+        for name, runs in found.items()
+    }
+    pairs = zip(found["public"], found["gpu"], strict=False)
+    figures["ratio"] = spread([theirs["seconds"] / our["seconds"] for theirs, our in pairs])
+    figures["card"] = device_name(CUDA)
     print(figures)
     if options.save:
         save_result("gpu", "test set read once a seed, at its end", figures)

@@ -125,7 +125,7 @@ def channel_stats(parts: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[flo
     counts = torch.zeros(3, 256, dtype=torch.int64)
     for images in parts:
         for i, channel in enumerate(images.transpose(0, 1)):
-            counts[i] += torch.bincount(channel.reshape(-1), minlength=256)
+            counts[i] += torch.bincount(channel.reshape(-1), minlength=256).cpu()
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for share in counts.double() / counts.sum(1, keepdim=True):
@@ -149,7 +149,7 @@ def prepare(images: Tensor, mean: Tensor, std: Tensor, size: int = 0) -> Tensor:
     """
     x = images
     if size and x.shape[-2:] != (size, size):
-        rows, columns = (resampling(side, size).to(mean) for side in x.shape[-2:])
+        rows, columns = (resampling(side, size, mean.device, mean.dtype) for side in x.shape[-2:])
         x = ((x.to(mean.dtype) @ columns.T).transpose(2, 3) @ rows.T).transpose(2, 3)
     # One multiply-add a pixel: (x / 255 - mean) / std.
     scale = (1 / (255 * std)).view(1, -1, 1, 1)
@@ -158,11 +158,12 @@ def prepare(images: Tensor, mean: Tensor, std: Tensor, size: int = 0) -> Tensor:
 
 
 @cache
-def resampling(side: int, size: int) -> Tensor:
-    """Return the (size, side) float32 matrix that resizes a column of pixels, antialiased.
+def resampling(side: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the (size, side) matrix that resizes a column of pixels, antialiased.
 
     Resizing is linear: as two products of matrices it takes a third of the time of
     `F.interpolate`, from whose resizing of the unit vectors the matrix is made.
     """
     columns = torch.eye(side)[None, None]
-    return F.interpolate(columns, size=(size, side), mode="bilinear", antialias=True)[0, 0]
+    matrix = F.interpolate(columns, size=(size, side), mode="bilinear", antialias=True)[0, 0]
+    return matrix.to(device, dtype)

@@ -11,7 +11,7 @@ from hundredfold.batches import count_steps
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
 from hundredfold.errors import UserError
-from hundredfold.models import ModelInfo, normalisation
+from hundredfold.models import MODELS, ModelInfo, normalisation
 from hundredfold.processes import ALONE, Group
 
 
@@ -54,6 +54,12 @@ class Job:
         """Whether the forward pass runs under bfloat16 autocast."""
         return uses_bfloat16(self.config, self.device)
 
+    @cached_property
+    def recorded(self) -> bool:
+        """Whether steps are recorded and replayed, as graphs.py does."""
+        ours = self.config.optimizer == "muon" and self.config.model in MODELS
+        return self.device.type == "cuda" and self.group.size == 1 and ours
+
     @property
     def steps(self) -> int:
         """Steps of all epochs together."""
@@ -88,6 +94,7 @@ def make_job(config: Config, dataset: Dataset, device: torch.device, group: Grou
     if config.size not in (0, side):
         raise UserError(f"--size is {config.size}, but the pictures have {side} pixels a side.")
     training, judged = training_and_judged(dataset, config)
+    training = training.to(device)
     mean, std = channel_stats(training.parts())
     std = tuple(max(value, 1 / 255) for value in std)  # a channel may be the same everywhere
     info = ModelInfo(
@@ -105,4 +112,4 @@ def make_job(config: Config, dataset: Dataset, device: torch.device, group: Grou
     )
     if config.weights:
         info = normalisation(info)
-    return Job(config, info, training.to(device), judged, device, group)
+    return Job(config, info, training, judged, device, group)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -104,12 +105,16 @@ def step(state: State, job: Job, images: Tensor, labels: Tensor) -> tuple[Tensor
         The loss before the step, 0-dimensional, and the learning rate.
 
     Raises:
-        DivergedError: the loss is not finite; no weight has moved.
+        DivergedError: the loss is not finite; on a CPU no weight has moved.
     """
     lr = set_schedule(state.optimizer, state.progress * job.steps, job.steps, job.config)
-    loss = gradients(state, job, images, labels)
-    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
-        state.optimizer.step()  # muon's products of matrices
+    if job.recorded and len(labels) == job.config.batch_size:
+        size = training_size(job.sizes, state.progress)
+        loss = state.recorder.take(size, partial(_take, state, job), images, labels)
+        _check(loss, state, job, images, labels)
+    else:
+        loss = gradients(state, job, images, labels)
+        _update(state, job)
     state.step += 1
     return loss, lr
 
@@ -120,12 +125,26 @@ def gradients(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
     Args, Raises: as `step`; the pictures are this process's share of the batch, gradient and loss
     are those of all of it.
     """
-    config = job.config
-    if config.freeze:
-        set_frozen(state.model, state.progress < config.freeze)
+    if job.config.freeze:
+        set_frozen(state.model, state.progress < job.config.freeze)
     if job.group.size > 1:  # dropout: in each process its own, and the same again after a restart
         purpose = ("dropout", state.step, job.group.rank)
-        torch.manual_seed(generator(config.seed, *purpose).initial_seed())
+        torch.manual_seed(generator(job.config.seed, *purpose).initial_seed())
+    loss = _backward(state, job, images, labels)
+    _check(loss, state, job, images, labels)
+    return loss
+
+
+def _take(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
+    """Take a step without a look at its loss, which is returned."""
+    loss = _backward(state, job, images, labels)
+    _update(state, job)
+    return loss
+
+
+def _backward(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
+    """Put each weight's gradient beside it, whatever it is; return the loss, 0-dimensional."""
+    config = job.config
     x = prepare(images, *job.channels, training_size(job.sizes, state.progress))
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
         loss = F.cross_entropy(
@@ -135,12 +154,22 @@ def gradients(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
     loss.backward()
     weight = len(labels) if job.class_weights is None else job.class_weights[labels].sum()
     loss = job.group.average(state.model, loss.detach(), weight)
-    looked_at = job.device.type == "cpu" or state.step % LOOK == 0
-    if looked_at and not math.isfinite(loss.item()):
-        raise _diverged(state, job, images, labels)
     if config.clip_value:
         nn.utils.clip_grad_value_(state.model.parameters(), config.clip_value)
     return loss
+
+
+def _update(state: State, job: Job) -> None:
+    """Move the weights along their gradients."""
+    with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
+        state.optimizer.step()  # muon's products of matrices
+
+
+def _check(loss: Tensor, state: State, job: Job, *batch: Tensor) -> None:
+    """Raise DivergedError if a loss is not finite; a GPU's is not looked at each time."""
+    looked_at = job.device.type == "cpu" or state.step % LOOK == 0
+    if looked_at and not math.isfinite(loss.item()):
+        raise _diverged(state, job, *batch)
 
 
 def _record(state: State, job: Job) -> Epoch:

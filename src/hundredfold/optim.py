@@ -80,7 +80,11 @@ def set_schedule(
     schedule = one_cycle if config.schedule == "one_cycle" else triangle
     share = schedule(step, steps, config.warmup)
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * share
+        rate = group["initial_lr"] * share
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)  # where a recorded step reads it
+        else:
+            group["lr"] = rate
         if config.schedule == "one_cycle" and "betas" in group:
             group["betas"] = (one_cycle_beta1(step, steps, config.warmup), group["betas"][1])
     return config.lr * share
@@ -101,7 +105,7 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     else:
         optimizer = Muon(named, config)
     for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
+        group.setdefault("initial_lr", float(group["lr"]))
     return optimizer
 
 
@@ -159,6 +163,10 @@ class Muon(torch.optim.Optimizer):
             {"params": sorts["other"], "orthogonal": False, **others},
         ]
         super().__init__([group for group in groups if group["params"]], {})
+        for group in self.param_groups:
+            device = group["params"][0].device
+            if device.type == "cuda":  # what is recorded must not hold a number that changes
+                group["lr"] = torch.tensor(group["lr"], device=device)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -168,19 +176,33 @@ class Muon(torch.optim.Optimizer):
             closure: as torch.optim.Optimizer has it; not called.
         """
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                if "momentum_buffer" not in self.state[weight]:
-                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-                buffer = self.state[weight]["momentum_buffer"]
-                gradient = weight.grad.add(weight, alpha=group["weight_decay"])
-                buffer.mul_(group["momentum"]).add_(gradient)
-                update = gradient.add_(buffer, alpha=group["momentum"])  # Nesterov
-                if group["orthogonal"]:
-                    weight.mul_(len(weight) ** 0.5 / weight.norm())
-                    update = orthogonalised(update.flatten(1)).view_as(update)
-                weight.add_(update, alpha=-group["lr"])
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            updates = self._directions(weights, group)
+            if group["orthogonal"]:
+                norms = torch._foreach_norm(weights)
+                shares = [len(w) ** 0.5 / norm for w, norm in zip(weights, norms, strict=True)]
+                torch._foreach_mul_(weights, shares)
+                updates = [orthogonalised(u.flatten(1)).view_as(u).float() for u in updates]
+            if isinstance(group["lr"], Tensor):
+                torch._foreach_mul_(updates, -group["lr"])
+                torch._foreach_add_(weights, updates)
+            else:
+                torch._foreach_add_(weights, updates, alpha=-group["lr"])
+
+    def _directions(self, weights: list[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
+        """Return each gradient with its decay and Nesterov's momentum, which goes on."""
+        for weight in weights:
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        updates = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, updates)
+        torch._foreach_add_(updates, buffers, alpha=group["momentum"])
+        return list(updates)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:

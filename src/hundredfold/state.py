@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hundredfold.augment import generator, prepare
 from hundredfold.device import memory_format
 from hundredfold.errors import UserError
+from hundredfold.graphs import Recorder
 from hundredfold.job import Job
 from hundredfold.jsonio import from_values
 from hundredfold.models import WhiteNet, build_model
@@ -49,6 +50,8 @@ class State:
     """The epoch that has begun."""
     pending: list[Tensor] = field(default_factory=list)
     """Losses of its last steps, which a GPU may still be working on; not in `part` yet."""
+    recorder: Recorder = field(default_factory=Recorder)
+    """Replays the steps on a GPU."""
     judged_logits: Tensor | None = None
     """(N, C) float32, of the pictures that the last epoch was judged by; not kept on disk, for they
     follow from the model."""
