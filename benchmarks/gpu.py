@@ -3,8 +3,8 @@
     python benchmarks/gpu.py --seeds 20 --save
 
 Both read the test set once a seed, at its end, single view. Both are timed as in that method's
-contest: from pictures in the computer's memory to a trained network, without compiling (which only
-that method does), testing and writing files.
+contest: from pictures in the computer's memory to a trained network, without testing and writing
+files, in a process that has trained once before: there that method compiles, and a GPU wakes up.
 """
 
 import time

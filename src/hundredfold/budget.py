@@ -8,6 +8,7 @@ from hundredfold.config import Config, parse_duration
 from hundredfold.data import Dataset
 from hundredfold.device import pick_device
 from hundredfold.errors import UserError
+from hundredfold.graphs import WARM
 from hundredfold.inference import BATCH, predict_logits
 from hundredfold.job import Job, make_job
 from hundredfold.loop import step
@@ -31,8 +32,10 @@ def choose_recipe(config: Config, dataset: Dataset) -> str:
         config: recipe `fast` with the budget.
         dataset: what to train on.
     """
-    small = dataclasses.replace(config, batch_size=64, optimizer="sgd")  # measured in a moment
-    job = make_job(small, dataset.with_labels(config.labels), pick_device(config.device))
+    device = pick_device(config.device)
+    if device.type == "cpu":
+        config = dataclasses.replace(config, batch_size=64, optimizer="sgd")  # a moment's work
+    job = make_job(config, dataset.with_labels(config.labels), device)
     seconds = mean_seconds(0.0, seconds_by_size(first_state(job), job))
     epochs = config.epochs * parse_duration(config.budget) / (seconds * job.steps)
     epochs *= len(job.training) / CIFAR_PICTURES
@@ -74,17 +77,19 @@ def seconds_by_size(probe: State, job: Job, limit: float = 0.0) -> tuple[float, 
     Args:
         probe: a state to take steps with, for nothing but their time.
         job: what to train on, and how.
-        limit: seconds that measuring may take; at least one step is measured, after one unmeasured.
+        limit: seconds that measuring may take; at least one step is measured, after one unmeasured,
+            or those in which a GPU's are recorded.
     """
     times: list[float] = []
+    first = WARM + 1 if job.recorded else 1
     started = time.perf_counter()
     for images, labels in batches(job.training, 0, job.config, job.device):
         before = time.perf_counter()
         step(probe, job, images, labels)[0].item()  # to have its value is to have waited for it
         times.append(time.perf_counter() - before)
-        if len(times) > 1 and time.perf_counter() - started > limit:
+        if len(times) > first and time.perf_counter() - started > limit:
             break
-    return tuple(min(times[1:] or times) * (size / job.sizes[0]) ** 2 for size in job.sizes)
+    return tuple(min(times[first:] or times) * (size / job.sizes[0]) ** 2 for size in job.sizes)
 
 
 def evaluation_seconds(probe: State, job: Job, pictures: int) -> float:

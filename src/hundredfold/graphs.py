@@ -20,6 +20,7 @@ class Recorder:
     def __init__(self) -> None:
         self._kind: Hashable = None
         self._taken = 0
+        self._aside: torch.cuda.Stream | None = None
         self._replay: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Recorder":
@@ -48,20 +49,27 @@ class Recorder:
         if kind != self._kind:
             self._kind, self._taken, self._replay = kind, 0, None
         self._taken += 1
-        if self._taken <= WARM:
-            return _aside(step, images, labels)
-        if self._replay is None:
-            self._replay = _record(step, images, labels)
-        return self._replay(images, labels)
+        with torch.cuda.device(images.device):  # whose streams are meant below
+            if self._taken <= WARM:
+                self._aside = self._aside or torch.cuda.Stream()
+                return _on(self._aside, step, images, labels)
+            if self._replay is None:
+                self._replay = _record(step, images, labels)
+            return self._replay(images, labels)
 
 
-def _aside(step: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
-    """Take a step on a stream of its own, as what is recorded later."""
-    main, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-    aside.wait_stream(main)
-    with torch.cuda.stream(aside):
+def _on(
+    stream: torch.cuda.Stream,
+    step: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+) -> Tensor:
+    """Take a step on a stream that is not the main one, as is recorded later; return the loss."""
+    main = torch.cuda.current_stream()
+    stream.wait_stream(main)
+    with torch.cuda.stream(stream):
         loss = step(images, labels)
-    main.wait_stream(aside)
+    main.wait_stream(stream)
     return loss
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hundredfold.augment import generator, prepare
 from hundredfold.batches import batch_at, batches
 from hundredfold.errors import DivergedError
+from hundredfold.graphs import Recorder
 from hundredfold.inference import BATCH, predict_logits
 from hundredfold.job import Job
 from hundredfold.metrics import measure
@@ -57,6 +58,8 @@ def training(state: State, job: Job, clock: Clock | None = None) -> Iterator[Ste
             yield from _steps(state, job, clock)
         state.history.append(_record(state, job))
         state.part = Part()
+        if state.progress >= 1:
+            state.recorder = Recorder()  # gives a GPU's memory back
         yield state.history[-1]
 
 

@@ -142,7 +142,7 @@ def tutorial(**changes: Any) -> Config:
         "pad": 4,
         "flip": "random",
         "model": "resnet9",
-        "epochs": 9.0,
+        "epochs": 8.0,
         "batch_size": 64,
         "optimizer": "adam",
         "lr": 0.01,

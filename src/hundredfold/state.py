@@ -112,6 +112,8 @@ class State:
                 values |= {key: _like(weight, value) for key, value in kept.items()}
             kept = _below(SLOW_PREFIX, tensors)
             self.slow = {name: _like(value, kept[name]) for name, value in self.slow.items()}
+            self.pending.clear()
+            self.recorder = Recorder()  # what was recorded is of the tensors before
             torch.set_rng_state(tensors["generator"])
             if "device_generator" in tensors and torch.cuda.is_available():
                 device = next(self.model.parameters()).device

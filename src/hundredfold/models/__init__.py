@@ -1,4 +1,4 @@
-"""The models, one family a file: a function of (classes, widths) for each name."""
+"""The models, one family a file: a function for each name, called as `build_model` does."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
