@@ -1,6 +1,7 @@
 """From a time budget to a schedule: measure the machine for a moment, then plan."""
 
 import dataclasses
+import statistics
 import time
 
 from hundredfold.batches import batches
@@ -19,7 +20,7 @@ from hundredfold.state import State, first_state
 FEWEST_STEPS = 10
 """Steps of a schedule that is still worth its name."""
 PROBING = 0.02
-"""Share of the budget that steps for measuring may take, beyond the first two."""
+"""Share of the budget that measuring steps may take, beyond the first two; predicting as well."""
 LADDER = (("strong", 30.0), ("medium", 8.0), ("fast", 2.2), ("quick", 0.0))
 """Recipes, and from how many epochs of `fast` in the budget on each is the best: of CIFAR-100, or
 of as many pictures that are repeated."""
@@ -57,7 +58,7 @@ def plan(job: Job, tests: int, started: float) -> tuple[Job, Clock]:
     budget = parse_duration(config.budget)
     probe = first_state(job)
     seconds = seconds_by_size(probe, job, PROBING * budget)
-    reserve = evaluation_seconds(probe, job, 2 * tests + len(job.judged))
+    reserve = evaluation_seconds(probe, job, 2 * tests + len(job.judged), PROBING * budget)
     now, mean = time.perf_counter(), mean_seconds(0.0, seconds)
     end = started + budget - reserve
     steps = (end - now) / mean
@@ -92,10 +93,21 @@ def seconds_by_size(probe: State, job: Job, limit: float = 0.0) -> tuple[float, 
     return tuple(min(times[first:] or times) * (size / job.sizes[0]) ** 2 for size in job.sizes)
 
 
-def evaluation_seconds(probe: State, job: Job, pictures: int) -> float:
-    """Return about how long predicting that many pictures will take."""
+def evaluation_seconds(probe: State, job: Job, pictures: int, limit: float = 0.0) -> float:
+    """Return about how long predicting that many pictures will take.
+
+    Args:
+        probe: its model is asked.
+        job: what it is trained on.
+        pictures: how many.
+        limit: seconds that measuring may take; at least one batch is measured, after one that is
+            not, since the first is slower.
+    """
     model, images = probe.model, job.training[:BATCH].images
-    predict_logits(model, images, job.info)  # the first time is slower
-    started = time.perf_counter()
     predict_logits(model, images, job.info)
-    return (time.perf_counter() - started) * pictures / len(images)
+    times: list[float] = []
+    while not times or sum(times) < limit:
+        started = time.perf_counter()
+        predict_logits(model, images, job.info)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) * pictures / len(images)

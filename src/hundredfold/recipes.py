@@ -54,17 +54,17 @@ def quick(**changes: Any) -> Config:
 
 
 def strong(**changes: Any) -> Config:
-    """A deeper network at full resolution, for the better part of an hour on a CPU.
+    """A deeper network at full resolution, for an hour on a CPU.
 
-    `hundredfold train strong` on CIFAR-100, seed 0: fine 74.69 %, coarse 84.24 %, single view;
-    42 min 26 s on two cores of an AMD EPYC (AVX2), torch 2.14.1, with a little other work beside
-    (benchmarks/results/2026-11-26-strong.json).
+    `hundredfold train strong` on CIFAR-100, n = 2: fine 75.67 % (std 0.16), coarse 85.11 % (0.20),
+    single view; 59 min 25 s on two cores of an AMD EPYC (AVX2), torch 2.14.1, and 66 min 50 s with
+    some other work beside (benchmarks/results/2026-11-26-strong.json).
     """
     values: dict[str, Any] = {
         "name": "strong",
         "pad": 2,
         "model": "whiteresnet",
-        "epochs": 14.0,
+        "epochs": 20.0,
         "lr": 1.0,
         "bias_lr": 1.0,
         "momentum": 0.85,
