@@ -95,7 +95,7 @@ class Dataset:
             for part in split.parts():
                 digest.update(part.contiguous().numpy().data)
             digest.update(repr(tuple(split.labels.shape)).encode())
-            digest.update(split.labels.numpy().data)
+            digest.update(split.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
     def test_picture(self, index: int) -> tuple[Tensor, str]:
