@@ -4,31 +4,34 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # `make LOCKED=1 train` installs the versions of requirements.lock, to the digit.
 PINNED := $(if $(LOCKED),-c requirements.lock)
+# What pip has done: pinned or not.
+INSTALLED     := $(VENV)/installed$(if $(LOCKED),-locked)
+INSTALLED_DEV := $(VENV)/installed-dev$(if $(LOCKED),-locked)
 
 .PHONY: train test lint bench docs faults lock vulnerabilities clean
 
-train: $(VENV)/installed            ## train the recipe `fast`; more flags: make train ARGS="tutorial --seed 1"
+train: $(INSTALLED)                 ## train the recipe `fast`; more flags: make train ARGS="tutorial --seed 1"
 	$(BIN)/hundredfold train $(ARGS)
 
 test: lint                          ## lint, type check, unit tests with coverage
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
-lint: $(VENV)/installed-dev
+lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-dev          ## measure `fast` and `fast --labels coarse`, five seeds each: an hour
+bench: $(INSTALLED_DEV)          ## measure `fast` and `fast --labels coarse`, five seeds each: an hour
 	$(BIN)/python benchmarks/bench.py
 
-docs: $(VENV)/installed-dev            ## build the site, build/site/index.html; any broken link is an error
+docs: $(INSTALLED_DEV)            ## build the site, build/site/index.html; any broken link is an error
 	$(BIN)/mkdocs build --quiet
 
-faults: $(VENV)/installed-dev         ## 200 kills, 20 full disks, 12,000 malformed files: a quarter of an hour
+faults: $(INSTALLED_DEV)         ## 200 kills, 20 full disks, 12,000 malformed files: a quarter of an hour
 	$(BIN)/python tests/faults.py --kills 200 --disks 20
 	$(BIN)/python tests/fuzz.py --inputs 1000
 
-lock: $(VENV)/installed-dev           ## write the versions that are installed to requirements.lock
+lock: $(INSTALLED_DEV)           ## write the versions that are installed to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable | sort -f > requirements.lock
 
 vulnerabilities:                    ## ask the advisories about every version of requirements.lock
@@ -41,15 +44,15 @@ $(BIN)/python:
 	  { echo "hundredfold needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
 
-$(VENV)/installed: pyproject.toml | $(BIN)/python
+$(INSTALLED): pyproject.toml | $(BIN)/python
 	@echo "Installing hundredfold and PyTorch into $(VENV): some minutes, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) -e .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+$(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 	@echo "Installing hundredfold, PyTorch and the test tools into $(VENV): some minutes, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) -e '.[dev]'
-	@touch $@ $(VENV)/installed
+	@touch $@ $(INSTALLED)
 
 clean:                              ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Recipes over several seeds, beside the tutorial in one sitting: accuracy, time, ratio.
 
-    python benchmarks/bench.py --runs fast "fast --labels coarse" --seeds 5 --save
+    python benchmarks/bench.py --runs fast "fast --labels coarse --epochs 4.4" --seeds 5 --save
 
 Each run is a command line of `hundredfold train`; each seed reads the test set once, at its end.
 The tutorial's time is that of its 400,000 pictures at the speed measured before, between and after
@@ -26,7 +26,7 @@ from hundredfold.recipes import RECIPES
 class Options:
     """What to measure."""
 
-    runs: tuple[str, ...] = ("fast", "fast --labels coarse")
+    runs: tuple[str, ...] = ("fast", "fast --labels coarse --epochs 4.4")
     """Recipes, each with the flags that it should have."""
     seeds: int = 5
     """Seeds 0, 1, ...: one training of each run for each."""
@@ -92,6 +92,8 @@ def summary(configs: dict[str, Config], results: Figures, base: dict[str, Any]) 
 def main() -> None:
     """Measure in turn, print and save; what is saved is complete up to the last seed."""
     options = tyro.cli(Options)
+    if options.peer and not options.data:
+        raise SystemExit("--peer needs --data, the folder of pickles that it reads.")
     configs = {line: parse(line) for line in options.runs}
     results: Figures = {line: [] for line in configs}
     tutorial = [tutorial_seconds(options)]

@@ -13,11 +13,8 @@ from hundredfold.environment import describe
 TUTORIAL_PICTURES = 8 * 50_000
 """That the tutorial trains on in all."""
 RESULTS = Path(__file__).parent / "results"
-
-
-def machine() -> dict[str, Any]:
-    """Return the machine and the versions."""
-    return describe(torch.device("cpu"), "")
+MACHINE = describe(torch.device("cpu"), "")
+"""The machine and the versions, the code's by the time at which it was loaded."""
 
 
 def spread(values: list[float]) -> dict[str, Any]:
@@ -34,5 +31,5 @@ def save_result(name: str, what: str, figures: dict[str, Any]) -> None:
     """Write figures under today's date, with what they are and the machine."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.json"
-    path.write_text(json.dumps({"what": what, **figures, "machine": machine()}, indent=2) + "\n")
+    path.write_text(json.dumps({"what": what, **figures, "machine": MACHINE}, indent=2) + "\n")
     print(f"saved {path}")

@@ -21,6 +21,7 @@ from common import save_result, spread
 from torch import nn
 
 from hundredfold import Predictor, fast, load_sample, strong, tutorial
+from hundredfold.bundled import find_run
 from hundredfold.export.deployed import Deployed, trace
 from hundredfold.export.onnx import write_onnx
 from hundredfold.job import make_job
@@ -55,6 +56,8 @@ def networks() -> dict[str, tuple[nn.Module, ModelInfo]]:
     for recipe in (fast(), strong(), tutorial(labels="fine")):
         job = make_job(recipe, load_sample(), torch.device("cpu"))
         found[recipe.name] = first_state(job).model.eval(), job.info
+    bundled = find_run("strong")
+    found["strong that comes with it"] = bundled.model(), bundled.info
     found["timm resnet18, CIFAR stem"] = resnet18().eval(), found["fast"][1]
     return found
 

@@ -12,6 +12,7 @@ from hundredfold import Config, Dataset, UserError, fast, strong, tutorial
 from hundredfold.ablate import ablate, variants
 from hundredfold.cli import main
 from hundredfold.run import Run
+from hundredfold.tune import search_space, tune
 
 
 def test_only_parts_that_a_recipe_has_are_left_out() -> None:
@@ -104,6 +105,20 @@ def test_only_divergence_is_an_outcome(tiny: Dataset, tiny_config: Config) -> No
         config = dataclasses.replace(tiny_config, **changes)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=r"abacus|budget"):
             list(ablate(config, tiny, 1, lambda _: None))
+
+
+def test_too_few_pictures_to_judge_by_are_refused_at_once(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    few = dataclasses.replace(tiny, train=tiny.train[torch.arange(48)])  # eight of each class
+    config = dataclasses.replace(tiny_config, validation=0.05)
+    for search in (
+        lambda: list(ablate(config, few, 1, lambda _: None)),
+        lambda: tune(config, few, search_space(config, ()), 1, "sqlite:///t.db"),
+    ):
+        with pytest.raises(UserError, match=r"--validation 0.05 of each class is no picture"):
+            search()
+    assert not Path(config.out).exists()
 
 
 def test_runs_on_other_data_and_damaged_ones_are_not_taken(

@@ -3,12 +3,14 @@
 import io
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from conftest import Load
 from pets import RNG, pictures
 
+from hundredfold.data.archive import unpack
 from hundredfold.errors import UserError
 from hundredfold.files import cache_folder
 
@@ -49,6 +51,7 @@ def test_parquet_is_a_table_too(tmp_path: Path, load: Load) -> None:
         ("path,label\na.png", "line 2: no label"),
         ("path,label,split\na.png,x,holdout", "line 2: the split 'holdout'"),
         ("path,label\na\0.png,x", "line 2: the path has a zero byte"),
+        ("path,label,superclass\na.png,x,y\nb.png,x,", "line 3: no superclass, where other"),
     ],
 )
 def test_tables_that_lack_something_are_refused(
@@ -168,3 +171,35 @@ def test_a_name_in_an_archive_that_is_no_text_is_refused(tmp_path: Path, load: L
     path.write_bytes(path.read_bytes().replace("é".encode(), b"\xf8\xf8"))
     with pytest.raises(UserError, match=r"x.zip is cut short or damaged: 'utf-8' codec"):
         load(path)
+
+
+def test_trainings_that_begin_together_unpack_once(tmp_path: Path) -> None:
+    files = {f"a/{i}.bmp": RNG.bytes(20_000) for i in range(50)}
+    path = archive(tmp_path / "x.tar", files)
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: unpack(path, tmp_path / "unpacked"), range(8)))
+    (folder,) = found
+    assert {f"a/{file.name}": file.read_bytes() for file in folder.iterdir()} == files
+
+
+def test_the_later_of_two_members_of_one_name_counts(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for content in (b"old", b"new"):
+            info = tarfile.TarInfo("a/1.png")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    assert (unpack(path, tmp_path / "unpacked") / "1.png").read_bytes() == b"new"
+
+
+def test_an_archive_with_the_splits_at_its_top_is_not_cifar100(tmp_path: Path, load: Load) -> None:
+    root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 2})
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        for name in ("train", "test"):
+            tar.add(root / name, name)  # as `tar cf pets.tar train test` does
+    assert load(tmp_path / "pets.tar").digest() == load(root).digest()
+
+
+def test_errors_name_the_archive_and_not_where_it_was_unpacked(tmp_path: Path, load: Load) -> None:
+    with pytest.raises(UserError, match=rf"{tmp_path}/x.zip holds no pictures"):
+        load(archive(tmp_path / "x.zip", {"a/notes.csv": b"", "b/notes.csv": b""}))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from hundredfold.audit.duplicates import (
 from hundredfold.audit.labels import FOLDS, fold_of, suspects
 from hundredfold.audit.page import render
 from hundredfold.cli import main
+from hundredfold.cli.audit import findings_table
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
 
@@ -143,8 +145,40 @@ def test_the_command_writes_a_page_and_is_strict_if_told(
     assert main([*command.split(), "--strict"]) == 1
     assert "To mend:" in capsys.readouterr().err
     assert main(["audit", "nowhere"]) == 2
-    assert main(["audit", "sample", "--no-labels", "--no-near", "--fix", "x.csv"]) == 2
-    assert "not of files" in capsys.readouterr().err
+    for what, why in (("sample", "not of files"), (zipped(faulty), "is an archive")):
+        assert main(["audit", what, "--fix", "x.csv", "--out", "none"]) == 2
+        assert why in capsys.readouterr().err
+    assert not Path("none").exists()  # refused before any work
+
+
+def zipped(folder: Path) -> str:
+    """Return an archive of a folder."""
+    return shutil.make_archive(str(folder), "zip", folder)
+
+
+def test_data_is_found_as_train_finds_it(tmp_path: Path) -> None:
+    save(scene(0), tmp_path / "sample/cat/1.png")  # a folder here of a built-in name
+    assert len(load_subject("sample")) == 3000
+
+
+def test_names_without_a_suffix_are_not_misnamed(tmp_path: Path) -> None:
+    for i in range(4):
+        save(scene(i), tmp_path / f"{i}.png").rename(tmp_path / f"{i:040x}")
+    rows = [f"{i:040x},{'ab'[i % 2]}" for i in range(4)]
+    (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows))
+    found = audit(load_subject(str(tmp_path / "list.csv")))
+    assert items(found, "misnamed") == []
+
+
+def test_an_example_is_cut_where_a_thousand_copies_have_a_thousand_names(tmp_path: Path) -> None:
+    first = save(scene(0), tmp_path / "pets/a/0.png").read_bytes()
+    for i in range(1, 1000):
+        (tmp_path / f"pets/a/{i}.png").write_bytes(first)
+    save(scene(1), tmp_path / "pets/b/0.png")
+    found = audit(load_subject(str(tmp_path / "pets")), labels=False, near=False)
+    assert len(items(found, "exact_within")[0]) > 10_000
+    cells = [cell for column in findings_table(found).columns for cell in column._cells]
+    assert max(len(str(cell)) for cell in cells) < 300
 
 
 def test_names_are_text_on_the_page_not_markup(tmp_path: Path) -> None:

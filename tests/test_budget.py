@@ -2,15 +2,18 @@
 
 import dataclasses
 import time
+from typing import Any
 
 import pytest
 import torch
 from conftest import make_split
 
 from hundredfold import Config, Dataset, UserError, train
-from hundredfold.budget import LADDER, choose_recipe, plan
+from hundredfold.budget import LADDER, choose_recipe, plan, seconds_by_size
 from hundredfold.job import make_job
+from hundredfold.loop import step
 from hundredfold.recipes import RECIPES, fast
+from hundredfold.state import first_state
 
 
 @pytest.fixture
@@ -30,6 +33,22 @@ def test_a_plan_fills_its_budget_with_epochs(some: Dataset, tiny_config: Config)
         assert job.steps * clock.seconds[0] < clock.end - started
         jobs.append(job)
     assert jobs[1].steps > 2 * jobs[0].steps
+
+
+def test_the_small_last_batch_is_no_measure_of_a_step(
+    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def noted(*arguments: Any) -> Any:
+        taken.append(len(arguments[-1]))
+        return step(*arguments)
+
+    monkeypatch.setattr("hundredfold.budget.step", noted)
+    few = dataclasses.replace(tiny, train=make_split(50, 6))  # batches of 16, 16, 16 and 2
+    job = make_job(dataclasses.replace(tiny_config, validation=0.0), few, torch.device("cpu"))
+    seconds_by_size(first_state(job), job, 60.0)
+    assert taken == [16, 16, 16]
 
 
 def test_steps_at_other_sizes_are_reckoned_by_area(some: Dataset, tiny_config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +12,8 @@ from PIL import Image
 from rich.console import Console
 
 from hundredfold import Config, Dataset, train
-from hundredfold.console import byte_progress, command, duration
+from hundredfold.console import _Console, byte_progress, command, duration
+from hundredfold.display import Display, JsonDisplay
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,6 +40,20 @@ def test_a_terminal_gets_a_live_line(
 def test_quiet_says_nothing(terminal: io.StringIO, tiny: Dataset, tiny_config: Config) -> None:
     train(tiny_config, tiny, quiet=True)
     assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("kind", [Display, JsonDisplay])
+def test_training_does_not_end_with_its_audience(
+    kind: type[Display], tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", buffering=1) as pipe:
+        monkeypatch.setattr("hundredfold.display.console", _Console(file=pipe))
+        display = kind()
+        display.note("Here comes a training.")
+        os.close(reading)  # as `head -1` does
+        assert train(tiny_config, tiny, display=display).finished
+        os.dup2(os.open(os.devnull, os.O_WRONLY), pipe.fileno())
 
 
 def test_a_download_shows_its_progress_in_a_terminal(terminal: io.StringIO) -> None:

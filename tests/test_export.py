@@ -44,6 +44,7 @@ def test_the_exported_model_gives_the_predictors_probabilities(
     found = export(run, to, tiny)
     assert max(found.parity.values()) < 1e-4
     assert found.parity.keys() == {"1", "2", "7"}
+    assert found.pictures == len(tiny.test)
     assert found.accuracy["exported"]["top1"] == run.metrics["test"]["top1"]
     assert found.accuracy["predictor"] == run.metrics["test"]
     pixels = tiny.test.images.permute(0, 2, 3, 1).contiguous()

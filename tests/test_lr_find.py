@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from hundredfold import Config, Dataset, UserError
+from hundredfold import Config, Dataset, UserError, fast
 from hundredfold.batches import batches
 from hundredfold.cli import main
 from hundredfold.job import make_job
@@ -84,6 +85,11 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lr-find", *flags, "--batch-size", "64"]) == 0
     out = capsys.readouterr().out
     assert "The loss falls most steeply at" in out
-    assert "train fast --lr" in out
+    rates = r"train fast --lr (\S+) --muon-lr (\S+), with the other flags"
+    lr, muon_lr = map(float, re.findall(rates, out)[0])
+    assert muon_lr == pytest.approx(lr * fast().muon_lr / fast().lr, rel=0.02)
     with Image.open(Path("lr-find.png")) as picture:
         assert picture.size == (900, 540)
+    for steps in ("-1", "1", "9"):
+        assert main(["lr-find", *flags, "--steps", steps]) == 2
+        assert f"--steps is {steps}, but must be at least 10" in capsys.readouterr().err

@@ -61,6 +61,27 @@ def test_what_was_kept_is_read_again_when_a_file_changes(tmp_path: Path, load: L
     assert load(root).digest() == after.digest()
 
 
+def test_what_was_kept_of_one_list_is_never_taken_for_another(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = pictures(tmp_path / "pets", {"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 1})
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
+    rows = [f"{name},{name.split('/')[1]},{name.split('/')[0]}" for name in names]
+    table = root / "list.csv"
+    table.write_text("path,label,split\n" + "\n".join(rows[1:]))  # shares the kept file's name
+    whole, some = load(root).digest(), load(table).digest()
+    with monkeypatch.context() as patch:
+        patch.setattr("hundredfold.data.reading.write_atomic", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load(root)
+    assert load(table).digest() == some
+    assert load(root).digest() == whole != some
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_two_levels_are_superclass_and_class(tmp_path: Path, load: Load) -> None:
     counts = {"fish/ray": 5, "fish/eel": 5, "tree/oak": 5, "tree/other": 5, "fish/other": 5}
     found = load(pictures(tmp_path, counts))
@@ -322,3 +343,36 @@ def test_the_commands_take_a_folder(
     assert main(["explore", str(root)]) == 0
     assert main(["train", *flags, "--strict"]) == 2
     assert "Mend or remove them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("others", [("bus", "car"), ("Test pictures", "val-de-loire")])
+def test_a_class_may_be_called_train(others: tuple[str, str], tmp_path: Path, load: Load) -> None:
+    root = pictures(tmp_path / "photos", dict.fromkeys(("train", *others), 4))
+    found = load(root)
+    assert set(found.classes) == {"train", *others}
+    assert len(found.train) + len(found.test) == 12
+    pictures(root / "other", {"train": 3, "test": 3})
+    with pytest.raises(UserError, match=r"-0\.png is in no class"):
+        load(root / "other")
+
+
+def test_names_that_are_no_text_are_written_out(
+    tmp_path: Path, load: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = pictures(tmp_path / "photos", {"cat": 8, "dog": 8})
+    try:
+        (root / "cat").rename(root / os.fsdecode(b"c\xe4t"))
+    except OSError:
+        pytest.skip("the file system takes only text")
+    assert load(root).classes == ("c\\xe4t", "dog")
+    flags = ["--epochs", "1", "--widths", "8", "8", "--device", "cpu", "--quiet"]
+    assert main(["train", "--data", str(root), *flags]) == 0
+    (run,) = Path("runs").iterdir()
+    assert main(["evaluate", str(run)]) == main(["report", str(run)]) == 0
+    assert main(["audit", str(root), "--no-labels", "--no-near"]) == 0
+    capsys.readouterr()
+    assert main(["audit", str(root), "--no-labels", "--no-near", "--fix", "x.csv"]) == 2
+    assert "c\\xe4t/cat-0.png has a name that is no text" in capsys.readouterr().err
+    moved = root.rename(os.fsdecode(b"sch\xf6n"))
+    assert main(["train", "--data", str(moved), *flags]) == 0
+    assert main(["evaluate", str(max(Path("runs").iterdir()))]) == 0

@@ -192,6 +192,17 @@ def test_wrong_use_says_what_to_do(
     assert words in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_picture_needs_no_run_wherever_it_stands(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(next(folder.rglob("*.png")))
+    assert main(["predict", "--format", "json", "--top", "3", picture]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["picture"] == picture and len(row["classes"]) == 3
+    assert main(["predict", "nosuch.jpg"]) == 2
+    assert "There is no run and no picture at nosuch.jpg" in capsys.readouterr().err
+
+
 def test_a_test_picture_is_shown_with_its_label(capsys: pytest.CaptureFixture[str]) -> None:
     run = train(Config(data="sample", epochs=0.1, widths=(8,), device="cpu"), quiet=True)
     assert main(["predict", str(run), "--test", "17"]) == 0

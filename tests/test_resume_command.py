@@ -79,4 +79,8 @@ def test_last_is_the_newest_unfinished_run(tiny: Dataset, tiny_config: Config) -
     for run, started in zip(runs, ("2026-01-02", "2026-01-01"), strict=True):
         content = json.dumps(run.environment | {"started": started})
         (run.path / "environment.json").write_text(content)
+    for odd in ("card", ".fast-half-made"):  # what is no run is in nobody's way
+        folder = runs[0].path.parent / odd
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
     assert last_run(tiny_config.out) == runs[0]

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stopping import interrupted
 
-from hundredfold import Config, Dataset, evaluate, finetune, train
+from hundredfold import Config, Dataset, evaluate, finetune, resume, train
+from hundredfold.ablate import variants
 from hundredfold.batches import batches
 from hundredfold.errors import UserError
 from hundredfold.job import Job, make_job
@@ -101,6 +103,7 @@ def test_transformers_are_told_the_side(tiny: Dataset, config: Config) -> None:
     "changes, why",
     [
         ({"model": "timm:resnet99"}, "timm has no model 'resnet99'"),
+        ({"model": "timm:resnet18.a9_in1k"}, "timm has no weights 'resnet18.a9_in1k'"),
         ({"weights": "nowhere.pth"}, r"nowhere\.pth: there is no such file"),
         ({"model": "timm:resnet14t"}, "does not fit timm:resnet14t"),
     ],
@@ -118,3 +121,25 @@ def test_weights_and_freezing_are_for_timm_alone() -> None:
             Config(**changes)
     with pytest.raises(UserError, match="--model is 'resnet'"):
         Config(model="resnet")
+
+
+def test_what_its_models_have_as_it_is_cannot_be_changed(config: Config) -> None:
+    for changes in ({"widths": (8, 8)}, {"batch_norm": False}, {"residual": False}):
+        with pytest.raises(UserError, match=f"--{next(iter(changes)).replace('_', '-')} is"):
+            dataclasses.replace(config, **changes)
+    assert {"batch norm", "residuals"} & variants(config).keys() == set()
+
+
+def test_a_run_goes_on_without_the_file_that_it_began_with(
+    config: Config, weights: Path, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(config, tiny, quiet=True)
+    relative = dataclasses.replace(config, weights=weights.name)
+    run = interrupted(relative, tiny, 3)
+    assert run.config.weights == str(weights)
+    weights.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ours, its = resume(run, tiny, quiet=True).model(), whole.model()
+    for name, value in ours.state_dict().items():
+        assert value.equal(its.state_dict()[name]), name

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from stopping import Stopper
 
 from hundredfold import Config, Dataset, Epoch, Run, UserError, resume, train
 from hundredfold.cli import main
+from hundredfold.cli.logs import trained
 from hundredfold.track import Background, MLflow, TensorBoard, open_tracker, send
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
@@ -218,6 +219,35 @@ def test_a_closed_port_and_one_that_hangs_do_not_hold_up_training(
     run = Run(next(Path("runs").iterdir()))
     assert run.finished
     assert (run.path / "report.html").exists()
+
+
+@pytest.mark.parametrize("to", ["tensorboard", "mlflow"])
+def test_what_is_no_run_is_refused_and_left_alone(
+    to: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("tensorboard").mkdir()
+    Path("tensorboard/mine").write_text("x")
+    for path in ("runs/typo", "."):
+        assert main(["track", path, "--to", to]) == 2
+        assert "error: " in capsys.readouterr().err
+    assert [entry.name for entry in Path().iterdir()] == ["tensorboard"]
+    assert Path("tensorboard/mine").exists()
+
+
+def test_a_training_that_is_interrupted_is_not_said_to_be_running(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    tracker = Background("mlflow", MLflow("sqlite:///cut.db"), print)
+
+    def work(trackers: Sequence[Background]) -> Run:
+        return train(tiny_config, tiny, display=Stopper(8), trackers=trackers)
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(work, [tracker], tiny)
+    client = mlflow.MlflowClient("sqlite:///cut.db")
+    (found,) = client.search_runs([client.get_experiment_by_name("hundredfold").experiment_id])
+    assert found.info.status == "KILLED"
 
 
 def test_commands_say_what_they_cannot_do(

@@ -14,7 +14,7 @@ from hundredfold.data import Dataset
 from hundredfold.errors import DivergedError, UserError
 from hundredfold.files import expanded
 from hundredfold.inference import predict_logits
-from hundredfold.job import training_and_judged
+from hundredfold.job import refuse_unjudged, training_and_judged
 from hundredfold.metrics import measure
 from hundredfold.run import Run
 from hundredfold.train import train
@@ -29,6 +29,8 @@ WITHOUT: Mapping[str, dict[str, Any]] = {
     "lookahead": {"lookahead": 0.0},
 }
 """Parts of a recipe, and what leaves each out."""
+NOT_IN = {"whitenet": ("residuals",), "timm": ("batch norm", "residuals")}
+"""Parts that a kind of model has not, or has as it is."""
 TRAINING_PICTURES = 5000
 """How many of them, at most, the accuracy on training pictures is measured on."""
 
@@ -65,9 +67,9 @@ def variants(config: Config) -> dict[str, Config]:
         config = dataclasses.replace(config, validation=0.05, validate_on="validation")
     found = {"": dataclasses.replace(config, name=f"{config.name}-whole")}
     for part, changes in WITHOUT.items():
-        changed = dataclasses.replace(config, **changes)
-        if part == "residuals" and config.model == "whitenet":  # it has none
+        if part in NOT_IN.get(config.model.partition(":")[0], ()):
             continue
+        changed = dataclasses.replace(config, **changes)
         if changed != config:
             name = f"{config.name}-without-{part.replace(' ', '-')}"
             found[part] = dataclasses.replace(changed, name=name)
@@ -99,6 +101,8 @@ def ablate(
     """
     if config.budget:
         raise UserError("An ablation compares equal trainings: give it epochs, not a budget.")
+    whole = variants(config)[""]
+    refuse_unjudged(training_and_judged(dataset, whole)[1], whole)
     done, digest = _finished(expanded(config.out)), dataset.digest()
     for seed in range(seeds):
         for part, variant in variants(config).items():

@@ -19,8 +19,9 @@ from hundredfold.state import State, first_state
 
 FEWEST_STEPS = 10
 """Steps of a schedule that is still worth its name."""
-PROBING = 0.02
-"""Share of the budget that measuring steps may take, beyond the first two; predicting as well."""
+PROBING, MOST_PROBING = 0.02, 10.0
+"""Share of the budget, and seconds, that measuring steps may take beyond the first two; predicting
+as well."""
 LADDER = (("strong", 30.0), ("medium", 8.0), ("fast", 2.2), ("quick", 0.0))
 """Recipes, and from how many epochs of `fast` in the budget on each is the best: of CIFAR-100, or
 of as many pictures that are repeated."""
@@ -57,8 +58,9 @@ def plan(job: Job, tests: int, started: float) -> tuple[Job, Clock]:
     config = job.config
     budget = parse_duration(config.budget)
     probe = first_state(job)
-    seconds = seconds_by_size(probe, job, PROBING * budget)
-    reserve = evaluation_seconds(probe, job, 2 * tests + len(job.judged), PROBING * budget)
+    limit = min(PROBING * budget, MOST_PROBING)
+    seconds = seconds_by_size(probe, job, limit)
+    reserve = evaluation_seconds(probe, job, 2 * tests + len(job.judged), limit)
     now, mean = time.perf_counter(), mean_seconds(0.0, seconds)
     end = started + budget - reserve
     steps = (end - now) / mean
@@ -84,7 +86,10 @@ def seconds_by_size(probe: State, job: Job, limit: float = 0.0) -> tuple[float, 
     times: list[float] = []
     first = WARM + 1 if job.recorded else 1
     started = time.perf_counter()
+    size = min(job.config.batch_size, len(job.training))
     for images, labels in batches(job.training, 0, job.config, job.device):
+        if len(labels) < size:  # the last one is no measure of a step
+            break
         before = time.perf_counter()
         step(probe, job, images, labels)[0].item()  # to have its value is to have waited for it
         times.append(time.perf_counter() - before)

@@ -152,6 +152,9 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("pad", 0 <= c.pad <= 16, "between 0 and 16 pixels"),
         ("model", is_model(c.model), f"{', '.join(MODELS)} or {TIMM}NAME"),
         ("weights", timm or not c.weights, f"empty unless --model is {TIMM}NAME"),
+        ("widths", not (timm and c.widths), f"empty where --model is {TIMM}NAME"),
+        ("batch_norm", c.batch_norm or not timm, f"True where --model is {TIMM}NAME"),
+        ("residual", c.residual or not timm, f"True where --model is {TIMM}NAME"),
         ("freeze", timm or not c.freeze, f"0 unless --model is {TIMM}NAME"),
         ("freeze", 0 <= c.freeze < 1, "at least 0 and below 1"),
         (

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from hundredfold.config import Config
 from hundredfold.console import command, console, duration
@@ -59,6 +60,13 @@ class Display:
     ) -> None:
         self.progress.stop()
 
+    def _print(self, what: Any = "") -> None:
+        """Print, unless whoever reads has had enough: a training does not end with its audience."""
+        try:
+            self.out.print(what)
+        except BrokenPipeError:
+            self.out = Console(quiet=True)
+
     def note(self, text: str) -> None:
         """Show a sentence that the user should not miss: each only once."""
         if text not in self.told:
@@ -66,18 +74,18 @@ class Display:
             self._say(text)
 
     def _say(self, text: str) -> None:
-        self.out.print(f"[yellow]{escape(text)}[/]")
+        self._print(f"[yellow]{escape(text)}[/]")
 
     def detail(self, text: str) -> None:
         """Show a sentence for those who asked for more."""
         if self.verbose:
-            self.out.print(f"[dim]{escape(text)}[/]")
+            self._print(f"[dim]{escape(text)}[/]")
 
     def start(self, run: Run, config: Config, lines: list[str]) -> None:
         """Show what is about to be trained, and the table's head."""
-        self.out.print(f"[bold]{config.name}[/] -> {escape(str(run))}")
+        self._print(f"[bold]{config.name}[/] -> {escape(str(run))}")
         for line in lines:
-            self.out.print(f"  {escape(line)}")
+            self._print(f"  {escape(line)}")
         if config.validate_on == "test":
             self.note(
                 "  Each epoch is judged on the TEST set, as the tutorial does: "
@@ -103,30 +111,30 @@ class Display:
         if not self.headed:
             self.headed = True
             head = "  ".join(f"{name:>{max(len(name), 8)}}" for name in columns)
-            self.out.print(f"\n[bold]{head}[/]")
+            self._print(f"\n[bold]{head}[/]")
         row = "  ".join(f"{text:>{max(len(name), 8)}}" for name, text in columns.items())
-        self.out.print(row)
+        self._print(row)
         epochs = max(math.ceil(self.config.epochs), epoch.epoch)
         self.progress.update(self.task, epoch=f"{min(epoch.epoch + 1, epochs)}/{epochs}")
 
     def summary(self, run: Run, metrics: dict[str, Any]) -> None:
         """Show the end of a training: results, times, and what to do next."""
-        self.out.print()
-        self.out.print(metrics_table(metrics, self.config.labels))
-        self.out.print(
+        self._print()
+        self._print(metrics_table(metrics, self.config.labels))
+        self._print(
             f"{duration(metrics['seconds'])} in all: training "
             f"{duration(metrics['train_seconds'])} ({metrics['images_per_second']:,.0f} images/s), "
             f"validation {duration(metrics['validation_seconds'])}, "
             f"test {duration(metrics['test_seconds'])}."
         )
         if (temperature := run.info.temperature) != 1:
-            self.out.print(
+            self._print(
                 f"Probabilities are calibrated: logits are divided by {temperature:.3g}, as fits "
                 "the validation pictures."
             )
-        self.out.print(f"Run     {escape(str(run))}")
-        self.out.print(f"Curves  {escape(str(run.curves))}")
-        self.out.print(f"Next    {command()} report {escape(str(run))}")
+        self._print(f"Run     {escape(str(run))}")
+        self._print(f"Curves  {escape(str(run.curves))}")
+        self._print(f"Next    {command()} report {escape(str(run))}")
 
 
 class JsonDisplay(Display):
@@ -134,9 +142,10 @@ class JsonDisplay(Display):
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
+        self.out = console
 
     def _write(self, event: str, **values: Any) -> None:
-        console.print_json(json.dumps({"event": event, **values}), indent=None, highlight=False)
+        self._print(Text(json.dumps({"event": event, **values}, ensure_ascii=False)))
 
     def _say(self, text: str) -> None:
         self._write("note", text=text)

@@ -2,8 +2,11 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import filelock
 import platformdirs
 
 from hundredfold.errors import UserError
@@ -49,6 +52,22 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let one process at a time do what is within; others wait, each with the same lock file.
+
+    Where that file cannot be written, neither can what it guards: nobody has to wait.
+    """
+    lock = filelock.FileLock(path)
+    with suppress(OSError, NotImplementedError):  # the latter where the file system has no locks
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _sync_folder(folder: Path) -> None:
     """Flush a folder's names to disk, where the system lets folders be opened."""
     if os.name == "posix":
@@ -72,12 +91,16 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def save_file(path: Path, content: bytes) -> None:
+def save_file(path: Path, content: bytes | str) -> None:
     """Write a file as `write_atomic` does, for a user who wants to know what went wrong.
+
+    Text becomes UTF-8; bytes of a file's name that are no text become escapes that JSON reads back.
 
     Raises:
         UserError: the folder is not there or cannot be written, or the disk is full.
     """
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")
     try:
         write_atomic(path, content)
     except OSError as error:

@@ -58,11 +58,11 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
         weights=Path(run.config.weights).name,
         out="runs",
     )
-    save_file(folder / "config.json", to_json(config).encode())
-    save_file(folder / "model.json", to_json(run.info).encode())
-    save_file(folder / "metrics.json", json.dumps(run.metrics, indent=2).encode())
+    save_file(folder / "config.json", to_json(config))
+    save_file(folder / "model.json", to_json(run.info))
+    save_file(folder / "metrics.json", json.dumps(run.metrics, indent=2))
     save_file(folder / "weights.safetensors", (run.path / "weights.safetensors").read_bytes())
-    save_file(folder / "README.md", card(run, name).encode())
+    save_file(folder / "README.md", card(run, name))
     return folder
 
 

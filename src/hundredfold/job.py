@@ -82,6 +82,19 @@ def training_and_judged(dataset: Dataset, config: Config) -> tuple[Split, Split]
     return training, dataset.test if config.validate_on == "test" else judged
 
 
+def refuse_unjudged(judged: Split, config: Config) -> None:
+    """Refuse to go on where there is no picture to judge by.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not len(judged):
+        raise UserError(
+            f"--validation {config.validation:g} of each class is no picture here: give it more, "
+            "such as 0.2."
+        )
+
+
 def make_job(config: Config, dataset: Dataset, device: torch.device, group: Group = ALONE) -> Job:
     """Split the dataset and work out how its pictures are prepared.
 

@@ -69,7 +69,12 @@ def find_lr(
         job: what to train on, and how.
         steps: of the whole range; fewer are taken where the loss diverges.
         advance: takes the number of steps just taken.
+
+    Raises:
+        UserError: fewer than FEWEST steps are asked for.
     """
+    if steps < FEWEST:
+        raise UserError(f"--steps is {steps}, but must be at least {FEWEST}.")
     with own_generators(job.device):
         return _range_test(copy.deepcopy(state), job, steps, advance)
 

@@ -94,7 +94,8 @@ def gpu(**changes: Any) -> Config:
 
     None are held out, so probabilities are not calibrated. On CIFAR-100, n = 18: fine 75.45 % (std
     0.24), coarse 85.06 % (0.25), single view; 6.0 s (1.2) from pictures in memory to a trained
-    network on an H100, torch 2.11.0 (benchmarks/results/2026-11-26-gpu.json).
+    network on an H100, torch 2.11.0, with adaptive_max_pool2d in place of amax
+    (benchmarks/results/2026-11-26-gpu.json).
     """
     values: dict[str, Any] = {
         "name": "gpu",

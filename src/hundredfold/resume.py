@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,12 @@ def begun_before(folder: str | Path, group: Group) -> Run | None:
 
 def _runs(folder: str | Path) -> list[Run]:
     """Return the runs in a folder, the one that was begun last at the end."""
-    runs = [Run(path) for path in expanded(folder).glob("*") if (path / "config.json").exists()]
-    return sorted(runs, key=lambda run: str(run.environment.get("started", "")))
+    found = []
+    for path in expanded(folder).glob("[!.]*"):  # hidden ones are not whole yet
+        with suppress(UserError):  # it is no run, or damaged
+            run = Run(path)
+            found.append((str(run.environment.get("started", "")), path.name, run))
+    return [run for *_, run in sorted(found)]
 
 
 def resume(
@@ -127,7 +132,10 @@ def _sitting(run: Run, job: Job, dataset: Dataset, display: Display) -> Sitting:
     """Return the training as its last checkpoint has it, or before its first step."""
     now, last = time.perf_counter(), run.checkpoint(display.note)
     _refuse_changes(run, job, last)
-    sitting = Sitting(run, job, first_state(job), dataset.test, None, now)
+    begun = job  # with a checkpoint, nothing is left of the weights that it began with
+    if last:
+        begun = dataclasses.replace(job, config=dataclasses.replace(job.config, weights=""))
+    sitting = Sitting(run, job, first_state(begun), dataset.test, None, now)
     if last is None:
         display.note(f"{run} has no checkpoint yet: it begins again, the same as before.")
         return sitting

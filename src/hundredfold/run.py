@@ -264,14 +264,14 @@ class Run:
         self._write("report.html", page)
         return self.path / "report.html"
 
-    def figure(self, name: str, content: bytes) -> Path:
+    def figure(self, name: str, content: bytes | str) -> Path:
         """Write a figure and return its path."""
         (self.path / "figures").mkdir(exist_ok=True)
         self._write(f"figures/{name}", content)
         return self.path / "figures" / name
 
     def _write(self, name: str, content: str | bytes) -> None:
-        save_file(self.path / name, content.encode() if isinstance(content, str) else content)
+        save_file(self.path / name, content)
 
 
 def new_run(config: Config, info: ModelInfo, environment: dict[str, Any]) -> Run:
@@ -290,8 +290,8 @@ def new_run(config: Config, info: ModelInfo, environment: dict[str, Any]) -> Run
     except OSError as error:
         raise UserError(f"Cannot make a folder in {out}: {error.strerror}.") from error
     try:
-        save_file(making / "config.json", to_json(config).encode())
-        save_file(making / "model.json", to_json(info).encode())
+        save_file(making / "config.json", to_json(config))
+        save_file(making / "model.json", to_json(info))
         save_file(making / "environment.json", _environment(environment))
         return Run(_named(making, name))
     except BaseException:
@@ -309,5 +309,5 @@ def _named(making: Path, name: str) -> Path:
     raise UserError(f"There are already a hundred runs named {name} in {making.parent}.")
 
 
-def _environment(environment: Mapping[str, Any]) -> bytes:
-    return (json.dumps(environment, indent=2) + "\n").encode()
+def _environment(environment: Mapping[str, Any]) -> str:
+    return json.dumps(environment, indent=2) + "\n"

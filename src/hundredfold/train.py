@@ -25,6 +25,7 @@ from hundredfold.environment import describe, device_name
 from hundredfold.errors import DivergedError, UserError
 from hundredfold.evaluate import measure_model
 from hundredfold.figures import draw_curves, to_png
+from hundredfold.files import expanded
 from hundredfold.inference import predict_logits
 from hundredfold.job import Job, make_job
 from hundredfold.jsonio import to_json
@@ -91,7 +92,7 @@ def train(
                 )
         digest = dataset.digest()
         dataset = dataset.with_labels(config.labels)
-        config = dataclasses.replace(config, data=dataset.source)
+        config = dataclasses.replace(config, data=dataset.source, weights=_whole(config.weights))
         job, clock = make_job(config, dataset, device, group), None
         started = started or time.perf_counter()
         if config.budget:
@@ -101,6 +102,12 @@ def train(
         with writing(run, group):
             sitting = Sitting(run, job, state, dataset.test, clock, started)
             return go_on(sitting, display, trackers)
+
+
+def _whole(weights: str) -> str:
+    """Return where weights are, whichever folder a later command is called in."""
+    path = expanded(weights)
+    return str(path.resolve()) if weights and path.is_file() else weights
 
 
 @contextmanager
@@ -134,9 +141,12 @@ def go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> Ru
 def _go_along(sitting: Sitting) -> None:
     """Compute beside the process that writes."""
     with deferred_stop() as stop:
+        asked, agree = 0, sitting.job.group.agree
         for _ in training(sitting.state, sitting.job, sitting.clock):
-            if number := sitting.job.group.agree(stop.number):
-                raise _stopped(number)
+            if asked := agree(stop.number):
+                break
+        if asked := asked or agree(stop.number):
+            raise _stopped(asked)
 
 
 def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> None:
@@ -145,7 +155,7 @@ def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> N
     for tracker in trackers:
         begin(run, tracker)
     with display, deferred_stop() as stop:
-        due = _due(job.config, state.step)
+        due, asked = _due(job.config, state.step), 0
         if sitting.clock and not state.step:  # its beginning cannot be made again
             _save(lambda: _save_checkpoint(sitting), display)
         for event in _events(sitting):
@@ -156,17 +166,16 @@ def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> N
                 display.epoch(event)
                 for tracker in trackers:
                     tracker.epoch(event)
-            asked = job.group.agree(stop.number)
-            stop.number = stop.number or asked  # which may have come meanwhile
-            if stop.number:
+            if asked := job.group.agree(stop.number):
                 break
             if due(state.step):
                 display.detail(f"checkpoint at step {state.step}")
                 _save(lambda: _save_checkpoint(sitting), display)
         _save(lambda: _save_checkpoint(sitting), display)
-    if stop.number:
+        asked = asked or job.group.agree(stop.number)  # what came after the last step counts, too
+    if asked:
         display.note(f"Stopped. To go on: {command()} resume {run}")
-        raise _stopped(stop.number)
+        raise _stopped(asked)
     metrics = _finish(sitting)
     display.summary(run, metrics)
 

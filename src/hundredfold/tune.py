@@ -11,7 +11,7 @@ from hundredfold.config import Config
 from hundredfold.data import Dataset
 from hundredfold.device import own_generators, pick_device
 from hundredfold.errors import DivergedError, UserError, extra, first_line
-from hundredfold.job import Job, make_job
+from hundredfold.job import Job, make_job, refuse_unjudged
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
 from hundredfold.state import first_state
@@ -124,6 +124,7 @@ def tune(
         raise UserError("A search needs held-out pictures and epochs: --validation, no --budget.")
     study = _study(optuna, config, dataset, space, storage)
     job = make_job(config, dataset, pick_device(config.device))  # what varies leaves all else be
+    refuse_unjudged(job.judged, config)
 
     def objective(trial: Any) -> float:
         # By the trial's number, which is unique: processes that search together never draw alike.

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from pathlib import Path
 
 import torch
 
@@ -20,14 +21,26 @@ from hundredfold.audit.labels import Suspect, count_audit_steps, out_of_sample, 
 from hundredfold.audit.subject import Subject, load_subject, of_dataset
 from hundredfold.console import counted
 from hundredfold.data import Dataset, Split
+from hundredfold.data.archive import is_archive
 from hundredfold.errors import UserError
 from hundredfold.job import Job, make_job
 from hundredfold.models import WhiteNet
 from hundredfold.recipes import fitted, quick
 from hundredfold.state import State, first_state
 
-__all__ = ["Audit", "Finding", "Subject", "audit", "cleaned_list", "load_subject", "of_dataset"]
+__all__ = [
+    "Audit",
+    "Finding",
+    "Subject",
+    "audit",
+    "cleaned_list",
+    "load_subject",
+    "of_dataset",
+    "refuse_list",
+]
 
+NO_TEXT = re.compile(r"[\ud800-\udfff]")
+"""What Python has in place of the bytes of a path that are not UTF-8."""
 FEWEST_PICTURES = 100
 """From which on labels are judged: of fewer, a network learns nothing."""
 MOST_EPOCHS = 20.0
@@ -88,8 +101,8 @@ def audit(subject: Subject, *, near: bool = True, labels: bool = True) -> Audit:
             found = suspects(probabilities, subject.labels)
         if not no_near:
             pairs = _near(job, state or first_state(job))
-    copies = {pair for group in exact for pair in combinations(group, 2)}
-    pairs = [pair for pair in pairs if (pair.first, pair.second) not in copies]
+    digests = subject.digests
+    pairs = [p for p in pairs if not digests[p.first] or digests[p.first] != digests[p.second]]
     findings = [
         *(file_findings(subject) if subject.paths else []),
         *class_findings(subject),
@@ -139,6 +152,24 @@ def _near(job: Job, state: State) -> list[Pair]:
         return near_pairs(pictures.store, plain, mirrored, advance)
 
 
+def refuse_list(subject: Subject) -> None:
+    """Refuse to list pictures that a table cannot name.
+
+    Raises:
+        UserError: the source is not of files, is an archive, or has a file whose name is no text.
+    """
+    if not subject.paths:
+        raise UserError(f"{subject.source} is not of files, so there is no list to write.")
+    if is_archive(Path(subject.source)):
+        raise UserError(
+            f"{subject.source} is an archive, and no table can name what is within: unpack it, and "
+            "audit the folder."
+        )
+    for path, name in zip(subject.paths, subject.names, strict=True):
+        if NO_TEXT.search(str(path)):
+            raise UserError(f"{name} has a name that is no text (UTF-8): rename it first.")
+
+
 def cleaned_list(found: Audit) -> str:
     """Return a table of the pictures without what is surely wrong, for `--data`.
 
@@ -147,11 +178,10 @@ def cleaned_list(found: Audit) -> str:
     classes of one split. Near duplicates and likely label errors stay: people have to judge them.
 
     Raises:
-        UserError: the source is not of files.
+        UserError: as of `refuse_list`.
     """
     subject = found.subject
-    if not subject.paths:
-        raise UserError(f"{subject.source} is not of files, so there is no list to write.")
+    refuse_list(subject)
     left_out = set()
     for group in found.exact:
         kept = _kept(subject, group)

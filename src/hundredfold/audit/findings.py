@@ -49,7 +49,7 @@ def file_findings(subject: Subject) -> list[Finding]:
 
 def _misnamed(fact: Facts, path: Path) -> str:
     said = Image.registered_extensions().get(path.suffix.lower(), "")
-    same = said == fact.format or {said, fact.format} == {"JPEG", "MPO"}
+    same = said in ("", fact.format) or {said, fact.format} == {"JPEG", "MPO"}
     return "" if same else f"is {fact.format}, not {said}"
 
 

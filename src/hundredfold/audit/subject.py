@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hundredfold.data import Dataset, load_data
+from hundredfold.data import Dataset, cifar100, find_source, load_data
 from hundredfold.data.listing import Passed, in_natural_order
-from hundredfold.data.own import is_own, read_source
+from hundredfold.data.own import read_source
 from hundredfold.data.reading import Facts
-from hundredfold.files import expanded
 
 SIDE = 32
 """Pixels a side that pictures are compared at."""
@@ -58,9 +57,10 @@ def load_subject(source: str) -> Subject:
     Raises:
         UserError: as `load_data` does.
     """
-    if is_own(source):
-        return _own(expanded(source))
-    return of_dataset(load_data(source))
+    path = find_source(source)
+    if path is None or cifar100.holds(path):
+        return of_dataset(load_data(source))
+    return _own(path)
 
 
 def _own(path: Path) -> Subject:

@@ -38,6 +38,8 @@ class Options:
     epochs: float = 0.0
     """Passes over the training pictures; the more there are, the more overfitting shows. 0 for two
     of CIFAR-100, and more of fewer pictures."""
+    validation: float = 0.05
+    """Share of the training pictures held out to judge all by (0..0.5)."""
     data: str = "auto"
     """As in train."""
     out: str = "ablation"
@@ -57,7 +59,13 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--seeds is {options.seeds}, but must be at least 1.")
     recipe = choose("recipe", options.recipe, RECIPES)
     dataset = load_data(options.data, _tell)
-    config = recipe(epochs=EPOCHS, out=options.out, device=options.device)
+    config = recipe(
+        epochs=EPOCHS,
+        out=options.out,
+        device=options.device,
+        validation=options.validation,
+        validate_on="validation",
+    )
     config = fitted(config, len(dataset.train))
     if options.epochs:
         config = dataclasses.replace(config, epochs=options.epochs)
@@ -76,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
 def _write(found: Sequence[Outcome], folder: Path) -> None:
     rows = [dataclasses.asdict(outcome) | {"run": str(outcome.run)} for outcome in found]
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(folder / "ablation.json", (json.dumps(rows, indent=2) + "\n").encode())
+    save_file(folder / "ablation.json", json.dumps(rows, indent=2) + "\n")
 
 
 def _tell(text: str) -> None:

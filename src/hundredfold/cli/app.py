@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.markup import escape
 
 from hundredfold.app import make_app, make_subject
 from hundredfold.bundled import BUNDLED, find_run, is_bundled
+from hundredfold.cli.at_hand import data_at_hand
 from hundredfold.console import console
-from hundredfold.data import Dataset, load_sample
 from hundredfold.errors import UserError
-from hundredfold.evaluate import run_data_if_any
 from hundredfold.predict import Predictor
-from hundredfold.run import Run
 
 MOST_AT_ONCE = 64
 """Connections; more are told to come again (503): waiting pictures must not fill the memory."""
@@ -53,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     listening = _listen(options.host, options.port)
     with listening, tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")  # goes with the server
-        dataset = _data(run, options.data)
+        dataset = data_at_hand(run, options.data, "examples and likenesses")
         with console.status("Looking at the training pictures"):
             name = run.config.name if is_bundled(run) else run.path.name
             subject = make_subject(name, predictor, dataset)
@@ -62,16 +59,6 @@ def main(arguments: Sequence[str]) -> None:
         console.print(f"Open http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends it)")
         sys.stdout.flush()  # a pipe would hold it back
         _serve(app, listening)
-
-
-def _data(run: Run, data: str) -> Dataset | None:
-    """Return the data to compare with, if it is at hand; of a bundled model the bundled sample."""
-    if is_bundled(run) and not data:
-        return load_sample().with_labels(run.info.labels)
-    dataset, why = run_data_if_any(run, data)
-    if why:
-        console.print(f"[yellow]Without examples and likenesses:[/] {escape(why)}")
-    return dataset
 
 
 def _listen(host: str, port: int) -> socket.socket:

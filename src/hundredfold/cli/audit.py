@@ -9,11 +9,14 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from hundredfold.audit import Audit, audit, cleaned_list, load_subject
+from hundredfold.audit import Audit, audit, cleaned_list, load_subject, refuse_list
 from hundredfold.audit.page import render, to_json
 from hundredfold.console import console
 from hundredfold.errors import FoundWrong
 from hundredfold.files import expanded, make_folder, save_file
+
+LONGEST = 200
+"""Letters of an example: a thousand copies of a file have a thousand names."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -42,16 +45,18 @@ def audit_data(
         out: Folder for the page and its JSON.
     """
     subject = load_subject(data)
-    found = audit(subject, near=near, labels=labels)
+    if fix:
+        refuse_list(subject)
     folder = make_folder(expanded(out))
-    save_file(folder / "audit.html", render(found).encode())
-    save_file(folder / "audit.json", to_json(found).encode())
+    found = audit(subject, near=near, labels=labels)
+    save_file(folder / "audit.html", render(found))
+    save_file(folder / "audit.json", to_json(found))
     console.print(findings_table(found))
     for sentence in found.skipped:
         console.print(escape(sentence))
     if fix:
         content = cleaned_list(found)
-        save_file(expanded(fix), content.encode())
+        save_file(expanded(fix), content)
         left = len(subject) + len(subject.bad) - content.count("\n") + 1
         console.print(f"Cleaned {escape(fix)}, without {left:,} of the pictures")
     console.print(f"Page    {escape(str(folder / 'audit.html'))}")
@@ -71,6 +76,7 @@ def findings_table(found: Audit) -> Table:
     for finding in found.findings:
         if finding.items:
             style = "red" if finding.wrong else ""
-            number = f"{len(finding.items):,}"
-            table.add_row(number, finding.title, escape(finding.items[0]), style=style)
+            number, example = f"{len(finding.items):,}", finding.items[0]
+            example = example if len(example) <= LONGEST else example[:LONGEST] + " ..."
+            table.add_row(number, finding.title, escape(example), style=style)
     return table

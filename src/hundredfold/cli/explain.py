@@ -12,6 +12,7 @@ from rich.markup import escape
 from torch import Tensor
 
 from hundredfold.bundled import find_run
+from hundredfold.cli.at_hand import data_at_hand
 from hundredfold.cli.choose import choose
 from hundredfold.console import console
 from hundredfold.data import Dataset
@@ -21,6 +22,7 @@ from hundredfold.explain import captioned, nearest, occlusion_map
 from hundredfold.figures import draw_explanation, to_png
 from hundredfold.pictures import load_picture
 from hundredfold.predict import Predictor, predictions
+from hundredfold.run import Run
 
 MOST_LIKE = 64
 """Training pictures to show beside the picture."""
@@ -38,7 +40,7 @@ class Options:
     picture: Annotated[str, tyro.conf.Positional] = ""
     """A file or an https:// address."""
     test: int = -1
-    """Explain the test picture of this number (from 0) instead."""
+    """Explain the test picture of this number (from 0) instead; this needs the data."""
     target: str = ""
     """The class to explain; empty for the predicted one."""
     like: int = 8
@@ -58,8 +60,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("Name a picture to explain, a file or an address, or --test 17.")
     run = find_run(options.run)
     predictor = Predictor.load(run, options.device)
-    needed = options.like or options.test >= 0
-    dataset = run_data(run, options.data) if needed else None
+    dataset = _data(run, options)
     image, name, label = _picture(options, predictor, dataset)
     prediction = predictions(predictor.logits([image]), predictor.info)[0]
     classes = {name: i for i, name in enumerate(predictor.info.classes)}
@@ -71,6 +72,13 @@ def main(arguments: Sequence[str]) -> None:
     figure = draw_explanation(image, heat, heading, target, like)
     path = run.figure(f"explain-{name}.png", to_png(figure))
     console.print(f"{escape(heading)}\nExplained  {escape(str(path))}")
+
+
+def _data(run: Run, options: Options) -> Dataset | None:
+    """Return the run's data, if it is needed and at hand; a test picture needs it."""
+    if options.test >= 0:
+        return run_data(run, options.data)
+    return data_at_hand(run, options.data, "pictures like it") if options.like else None
 
 
 def _picture(

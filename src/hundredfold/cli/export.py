@@ -11,7 +11,7 @@ from rich.markup import escape
 from hundredfold.bundled import find_run
 from hundredfold.cli.table import show_table
 from hundredfold.console import console
-from hundredfold.export import LIMIT, PICTURES, export
+from hundredfold.export import LIMIT, export
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ def main(arguments: Sequence[str]) -> None:
     )
     most = max(found.parity.values())
     console.print(
-        f"Equal to the predictor on {PICTURES} pictures, in batches of {', '.join(found.parity)}: "
-        f"probabilities differ by at most {most:.1e} (limit {LIMIT:.0e})."
+        f"Equal to the predictor on {found.pictures} pictures, in batches of "
+        f"{', '.join(found.parity)}: probabilities differ by at most {most:.1e} "
+        f"(limit {LIMIT:.0e})."
     )
     if found.accuracy:
         names = [

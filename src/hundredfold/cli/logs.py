@@ -62,8 +62,9 @@ def trained(
         run = work(trackers)
         if trackers:
             write_report(run, data, lambda _: None)  # the page says what it lacks
-        for tracker in trackers:
-            tracker.finish(run)
     finally:
+        for tracker in trackers:
+            if tracker.run:  # which may have been interrupted
+                tracker.finish(tracker.run)
         for tracker in trackers:
             tracker.close()

@@ -16,6 +16,7 @@ from hundredfold.files import save_file
 from hundredfold.job import make_job
 from hundredfold.lr_find import find_lr
 from hundredfold.state import first_state
+from hundredfold.train import explained_memory
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Options:
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
     """The configuration."""
     steps: int = 100
-    """Steps of the whole range; it stops where the loss diverges."""
+    """Steps of the whole range (at least 10); it stops where the loss diverges."""
     figure: Path = Path("lr-find.png")
     """Where the curve goes."""
 
@@ -38,15 +39,26 @@ def main(arguments: Sequence[str]) -> None:
     """Find a learning rate for a recipe."""
     name, flags = split_name(arguments)
     options = parse(Options, "lr-find", name, flags)
-    dataset = load_data(options.config.data, size=options.config.size)
+    config = options.config
+    dataset = load_data(config.data, size=config.size, strict=config.strict)
     config = parse(Options, "lr-find", name, flags, len(dataset.train)).config
-    job = make_job(config, dataset.with_labels(config.labels), pick_device(config.device))
-    with counted(f"{config.name}: steps", options.steps) as advance:
+    with (
+        explained_memory(config),
+        counted(f"{config.name}: steps", options.steps) as advance,
+    ):
+        job = make_job(config, dataset.with_labels(config.labels), pick_device(config.device))
         curve = find_lr(first_state(job), job, options.steps, advance)
     suggestion = curve.steepest
     save_file(options.figure, to_png(draw_range_test(curve.lr, curve.loss, suggestion)))
     console.print(
         f"The loss falls most steeply at {suggestion:.2g}, and is lowest at {curve.lowest:.2g}."
     )
-    console.print(f"{config.name} has --lr {config.lr:g}. Curve  {options.figure}")
-    console.print(f"Next   {command()} train {name} --lr {suggestion:.2g}")
+    console.print(f"{config.name} has{_rates(config, config.lr)}. Curve  {options.figure}")
+    also = ", with the other flags that you gave here" if flags else ""
+    console.print(f"Next   {command()} train {name}{_rates(config, suggestion)}{also}")
+
+
+def _rates(config: Config, lr: float) -> str:
+    """Return the flags of a learning rate: muon's own, of the convolutions, goes with it."""
+    muon = f" --muon-lr {config.muon_lr * lr / config.lr:.3g}" if config.optimizer == "muon" else ""
+    return f" --lr {lr:.3g}{muon}"

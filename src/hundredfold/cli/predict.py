@@ -1,6 +1,7 @@
 """`hundredfold predict`."""
 
 import csv
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +36,7 @@ Found = Iterator[tuple[str, Prediction | UserError]]
 class Options:
     """Classify pictures: ranked classes with calibrated probabilities, fine and coarse."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional]
     """The run directory; where a picture, a folder of pictures or an address comes first, the model
     `strong` that comes with hundredfold, trained on CIFAR-100."""
     pictures: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -55,21 +56,24 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Classify pictures."""
-    if arguments and _is_picture_source(arguments[0]):
-        arguments = [BUNDLED[0], *arguments]
     options = tyro.cli(Options, prog="hundredfold predict", args=arguments)
+    if _is_picture_source(options.run):
+        pictures = (options.run, *options.pictures)
+        options = dataclasses.replace(options, run=BUNDLED[0], pictures=pictures)
     if options.top < 1:
         raise UserError(f"--top is {options.top}, but must be at least 1.")
+    run = find_run(options.run)
+    if not run.path.exists():
+        raise UserError(f"There is no run and no picture at {options.run}.")
     if bool(options.pictures) == (options.test >= 0):
         raise UserError("Name pictures to classify (files, folders, addresses, -) or --test 17.")
-    run = find_run(options.run)
     predictor = Predictor.load(run, options.device)
     if options.test >= 0:
-        pictures: list[Named] = [_test_picture(run, predictor, options.test, options.data)]
+        named = [_test_picture(run, predictor, options.test, options.data)]
     else:
-        pictures = [named for source in options.pictures for named in _pictures(source)]
+        named = [found for source in options.pictures for found in _pictures(source)]
     failures: list[UserError] = []
-    found = _collect(_predict_all(predictor, pictures), options.top, failures)
+    found = _collect(_predict_all(predictor, named), options.top, failures)
     writers: dict[str, Callable[[Found], None]] = {
         "table": _write_table,
         "json": _write_json,
@@ -79,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
     for error in failures:
         error_console.print(f"[red]error:[/] {escape(str(error))}")
     if failures:
-        raise UserError(f"{len(failures)} of {len(pictures)} pictures could not be classified.")
+        raise UserError(f"{len(failures)} of {len(named)} pictures could not be classified.")
 
 
 def _is_picture_source(text: str) -> bool:

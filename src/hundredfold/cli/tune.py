@@ -19,6 +19,7 @@ from hundredfold.errors import UserError
 from hundredfold.figures import draw_tuning, to_png
 from hundredfold.files import make_folder, save_file
 from hundredfold.jsonio import to_json
+from hundredfold.train import explained_memory
 from hundredfold.tune import Outcome, Tuning, search_space, tune
 
 
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, "tune", name, flags)
     if options.trials < 1:
         raise UserError(f"--trials is {options.trials}, but must be at least 1.")
-    dataset = load_data(options.config.data, size=options.config.size)
+    config = options.config
+    dataset = load_data(config.data, size=config.size, strict=config.strict)
     config = parse(Options, "tune", name, flags, len(dataset.train)).config
     dataset, folder = dataset.with_labels(config.labels), make_folder(options.to)
     space = search_space(config, options.vary)
@@ -59,10 +61,11 @@ def main(arguments: Sequence[str]) -> None:
     storage = options.storage or f"sqlite:///{folder / 'tuning.db'}"
     for field_name, place in space.items():
         console.print(f"{field_name}: {place.low:.3g} to {place.high:.3g}, {place.kind}")
-    found = tune(each, dataset, space, options.trials, storage, _show)
+    with explained_memory(each):
+        found = tune(each, dataset, space, options.trials, storage, _show)
     best = dataclasses.replace(found.best, epochs=config.epochs)
-    save_file(folder / "best.json", to_json(best).encode())
-    save_file(folder / "trials.csv", _csv(found).encode())
+    save_file(folder / "best.json", to_json(best))
+    save_file(folder / "trials.csv", _csv(found))
     points = {
         state: [(o.number, o.accuracy) for o in found.outcomes if o.state == state and o.accuracy]
         for state in ("complete", "pruned")

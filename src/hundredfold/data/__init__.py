@@ -11,7 +11,7 @@ from hundredfold.data.download import download
 from hundredfold.data.own import load_own
 from hundredfold.data.sample import load_sample
 from hundredfold.errors import UnavailableError, UserError
-from hundredfold.files import cache_folder, expanded
+from hundredfold.files import alone, cache_folder, expanded
 
 __all__ = [
     "Dataset",
@@ -50,17 +50,28 @@ def load_data(
     """
     if source == "auto":
         return _cifar100_or_sample(tell)
-    if source in READY:
+    path = find_source(source)
+    if path is None:
         return READY[source]()
-    fetched = source.startswith(kaggle.PREFIX)
-    path = kaggle.fetch(source) if fetched else expanded(source)
-    if not path.exists():
-        raise UserError(f"There is no file or folder {source}.")
     if cifar100.holds(path):
         dataset = load_cifar100(path)
     else:
         dataset = load_own(path, tell, size=size, strict=strict)
-    return replace(dataset, source=source) if fetched else dataset
+    return replace(dataset, source=source) if source.startswith(kaggle.PREFIX) else dataset
+
+
+def find_source(source: str) -> Path | None:
+    """Return the path that `--data` names, fetched if need be; None for what needs no path.
+
+    Raises:
+        UserError, UnavailableError: as `load_data` does.
+    """
+    if source == "auto" or source in READY:
+        return None
+    path = kaggle.fetch(source) if source.startswith(kaggle.PREFIX) else expanded(source)
+    if not path.exists():
+        raise UserError(f"There is no file or folder {source}.")
+    return path
 
 
 def _cifar100_or_sample(tell: Callable[[str], None]) -> Dataset:
@@ -95,7 +106,8 @@ def load_cifar100(path: str | Path | None = None) -> Dataset:
         return replace(cache.load(found), source=str(found.resolve()))
     if named := os.environ.get(DATA_VARIABLE):
         return cache.load(_find(named, f" (from the environment variable {DATA_VARIABLE})"))
-    return cache.read() or _from_cache_folder()
+    with alone(cache_folder() / "cifar100.lock"):  # one process fetches it, for all
+        return cache.read() or _from_cache_folder()
 
 
 READY: Mapping[str, Callable[[], Dataset]] = {"cifar100": load_cifar100, "sample": load_sample}

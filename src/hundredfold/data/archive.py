@@ -14,6 +14,7 @@ from typing import IO
 
 from hundredfold.data.table import SUFFIXES
 from hundredfold.errors import UserError
+from hundredfold.files import alone
 from hundredfold.pictures import is_picture
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -41,22 +42,29 @@ def unpack(path: Path, folder: Path) -> Path:
     key = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
     target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not target.exists():
-        part = target.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            part.mkdir(parents=True)
-            _write_all(path, part, MOST_GROWTH * stat.st_size + FREE_BYTES)
-            part.replace(target)
-        except UserError:
-            raise
-        except OSError as error:
-            raise UserError(f"Cannot unpack {path}: {error.strerror or error}.") from error
-        except Exception as error:  # archives can be damaged in a score of ways
-            raise UserError(f"{path} is cut short or damaged: {error}.") from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with alone(folder.with_suffix(".lock")):
+            if not target.exists():  # another process may have been faster
+                _unpack(path, target, MOST_GROWTH * stat.st_size + FREE_BYTES)
     inside = list(target.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
+
+
+def _unpack(path: Path, target: Path, most: int) -> None:
+    """Unpack an archive into a folder that gets its name when it is whole."""
+    part = target.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    try:
+        part.mkdir(parents=True)
+        _write_all(path, part, most)
+        part.replace(target)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"Cannot unpack {path}: {error.strerror or error}.") from error
+    except Exception as error:  # archives can be damaged in a score of ways
+        raise UserError(f"{path} is cut short or damaged: {error}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_all(path: Path, folder: Path, most: int) -> None:
@@ -70,7 +78,7 @@ def _write_all(path: Path, folder: Path, most: int) -> None:
         if not is_picture(target) and target.suffix.lower() not in SUFFIXES:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        with file, target.open("xb") as out:
+        with file, target.open("wb") as out:  # of two of one name the later counts, as for tar
             while chunk := file.read(CHUNK):
                 written += len(chunk)
                 if written > most:

@@ -53,10 +53,10 @@ def holds(path: Path) -> bool:
         return found is not None
     try:
         with tarfile.open(found, "r|*") as archive:
-            names = [member.name for member in islice(archive, PEEKED)]
+            files = [m.name for m in islice(archive, PEEKED) if m.isreg()]
     except (tarfile.TarError, EOFError, zlib.error, OSError):
         return False
-    return any(name.removeprefix(f"{FOLDER}/") in MEMBERS for name in names)
+    return any(name.removeprefix(f"{FOLDER}/") in MEMBERS for name in files)
 
 
 def read(path: Path) -> Dataset:

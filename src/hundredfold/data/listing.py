@@ -77,15 +77,20 @@ def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     )
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, called: str = "") -> Listing:
     """List a folder: `<class>/…`, or that below train/, val/ and test/; or with superclasses.
 
     Where pictures lie two folders deep rather than one, the upper one is the superclass.
+
+    Args:
+        root: the folder.
+        called: what errors call it; empty for its path.
 
     Raises:
         UserError: the folder cannot be read, a link leads back to a folder above it, or its shape
             says no class for some picture.
     """
+    called = called or str(root)
     passed: list[Passed] = []
     files = []
     for path, name in _walk(root, "", (os.path.realpath(root),), passed):
@@ -94,10 +99,10 @@ def list_folder(root: Path) -> Listing:
         else:
             passed.append(Passed(name, "not a picture by its name"))
     if not files:
-        raise UserError(f"{root} holds no pictures (jpg, png, webp, ...) in folders of classes.")
+        raise UserError(f"{called} holds no pictures (jpg, png, webp, ...) in folders of classes.")
     tops = {name.split("/")[0] for _, name in files}
     splits = {top: SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
-    if "train" in splits.values():
+    if "train" in splits.values() and not _is_class(tops, splits, [name for _, name in files]):
         outside = [name for _, name in files if name.split("/")[0] not in splits]
         passed += [Passed(name, "beside the folder train, not in it") for name in outside]
     else:
@@ -107,7 +112,7 @@ def list_folder(root: Path) -> Listing:
         for path, name in files
         if not splits or name.split("/")[0] in splits
     ]
-    return Listing(in_order(_named(entries, root)), tuple(passed))
+    return Listing(in_order(_named(entries, called)), tuple(passed))
 
 
 def _walk(
@@ -126,7 +131,7 @@ def _walk(
     except OSError as error:
         raise UserError(f"Cannot read the folder {folder}: {error.strerror}.") from error
     for entry in found:
-        path, name = Path(entry.path), prefix + entry.name
+        path, name = Path(entry.path), prefix + _text(entry.name)
         if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
             passed.append(Passed(name, "hidden, or of the system"))
         elif entry.is_dir():
@@ -138,6 +143,17 @@ def _walk(
             yield path, name
 
 
+def _is_class(tops: set[str], splits: dict[str, str], names: Sequence[str]) -> bool:
+    """Return whether the only folder named as a split is a class beside others, such as trains."""
+    within = [name for name in names if name.split("/")[0] in splits]
+    return len(splits) == 1 < len(tops) and all(name.count("/") == 1 for name in within)
+
+
+def _text(name: str) -> str:
+    """Return a file's name as text, which it need not be: bytes that are none are written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _entry(path: Path, name: str, splits: dict[str, str]) -> Entry:
     folders = name.split("/")[:-1]
     split = splits[folders.pop(0)] if splits else ""
@@ -145,10 +161,10 @@ def _entry(path: Path, name: str, splits: dict[str, str]) -> Entry:
     return Entry(path, name, split, label, "/".join(folders[:-1]))
 
 
-def _named(entries: Sequence[Entry], root: Path) -> list[Entry]:
+def _named(entries: Sequence[Entry], called: str) -> list[Entry]:
     """Return entries whose classes have names of their own, or say what of the shape is wrong."""
     for entry in entries:
-        where = f"{root}: {entry.name}"
+        where = f"{called}: {entry.name}"
         if not entry.label:
             raise UserError(
                 f"{where} is in no class: put each class's pictures into a folder of its name."
@@ -162,7 +178,7 @@ def _named(entries: Sequence[Entry], root: Path) -> list[Entry]:
     nested = next((entry for entry in entries if entry.parent), None)
     if flat and nested:
         raise UserError(
-            f"{root} has pictures at two depths, such as {flat.name} and {nested.name}: is "
+            f"{called} has pictures at two depths, such as {flat.name} and {nested.name}: is "
             f"{nested.parent} a class or a superclass? Give all pictures one depth."
         )
     return qualified(entries)

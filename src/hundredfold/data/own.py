@@ -9,14 +9,13 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from hundredfold.data import cifar100
 from hundredfold.data.archive import ARCHIVES, is_archive, unpack
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.listing import Entry, Listing, Passed, in_natural_order, list_folder
 from hundredfold.data.reading import Facts, read_pictures
 from hundredfold.data.table import SUFFIXES, list_table
 from hundredfold.errors import UserError
-from hundredfold.files import cache_folder, expanded
+from hundredfold.files import cache_folder
 from hundredfold.pictures import formats
 
 SIZES = (32, 48, 64, 96, 128)
@@ -49,12 +48,6 @@ class Source:
         """The pictures that cannot be used, and why."""
         both = zip(self.entries, self.facts, strict=True)
         return [Passed(entry.name, fact.problem) for entry, fact in both if fact.problem]
-
-
-def is_own(source: str) -> bool:
-    """Return whether `--data` names a person's own pictures: a path, and not one to CIFAR-100."""
-    path = expanded(source)
-    return path.exists() and not cifar100.holds(path)
 
 
 def read_source(path: Path, size: int = 0) -> Source:
@@ -99,7 +92,7 @@ def list_pictures(path: Path) -> Listing:
     folder = unpack(path, cache_folder() / "unpacked")
     tables = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
     if len(tables) != 1:
-        return list_folder(folder)
+        return list_folder(folder, str(path))
     listing = list_table(tables[0])
     for entry in listing.entries:
         if not entry.path.resolve().is_relative_to(folder.resolve()):

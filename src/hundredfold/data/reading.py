@@ -31,7 +31,7 @@ from hundredfold.console import counted
 from hundredfold.data.dataset import MOST_IN_MEMORY
 from hundredfold.data.listing import Entry
 from hundredfold.errors import UserError
-from hundredfold.files import write_atomic
+from hundredfold.files import alone, write_atomic
 from hundredfold.pictures import formats, load_picture
 
 VERSION = 1
@@ -91,18 +91,20 @@ def read_pictures(entries: Sequence[Entry], size: int, folder: Path) -> Reading:
     stamp = _digest(VERSION, shape, paths, [_stamp(path) for path in paths])
     pixels = folder / f"{_digest(os.path.commonpath(paths), size)[:16]}.pixels"
     about = pixels.with_suffix(".json")
-    facts = _recall(about, stamp)
-    if facts is None or not pixels.exists():
-        no_room = _no_room(folder, prod(shape))
-        if no_room and large:
-            raise UserError(no_room)
-        if no_room:  # what cannot be kept only costs time
-            store = torch.zeros(shape, dtype=torch.uint8)
-            return Reading(store, _decode(paths, store, None), None)
-        facts = _decode_and_keep(paths, shape, pixels)
-        kept = {"stamp": stamp, "facts": [dataclasses.astuple(fact) for fact in facts]}
-        write_atomic(about, json.dumps(kept).encode())
-    store = _map(pixels, shape)
+    with alone(pixels.with_suffix(".lock")):
+        facts = _recall(about, stamp)
+        if facts is None or not pixels.exists():
+            no_room = _no_room(folder, prod(shape))
+            if no_room and large:
+                raise UserError(no_room)
+            if no_room:  # what cannot be kept only costs time
+                store = torch.zeros(shape, dtype=torch.uint8)
+                return Reading(store, _decode(paths, store, None), None)
+            about.unlink(missing_ok=True)  # what it says is not of the pixels that come now
+            facts = _decode_and_keep(paths, shape, pixels)
+            kept = {"stamp": stamp, "facts": [dataclasses.astuple(fact) for fact in facts]}
+            write_atomic(about, json.dumps(kept).encode())
+        store = _map(pixels, shape)
     return Reading(store if large else store.clone(), facts, pixels if large else None)
 
 

@@ -23,13 +23,17 @@ def list_table(path: Path) -> Listing:
     """List the pictures that a table names; relative paths begin at the table's own folder.
 
     Raises:
-        UserError: the table cannot be read, lacks a column, or has an empty path or class.
+        UserError: the table cannot be read, lacks a column, has an empty path or class, or names
+            superclasses for some pictures only.
     """
     rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path)
     if not rows:
         raise UserError(f"{path} has no rows: wanted is a header and a row a picture.")
     columns = _columns(path, list(rows[0]))
     entries = [_entry(path, row, columns, number) for number, row in enumerate(rows, 2)]
+    bare = [number for number, entry in enumerate(entries, 2) if not entry.parent]
+    if 0 < len(bare) < len(entries):
+        raise UserError(f"{path}, line {bare[0]}: no superclass, where other lines have one.")
     return Listing(in_order(qualified(entries)), ())
 
 

@@ -25,7 +25,8 @@ from hundredfold.models import ModelInfo
 from hundredfold.run import Run
 
 PICTURES = 105
-"""That the exported model and the predictor are compared on; the last batch of 2 has only one."""
+"""That the exported model and the predictor are compared on, where there are as many; the last
+batch of 2 has only one."""
 BATCHES = (1, 2, 7)
 LIMIT = 1e-4
 """By which a probability may differ."""
@@ -44,6 +45,8 @@ class Export:
 
     path: Path
     """The model."""
+    pictures: int
+    """That it was compared with the predictor on."""
     parity: dict[str, float]
     """Largest difference of a probability from the predictor's, by batch size."""
     accuracy: dict[str, dict[str, float]]
@@ -98,9 +101,9 @@ def export(
     if dataset:
         logits = predict_logits(model, dataset.test.parts(), info) / info.temperature
         accuracy = _accuracy(models, logits, dataset.test, info)
-    found = {"pictures": PICTURES, "parity": parity, "limit": LIMIT, "test": accuracy}
-    save_file(path.with_name(f"{path.name}.json"), (json.dumps(found, indent=2) + "\n").encode())
-    return Export(path, parity, accuracy)
+    found = {"pictures": len(images), "parity": parity, "limit": LIMIT, "test": accuracy}
+    save_file(path.with_name(f"{path.name}.json"), json.dumps(found, indent=2) + "\n")
+    return Export(path, len(images), parity, accuracy)
 
 
 def _written(program: torch.export.ExportedProgram, info: ModelInfo, path: Path) -> Exported:

@@ -69,8 +69,16 @@ def _create(timm: Any, name: str, side: int, options: dict[str, Any]) -> nn.Modu
 
 
 def normalisation(info: ModelInfo) -> ModelInfo:
-    """Return the info with the channel means and deviations that the model's weights expect."""
-    known = _timm().get_pretrained_cfg(info.model.removeprefix(TIMM))
+    """Return the info with the channel means and deviations that the model's weights expect.
+
+    Raises:
+        UserError: timm has no such weights of the model.
+    """
+    name = info.model.removeprefix(TIMM)
+    try:
+        known = _timm().get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise UserError(f"timm has no weights {name!r}: {first_line(error)}") from error
     if known is None:
         return info
     return dataclasses.replace(info, mean=tuple(known.mean), std=tuple(known.std))

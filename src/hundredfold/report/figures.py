@@ -53,5 +53,5 @@ def _raw(run: Run) -> Reliability:
 def save_figures(run: Run, drawn: Mapping[str, Drawn]) -> None:
     """Write every figure into the run, as SVG and as PNG."""
     for name, figure in drawn.items():
-        run.figure(f"{name}.svg", figure.svg.encode())
+        run.figure(f"{name}.svg", figure.svg)
         run.figure(f"{name}.png", figure.png)

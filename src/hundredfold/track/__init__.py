@@ -47,8 +47,9 @@ def begin(run: Run, tracker: Tracker) -> None:
     """Tell a tracker of a run and of the epochs that it has by now.
 
     Raises:
-        UserError: the run is damaged.
+        UserError: there is no such run, or it is damaged: the tracker is told nothing then.
     """
+    _, history = run.config, run.history
     tracker.start(run)
-    for epoch in run.history:
+    for epoch in history:
         tracker.epoch(epoch)
