@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from hundredfold import Config, Dataset, Run, Split, load_cifar100, load_data, train
@@ -19,6 +20,8 @@ Load = Callable[..., Dataset]
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores, and so do the processes they start
     os.environ["OMP_NUM_THREADS"] = "1"
+settings.register_profile("patient", deadline=None)  # a busy machine is no fault
+settings.load_profile("patient")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DATA = Path(os.environ[DATA_VARIABLE]).resolve() if DATA_VARIABLE in os.environ else None

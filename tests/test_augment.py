@@ -30,7 +30,7 @@ def slow_crop_flip(image: np.ndarray, top: int, left: int, flip: bool, pad: int)
     return crop[:, :, ::-1] if flip else crop
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), pad=st.integers(0, 6), seed=st.integers(0, 99))
 def test_crop_flip_equals_the_per_picture_version(data: st.DataObject, pad: int, seed: int) -> None:
     count, height, width = (data.draw(st.integers(low, 12)) for low in (1, 7, 7))

@@ -91,7 +91,7 @@ def test_augmented_sizes_are_as_pillow_resizes(tiny: Dataset) -> None:
         assert find(pixels, version, 96)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 999),
     side=st.integers(16, 40),

@@ -20,7 +20,11 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
 ) -> None:
     run = trained()
     config = dataclasses.replace(
-        run.config, data="/home/me/photos", model="timm:resnet18", weights="/home/me/w.pth"
+        run.config,
+        data="/home/me/photos",
+        model="timm:resnet18",
+        weights="/home/me/w.pth",
+        widths=(),
     )
     (run.path / "config.json").write_text(to_json(config))
     assert main(["push", str(run.path), "me/tiny", "--folder", "out"]) == 0

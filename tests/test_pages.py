@@ -35,7 +35,7 @@ def test_large_pictures_are_shrunk_whole() -> None:
     assert (np.ptp(x) + 1, np.ptp(y) + 1, len(x)) == (32, 64, 32 * 64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(1, 40), min_size=1, max_size=30),
     across=st.integers(1, 5),
