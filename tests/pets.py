@@ -21,3 +21,10 @@ def pictures(root: Path, counts: dict[str, int]) -> Path:
         for i in range(count):
             picture(root / folder / f"{folder.replace('/', '-').strip('.')}-{i}.png")
     return root
+
+
+def scene(seed: int, side: int = 96) -> Image.Image:
+    """Return a picture of large random patches of colour, unlike any other seed's."""
+    rng = np.random.default_rng(seed)
+    patches = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize((side, side), Image.Resampling.BICUBIC)

@@ -86,9 +86,9 @@ def seconds_by_size(probe: State, job: Job, limit: float = 0.0) -> tuple[float, 
     times: list[float] = []
     first = WARM + 1 if job.recorded else 1
     started = time.perf_counter()
-    size = min(job.config.batch_size, len(job.training))
+    whole = min(job.config.batch_size, len(job.training))
     for images, labels in batches(job.training, 0, job.config, job.device):
-        if len(labels) < size:  # the last one is no measure of a step
+        if len(labels) < whole:  # the last one is no measure of a step
             break
         before = time.perf_counter()
         step(probe, job, images, labels)[0].item()  # to have its value is to have waited for it

@@ -106,7 +106,7 @@ def load_cifar100(path: str | Path | None = None) -> Dataset:
         return replace(cache.load(found), source=str(found.resolve()))
     if named := os.environ.get(DATA_VARIABLE):
         return cache.load(_find(named, f" (from the environment variable {DATA_VARIABLE})"))
-    with alone(cache_folder() / "cifar100.lock"):  # one process fetches it, for all
+    with alone(cache_folder().with_suffix(".lock")):  # one process fetches it, for all
         return cache.read() or _from_cache_folder()
 
 
