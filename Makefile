@@ -7,6 +7,7 @@ PINNED := $(if $(LOCKED),-c requirements.lock)
 # What pip has done: pinned or not.
 INSTALLED     := $(VENV)/installed$(if $(LOCKED),-locked)
 INSTALLED_DEV := $(VENV)/installed-dev$(if $(LOCKED),-locked)
+COVERAGE      := build/coverage.json
 
 .PHONY: train test lint bench docs faults lock vulnerabilities clean
 
@@ -14,7 +15,10 @@ train: $(INSTALLED)                 ## train the recipe `fast`; more flags: make
 	$(BIN)/hundredfold train $(ARGS)
 
 test: lint                          ## lint, type check, unit tests with coverage
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
+	@mkdir -p build
+	$(BIN)/python -m slipcover --source src/hundredfold --json --out $(COVERAGE) \
+	  -m pytest --numprocesses auto --dist worksteal
+	@$(BIN)/python -m slipcover --merge $(COVERAGE) --out $(COVERAGE) --skip-covered --fail-under 90
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
@@ -55,4 +59,4 @@ $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 	@touch $@ $(INSTALLED)
 
 clean:                              ## remove the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -133,6 +133,7 @@ def test_runs_on_other_data_and_damaged_ones_are_not_taken(
     assert not any("already" in line for line in lines)
 
 
+@pytest.mark.long
 def test_the_command_writes_a_table_and_a_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -167,6 +167,7 @@ def open_app(browser: Browser, address: str, width: int = 1280) -> tuple[Page, l
     return page, outside
 
 
+@pytest.mark.long
 def test_a_browser_gets_an_answer(browser: Browser, served: str, tmp_path: Path) -> None:
     sample = load_sample()
     to_image(sample.test.images[0]).save("one.png")

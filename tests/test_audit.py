@@ -187,6 +187,7 @@ def test_three_pictures_are_audited(tmp_path: Path) -> None:
     assert "Nothing that must be mended" in render(found)
 
 
+@pytest.mark.long
 def test_wrong_labels_are_suspected(tiny: Dataset) -> None:
     big = tiny.train[torch.arange(960) % 96]
     noise = torch.randint(0, 20, big.images.shape, dtype=torch.uint8)

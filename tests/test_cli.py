@@ -41,6 +41,7 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(row in again for row in rows)
 
 
+@pytest.mark.long
 def test_a_budget_without_a_recipe_chooses_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--budget", "9s", *SMALL[:5], "--device", "cpu"]) == 0
     run = Run(next(Path("runs").iterdir()))

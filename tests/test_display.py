@@ -92,6 +92,7 @@ def test_the_curves_are_a_picture(tiny: Dataset, tiny_config: Config) -> None:
     assert {(0x2F, 0x7D, 0xD1), (0xE0, 0x7A, 0x1F), (0x2E, 0x9B, 0x62)} <= shown
 
 
+@pytest.mark.long
 def test_the_readmes_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 1

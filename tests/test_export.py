@@ -37,6 +37,7 @@ def probabilities(run: Run, images: torch.Tensor) -> Any:
 
 @pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("to", ["onnx", "torch"])
+@pytest.mark.long
 def test_the_exported_model_gives_the_predictors_probabilities(
     to: Any, changes: dict[str, Any], trained: Train, tiny: Dataset
 ) -> None:

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.long
 def test_nothing_is_lost() -> None:
     """In a process of its own: the campaign forks, which one that has computed should not."""
     script = str(Path(__file__).parent / "faults.py")

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from hundredfold.calibration import expected_calibration_error
 from hundredfold.metrics import coarse_probabilities, measure, top_k
@@ -54,6 +53,8 @@ def test_coarse_accuracy_equals_a_loop(predictions: tuple[torch.Tensor, torch.Te
 def test_calibration_error_equals_torchmetrics(
     predictions: tuple[torch.Tensor, torch.Tensor], bins: int
 ) -> None:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     logits, labels = predictions
     want = multiclass_calibration_error(
         logits.double().softmax(1), labels, num_classes=20, n_bins=bins, norm="l1"

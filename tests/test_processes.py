@@ -25,7 +25,7 @@ from hundredfold.state import first_state
 
 LAUNCH = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
 SMALL = ["--data", "sample", "--widths", "8", "16", "--batch-size", "32", "--device", "cpu"]
-TRAIN = [*SMALL, "--epochs", "4", "--checkpoint", "30steps"]
+TRAIN = [*SMALL, "--epochs", "3", "--checkpoint", "30steps"]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="not Linux")
 
 
@@ -90,6 +90,7 @@ def torch_cpu() -> Any:
     return torch.device("cpu")
 
 
+@pytest.mark.long
 def test_two_processes_take_the_steps_of_one() -> None:
     done = subprocess.run(
         [*LAUNCH, "--nproc-per-node=2", __file__], capture_output=True, text=True, check=False
@@ -168,6 +169,7 @@ def test_a_request_to_end_stops_all_with_a_checkpoint() -> None:
 
 
 @needs_proc
+@pytest.mark.long
 def test_torchruns_next_try_goes_on_to_the_bit() -> None:
     with struck_on_the_way(two("train", *TRAIN, restarts=1)) as started:
         said = started.communicate(timeout=120)[0]

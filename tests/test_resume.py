@@ -47,6 +47,7 @@ def assert_same(run: Run, whole: Run) -> None:
 
 
 @pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES)
+@pytest.mark.long
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
     changes: dict[str, Any], tiny: Dataset, tiny_config: Config
 ) -> None:

@@ -42,6 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process = subprocess.Popen(
         [*command, *store, str(folder / "files")],
         cwd=folder,
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -78,6 +79,7 @@ def check(client: Any, run: Run) -> None:
     assert Path(path).read_bytes() == (run.path / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_a_server_gets_a_run_as_it_comes_along_and_only_once(
     server: str, tiny: Dataset, tiny_config: Config
 ) -> None:
@@ -207,6 +209,7 @@ def silent() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
+@pytest.mark.long
 def test_a_closed_port_and_one_that_hangs_do_not_hold_up_training(
     silent: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def double() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("double")
+@pytest.mark.long
 def test_the_tutorials_first_20_losses_equal_a_plain_reference() -> None:
     """Same batches, first weights and dropout; torch's own scheduler, optimizer and clipping.
 

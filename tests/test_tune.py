@@ -92,6 +92,7 @@ SMALL = ["--data", "sample", "--widths", "8", "8", "--batch-size", "256", "--dev
 FLAGS = [*SMALL, "--epochs", "2", "--trial-epochs", "0.5", "--trials", "5"]
 
 
+@pytest.mark.long
 def test_two_processes_share_a_study(capsys: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "hundredfold", "tune", *FLAGS]
     processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]

@@ -168,6 +168,10 @@ class Muon(torch.optim.Optimizer):
             if device.type == "cuda":  # what is recorded must not hold a number that changes
                 group["lr"] = torch.tensor(group["lr"], device=device)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group that has all it needs: torch's own method first loads a compiler, 1.5 s."""
+        self.param_groups.append(param_group)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Take a step along the gradients.

@@ -31,7 +31,7 @@ def write_onnx(program: torch.export.ExportedProgram, info: ModelInfo, path: Pat
         import onnxscript  # noqa: F401, PLC0415  # torch.onnx needs both
     names = {"input_names": ["pictures"], "output_names": ["probabilities"]}
     with _hushed("torch.onnx"):
-        written: Any = torch.onnx.export(program, dynamo=True, verbose=False, **names)  # type: ignore[arg-type]
+        written: Any = torch.onnx.export(program, dynamo=True, verbose=False, **names)
         written.model.metadata_props.update(metadata(info))
         written.save(path, external_data=False)
 

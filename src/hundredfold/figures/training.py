@@ -14,7 +14,8 @@ from hundredfold.run import Epoch
 @rc_context(STYLE)
 def draw_curves(history: Sequence[Epoch], labels: str, judged: str) -> Figure:
     """Draw accuracy and losses by epoch and the learning rate by step, side by side."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.6))  # each training ends with it: no time for a layout engine
+    figure.subplots_adjust(left=0.045, right=0.985, bottom=0.14, top=0.91, wspace=0.17)
     accuracy, loss, rate = figure.subplots(1, 3)
     _draw_accuracy(accuracy, history, labels, judged)
     _draw_loss(loss, history, judged)

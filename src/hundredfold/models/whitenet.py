@@ -46,8 +46,8 @@ def patch_covariance(images: Tensor, patch: int) -> Tensor:
     """
     covariance, count = torch.zeros(3 * patch**2, 3 * patch**2, dtype=torch.float64), 0
     for some in images.split(max(1, AT_ONCE // images[0, 0].numel())):
-        patches = F.unfold(some.float(), patch, stride=patch // 2)
-        patches = patches.transpose(1, 2).reshape(-1, 3 * patch**2).double()
+        patches = some.double().unfold(2, patch, patch // 2).unfold(3, patch, patch // 2)
+        patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * patch**2)
         covariance += patches.T @ patches
         count += len(patches)
     return covariance / count
