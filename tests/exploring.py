@@ -28,14 +28,14 @@ def find(pixels: np.ndarray, picture: torch.Tensor, side: int) -> list[tuple[int
     """Return (x, y) wherever a page has the picture, (3, S, S), each pixel enlarged to a square."""
     scale = side // picture.shape[-1]
     wanted = picture.numpy().transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
-    corners = pixels[: 1 - side, : 1 - side] == wanted[0, 0]
-    corners &= pixels[side - 1 :, side - 1 :] == wanted[-1, -1]
-    places = zip(*corners.all(2).nonzero(), strict=True)
-    return [
-        (int(x), int(y))
-        for y, x in places
-        if np.array_equal(pixels[y : y + side, x : x + side], wanted)
-    ]
+    content, row, places = pixels.tobytes(), wanted[0].tobytes(), []
+    start = content.find(row)
+    while start >= 0:
+        y, x = divmod(start // 3, pixels.shape[1])
+        if start % 3 == 0 and np.array_equal(pixels[y : y + side, x : x + side], wanted):
+            places.append((x, y))
+        start = content.find(row, start + 1)
+    return places
 
 
 def make_job_of(dataset: Dataset, config: Config) -> Job:

@@ -17,13 +17,13 @@ from hundredfold.loop import step
 from hundredfold.predict import Predictor
 from hundredfold.state import first_state
 
-timm = pytest.importorskip("timm")
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """A file of weights of a model with other classes."""
+    timm = pytest.importorskip("timm")
     torch.manual_seed(7)
     path = tmp_path / "weights.safetensors"
     save_file(timm.create_model("resnet10t", num_classes=9).state_dict(), path)

@@ -153,7 +153,7 @@ def _backward(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
         loss = F.cross_entropy(
             state.model(x), labels, job.class_weights, label_smoothing=config.label_smoothing
         )
-    state.model.zero_grad()
+    state.model.zero_grad()  # not the optimizer's, which loads a compiler first
     loss.backward()
     weight = len(labels) if job.class_weights is None else job.class_weights[labels].sum()
     loss = job.group.average(state.model, loss.detach(), weight)

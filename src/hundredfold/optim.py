@@ -169,7 +169,7 @@ class Muon(torch.optim.Optimizer):
                 group["lr"] = torch.tensor(group["lr"], device=device)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group that has all it needs: torch's own method first loads a compiler, 1.5 s."""
+        """Add a group that has all it needs; torch's own method first loads a compiler, 1.4 s."""
         self.param_groups.append(param_group)
 
     @torch.no_grad()
