@@ -23,7 +23,7 @@ test: lint                          ## lint, type check, unit tests with coverag
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 bench: $(INSTALLED_DEV)          ## measure `fast` and `fast --labels coarse`, five seeds each: an hour
 	$(BIN)/python benchmarks/bench.py

@@ -69,9 +69,8 @@ def make_split(count: int, classes: int, seed: int = 0) -> Split:
     return Split((noise + 150 * labels.view(-1, 1, 1, 1) // classes).to(torch.uint8), labels)
 
 
-@pytest.fixture
-def tiny() -> Dataset:
-    """96 + 24 pictures of 6 classes in 2 superclasses, easy to tell apart."""
+def make_tiny() -> Dataset:
+    """Return 96 + 24 pictures of 6 classes in 2 superclasses, easy to tell apart."""
     return Dataset(
         source="tiny",
         train=make_split(96, 6),
@@ -82,9 +81,8 @@ def tiny() -> Dataset:
     )
 
 
-@pytest.fixture
-def tiny_config(tmp_path: Path) -> Config:
-    """A whitenet that trains on `tiny` in a second."""
+def make_config(out: Path) -> Config:
+    """Return a whitenet that trains on `tiny` in a second."""
     return Config(
         name="tiny",
         widths=(8, 16, 16),
@@ -92,9 +90,31 @@ def tiny_config(tmp_path: Path) -> Config:
         batch_size=16,
         validation=0.25,
         lr=0.05,
-        out=str(tmp_path / "runs"),
+        out=str(out),
         device="cpu",
     )
+
+
+@pytest.fixture
+def tiny() -> Dataset:
+    return make_tiny()
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path) -> Config:
+    return make_config(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def run_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on `tiny`, for `run` to copy."""
+    return train(make_config(tmp_path_factory.mktemp("runs")), make_tiny(), quiet=True).path
+
+
+@pytest.fixture
+def run(run_of_all: Path, tiny_config: Config) -> Run:
+    """A finished run on `tiny`, to do with as one likes."""
+    return Run(Path(shutil.copytree(run_of_all, Path(tiny_config.out) / run_of_all.name)))
 
 
 @pytest.fixture

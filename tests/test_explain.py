@@ -15,12 +15,6 @@ from hundredfold.inference import predict_features, predict_logits
 from hundredfold.train import train
 
 
-@pytest.fixture
-def run(tiny: Dataset, tiny_config: Config) -> Run:
-    """A finished run on `tiny`."""
-    return train(tiny_config, tiny, quiet=True)
-
-
 def test_the_map_equals_captums(run: Run, tiny: Dataset) -> None:
     predictor = Predictor.load(run)
     info, image = predictor.info, tiny.test.images[5]

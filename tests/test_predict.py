@@ -17,12 +17,6 @@ from hundredfold.predict import Prediction, find_pictures, predict_many
 
 
 @pytest.fixture
-def run(tiny: Dataset, tiny_config: Config) -> Run:
-    """A finished run on `tiny`."""
-    return train(tiny_config, tiny, quiet=True)
-
-
-@pytest.fixture
 def folder(tiny: Dataset, tmp_path: Path) -> Path:
     """The test pictures as files, in two folders, beside a file that is no picture."""
     folder = tmp_path / "pictures"

@@ -155,10 +155,7 @@ def test_it_is_sound_with_any_classes(
     assert complaints == []
 
 
-def test_a_model_without_mistakes_has_no_pairs_and_no_mistakes(
-    tiny: Dataset, tiny_config: Config
-) -> None:
-    run = train(tiny_config, tiny, quiet=True)
+def test_a_model_without_mistakes_has_no_pairs_and_no_mistakes(tiny: Dataset, run: Run) -> None:
     logits = 9 * torch.nn.functional.one_hot(tiny.test.labels, 6).float()
     run.finish(
         run.model().state_dict(),
@@ -173,10 +170,7 @@ def test_a_model_without_mistakes_has_no_pairs_and_no_mistakes(
     assert "of all mistakes stay inside" not in text
 
 
-def test_without_the_data_it_has_no_pictures_and_says_why(
-    tiny: Dataset, tiny_config: Config
-) -> None:
-    run = train(tiny_config, tiny, quiet=True)
+def test_without_the_data_it_has_no_pictures_and_says_why(tiny: Dataset, run: Run) -> None:
     told: list[str] = []
     text = write_report(run, tell=told.append).read_text()  # the run's data is named tiny: no path
     assert "Without pictures: There is no file or folder tiny" in text
@@ -191,19 +185,15 @@ def test_without_the_data_it_has_no_pictures_and_says_why(
 @pytest.mark.parametrize(
     ("name", "content"), [("history.jsonl", ""), ("metrics.json", "{}"), ("environment.json", "{}")]
 )
-def test_a_damaged_run_is_named(
-    tiny: Dataset, tiny_config: Config, name: str, content: str
-) -> None:
-    run = train(tiny_config, tiny, quiet=True)
+def test_a_damaged_run_is_named(run: Run, name: str, content: str) -> None:
     (run.path / name).write_text(content)
     with pytest.raises(UserError, match="damaged"):
         write_report(run)
 
 
 def test_a_run_that_is_not_finished_has_no_report(
-    tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+    tiny: Dataset, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(tiny_config, tiny, quiet=True)
     (run.path / "metrics.json").unlink()
     with pytest.raises(UserError, match="not finished"):
         write_report(run, tiny)
@@ -213,8 +203,7 @@ def test_a_run_that_is_not_finished_has_no_report(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
-def test_damaged_logits_are_named(tiny: Dataset, tiny_config: Config, content: bytes) -> None:
-    run = train(tiny_config, tiny, quiet=True)
+def test_damaged_logits_are_named(tiny: Dataset, run: Run, content: bytes) -> None:
     (run.path / "test_logits.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"test_logits\.npz"):
         write_report(run, tiny)

@@ -13,12 +13,6 @@ from hundredfold.cli import main
 from hundredfold.runs import RunRow, list_runs, scores, sort_rows
 
 
-@pytest.fixture
-def run(tiny: Dataset, tiny_config: Config) -> Run:
-    """A finished run in the folder `runs`."""
-    return train(tiny_config, tiny, quiet=True)
-
-
 def test_a_finished_run_has_what_it_recorded(run: Run) -> None:
     metrics = json.loads((run.path / "metrics.json").read_text())
     (row,) = list_runs("runs")

@@ -23,12 +23,6 @@ from hundredfold.track import Background, MLflow, TensorBoard, open_tracker, sen
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
 
 
-@pytest.fixture
-def run(tiny: Dataset, tiny_config: Config) -> Run:
-    """A finished run."""
-    return train(tiny_config, tiny, quiet=True)
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server."""
