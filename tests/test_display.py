@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from hundredfold import Config, Dataset, train
+from hundredfold import Config, Dataset, Run, train
 from hundredfold.console import _Console, byte_progress, command, duration
 from hundredfold.display import Display, JsonDisplay
 
@@ -82,8 +82,7 @@ def test_the_command_is_one_that_runs() -> None:
     assert done.stdout.startswith("hundredfold ")
 
 
-def test_the_curves_are_a_picture(tiny: Dataset, tiny_config: Config) -> None:
-    run = train(tiny_config, tiny, quiet=True)
+def test_the_curves_are_a_picture(run: Run) -> None:
     with Image.open(run.curves) as picture:
         assert picture.size == (1800, 540)
         colours = picture.convert("RGB").getcolors(maxcolors=1 << 20)

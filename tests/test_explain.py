@@ -59,8 +59,7 @@ def test_explaining_leaves_the_model_as_it_was(run: Run, tiny: Dataset) -> None:
     assert torch.equal(predictor.logits(list(images)), logits)
 
 
-def test_features_are_what_the_last_layer_is_given(tiny: Dataset, tiny_config: Config) -> None:
-    run = train(tiny_config, tiny, quiet=True)
+def test_features_are_what_the_last_layer_is_given(tiny: Dataset, run: Run) -> None:
     model, info, images = run.model(), run.info, tiny.test.images
     features = predict_features(model, images, info)
     weight = model.get_parameter("head.weight").detach()

@@ -149,6 +149,16 @@ def same(one: Run, other: Run) -> bool:
 
 
 @needs_proc
+def test_a_process_that_dies_ends_all_with_a_word() -> None:
+    with struck_on_the_way(two("train", *TRAIN)) as started:
+        said = started.communicate(timeout=120)[0]
+    assert started.returncode != 0
+    assert "Another process of this training has ended" in " ".join(said.split())
+    assert not only_run().finished
+    assert only_run().checkpoint()
+
+
+@needs_proc
 def test_a_request_to_end_stops_all_with_a_checkpoint() -> None:
     with struck_on_the_way(two("train", *TRAIN), signal.SIGTERM) as started:
         said = started.communicate(timeout=120)[0]
@@ -160,11 +170,10 @@ def test_a_request_to_end_stops_all_with_a_checkpoint() -> None:
 
 @needs_proc
 @pytest.mark.long
-def test_a_process_that_dies_ends_all_and_torchruns_next_try_goes_on_to_the_bit() -> None:
+def test_torchruns_next_try_goes_on_to_the_bit() -> None:
     with struck_on_the_way(two("train", *TRAIN, restarts=1)) as started:
         said = started.communicate(timeout=120)[0]
     assert started.returncode == 0, said
-    assert "Another process of this training has ended" in " ".join(said.split())
     mended = only_run()
     assert len(mended.environment["resumed"]) == 1
     subprocess.run(

@@ -8,17 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hundredfold import Config, Dataset, Run, UserError, train
+from hundredfold import Config, Dataset, Run, UserError
 from hundredfold.files import write_atomic
 from hundredfold.job import make_job
 from hundredfold.models import ModelInfo
 from hundredfold.run import new_run
-
-
-@pytest.fixture
-def run(tiny: Dataset, tiny_config: Config) -> Run:
-    """A finished run."""
-    return train(dataclasses.replace(tiny_config, epochs=1), tiny, quiet=True)
 
 
 @pytest.fixture
