@@ -10,6 +10,7 @@ from hundredfold.augment import channel_stats, class_weights
 from hundredfold.batches import count_steps
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
+from hundredfold.device import keep_memory
 from hundredfold.errors import UserError
 from hundredfold.models import MODELS, ModelInfo, normalisation
 from hundredfold.processes import ALONE, Group
@@ -103,6 +104,8 @@ def make_job(config: Config, dataset: Dataset, device: torch.device, group: Grou
     """
     if config.budget and group.size > 1:
         raise UserError("--budget follows the clock of one process: name --epochs instead.")
+    if device.type == "cpu":
+        keep_memory()
     side = dataset.train.store.shape[-1]
     if config.size not in (0, side):
         raise UserError(f"--size is {config.size}, but the pictures have {side} pixels a side.")

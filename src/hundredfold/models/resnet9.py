@@ -9,12 +9,13 @@ from functools import partial
 from torch import Tensor, nn
 
 from hundredfold.errors import UserError
+from hundredfold.models.winograd import Conv3x3
 
 
 def conv_block(inputs: int, outputs: int, *, batch_norm: bool, pool: bool = False) -> nn.Sequential:
     """Return 3x3 convolution, batch norm, ReLU, and a halving of each side, the latter if told."""
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, 3, padding=1),
+        Conv3x3(inputs, outputs),
         *([nn.BatchNorm2d(outputs)] if batch_norm else []),
         nn.ReLU(inplace=True),
         *([nn.MaxPool2d(2)] if pool else []),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hundredfold.errors import UserError
+from hundredfold.models.winograd import Conv3x3
 
 AT_ONCE = 1000 * 32**2
 """Pixels of pictures whose patches are in memory together."""
@@ -82,8 +83,7 @@ class Group(nn.Module):
         deep, width = len(channels) > 3, channels[-1]
         self.residual = residual and deep
         self.convs = nn.ModuleList(
-            nn.Conv2d(i, o, 3, padding=1, bias=not batch_norm)
-            for i, o in itertools.pairwise(channels)
+            Conv3x3(i, o, bias=not batch_norm) for i, o in itertools.pairwise(channels)
         )
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(o) if batch_norm else nn.Identity() for o in channels[1:]
