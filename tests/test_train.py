@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import platform
+import resource
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -25,7 +27,7 @@ from hundredfold import (
 )
 from hundredfold.batches import batches
 from hundredfold.data import Split
-from hundredfold.device import memory_format, pick_device
+from hundredfold.device import keep_memory, memory_format, pick_device
 from hundredfold.job import make_job, uses_bfloat16
 from hundredfold.loop import Step, epochs, step, training, training_size
 from hundredfold.models import count_parameters
@@ -237,6 +239,19 @@ def test_devices_are_picked_and_refused() -> None:
     assert not uses_bfloat16(Config(), torch.device("cpu"))
     assert memory_format(torch.device("cpu")) is torch.channels_last
     assert memory_format(torch.device("mps")) is torch.contiguous_format
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_kept_memory_is_used_again_without_new_pages() -> None:
+    keep_memory()
+    size = 2**24  # 64 MiB of float32
+    for _ in range(3):
+        torch.ones(size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(size)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert pages * resource.getpagesize() < 4 * size  # without, ten times that
 
 
 def test_two_pictures_train_a_step(tiny_config: Config) -> None:

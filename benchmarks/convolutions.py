@@ -1,0 +1,96 @@
+"""Each convolution of a recipe's network, forward and backward: torch's own beside Winograd's.
+
+python benchmarks/convolutions.py --recipes fast strong tutorial --save
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import tyro
+from common import save_result
+from torch import Tensor, nn
+
+from hundredfold.device import keep_memory
+from hundredfold.models import MODELS
+from hundredfold.models.winograd import Conv3x3, Winograd, best_tile
+from hundredfold.recipes import RECIPES
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    recipes: tuple[str, ...] = ("fast", "strong", "tutorial")
+    """Names of recipes."""
+    rounds: int = 5
+    """Times of each, of which the best counts, after one that does not."""
+    save: bool = False
+    """Write the result to benchmarks/results."""
+
+
+def shapes(name: str, size: int) -> list[tuple[int, int, int]]:
+    """Return (channels, filters, side) of each 3x3 convolution of a recipe's network at a size."""
+    config, found = RECIPES[name](), []
+    model = MODELS[config.model](100, **({"widths": config.widths} if config.widths else {}))
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        found.append((layer.in_channels, layer.out_channels, given[0].shape[2]))
+
+    for layer in model.modules():
+        if isinstance(layer, Conv3x3):
+            layer.register_forward_pre_hook(note)
+    model.eval()(torch.zeros(1, 3, size, size))
+    return found
+
+
+def seconds(convolve: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor, n: int) -> float:
+    """Return the shortest time of a pass forward and backward."""
+    times = []
+    for _ in range(n + 1):
+        started = time.perf_counter()
+        y = convolve(x, w)
+        torch.autograd.grad(y, (x, w) if x.requires_grad else (w,), y.detach())
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def measure(shape: tuple[int, int, int], batch: int, first: bool, n: int) -> dict[str, Any]:
+    """Return the milliseconds of a convolution both ways; the first has inputs that learn not."""
+    channels, filters, side = shape
+    m = best_tile(channels, filters, side, side)
+    x = torch.randn(batch, channels, side, side).contiguous(memory_format=torch.channels_last)
+    w = torch.randn(filters, channels, 3, 3).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_(not first)
+    w.requires_grad_()
+    torchs = seconds(lambda x, w: F.conv2d(x, w, padding=1), x, w, n)
+    ours = seconds(lambda x, w: Winograd.apply(x, w, m), x, w, n) if m else torchs
+    row = {"channels": channels, "filters": filters, "side": side, "batch": batch, "tile": m}
+    return row | {"torch_ms": round(1000 * torchs, 1), "ms": round(1000 * ours, 1)}
+
+
+def main() -> None:
+    """Measure, print a line a convolution and a sum a recipe and size, save."""
+    options = tyro.cli(Options)
+    keep_memory()
+    rows: list[dict[str, Any]] = []
+    for name in options.recipes:
+        config = RECIPES[name]()
+        for size in config.sizes or (32,):
+            part = []
+            for number, shape in enumerate(shapes(name, size)):
+                part.append(measure(shape, config.batch_size, number == 0, options.rounds))
+                print(name, size, part[-1], flush=True)
+            torchs, ours = (sum(row[key] for row in part) for key in ("torch_ms", "ms"))
+            print(f"{name} at {size} px: {torchs:.0f} ms by torch, {ours:.0f} as trained")
+            rows += [{"recipe": name, "size": size, **row} for row in part]
+    if options.save:
+        what = "milliseconds of each convolution, forward and backward; tile 0 is torch's own"
+        save_result("convolutions", what, {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Winograd's convolutions: against torch's own and against sums written out."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from hundredfold.models.winograd import (
+    TILES,
+    Conv3x3,
+    Winograd,
+    best_tile,
+    blocks,
+    joined,
+    transforms,
+    with_border,
+    without_border,
+)
+
+tiles = st.sampled_from(TILES)
+sides = st.integers(1, 13)
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    """Return normal values, float64, that a gradient is asked of."""
+    values = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return values.requires_grad_()
+
+
+@pytest.mark.parametrize("m", TILES)
+def test_transforms_filter_as_sums_of_products_do(m: int) -> None:
+    a, b, g = transforms(m, torch.float64)
+    x, w = drawn(m + 2).detach(), drawn(3).detach()
+    wanted = [sum(float(x[i + k]) * float(w[k]) for k in range(3)) for i in range(m)]
+    np.testing.assert_allclose(a.T @ ((g @ w) * (b @ x)), wanted, rtol=1e-10, atol=1e-10)
+
+
+@given(m=tiles, height=sides, width=sides, channels=st.integers(1, 5), filters=st.integers(1, 5))
+def test_outputs_and_gradients_are_those_of_torch(
+    m: int, height: int, width: int, channels: int, filters: int
+) -> None:
+    x, weight = drawn(2, channels, height, width), drawn(filters, channels, 3, 3)
+    wanted, y = F.conv2d(x, weight, padding=1), Winograd.apply(x, weight, m)
+    torch.testing.assert_close(y, wanted, rtol=1e-10, atol=1e-10)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    of_y = torch.cos(wanted.detach())
+    torch.testing.assert_close(
+        torch.autograd.grad(y, (x, weight), of_y),
+        torch.autograd.grad(wanted, (x, weight), of_y),
+        rtol=1e-10,
+        atol=1e-10,
+    )
+
+
+@pytest.mark.parametrize("m", TILES)
+def test_in_float32_rounding_stays_small(m: int) -> None:
+    x, weight = drawn(8, 64, 12, 12).detach(), drawn(32, 64, 3, 3).detach()
+    wanted = F.conv2d(x, weight, padding=1)
+    errors = Winograd.apply(x.float(), weight.float(), m).double() - wanted
+    assert float(errors.std() / wanted.std()) < 1e-5
+
+
+@given(m=tiles, height=sides, width=sides)
+def test_borders_are_what_neighbours_have_and_go_back_to_them(
+    m: int, height: int, width: int
+) -> None:
+    x = drawn(2, 3, height, width).detach()
+    assert torch.equal(joined(blocks(x, m), height, width), x)
+    bordered = with_border(blocks(x, m))
+    rows, columns = bordered.shape[3:5]
+    padded = F.pad(x, (1, columns * m + 1 - width, 1, rows * m + 1 - height))
+    for row in range(rows):
+        for column in range(columns):
+            window = padded[:, :, row * m : row * m + m + 2, column * m : column * m + m + 2]
+            assert torch.equal(bordered[:, :, :, row, column], window.permute(2, 3, 0, 1))
+    others = torch.sin(torch.arange(bordered.numel(), dtype=torch.float64)).view_as(bordered)
+    there = (bordered * others).sum()  # the one is the transpose of the other
+    back = (blocks(x, m) * without_border(others)).sum()
+    torch.testing.assert_close(there, back)
+
+
+def test_few_channels_and_small_maps_are_computed_directly() -> None:
+    assert best_tile(3, 64, 32, 32) == 0
+    assert best_tile(54, 64, 32, 32) == 0
+    assert best_tile(512, 512, 1, 1) == 0
+
+
+@pytest.mark.parametrize(("side", "m"), [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (8, 4), (12, 6)])
+def test_tiles_fit_the_map(side: int, m: int) -> None:
+    assert best_tile(256, 256, side, side) == m
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_is_torchs_when_not_training_and_all_but_that_when_it_is(bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, plain = Conv3x3(128, 128, bias=bias), nn.Conv2d(128, 128, 3, padding=1, bias=bias)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(4, 128, 8, 8)
+    assert best_tile(128, 128, 8, 8)
+    assert not torch.equal(layer(x), plain(x))
+    torch.testing.assert_close(layer(x), plain(x), rtol=1e-4, atol=1e-4)
+    assert torch.equal(layer.eval()(x), plain(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer.train()(x), plain(x))
+
+
+def test_no_gradient_is_worked_out_that_nobody_asks_for() -> None:
+    x, weight = drawn(2, 3, 8, 8).detach(), drawn(4, 3, 3, 3)
+    Winograd.apply(x, weight, 4).sum().backward()
+    assert x.grad is None
+    wanted = torch.autograd.grad(F.conv2d(x, weight, padding=1).sum(), weight)[0]
+    torch.testing.assert_close(weight.grad, wanted, rtol=1e-10, atol=1e-10)
