@@ -34,10 +34,12 @@ class Options:
 
 def shapes(name: str, size: int) -> list[tuple[int, int, int]]:
     """Return (channels, filters, side) of each 3x3 convolution of a recipe's network at a size."""
-    config, found = RECIPES[name](), []
+    config = RECIPES[name]()
+    found: list[tuple[int, int, int]] = []
     model = MODELS[config.model](100, **({"widths": config.widths} if config.widths else {}))
 
     def note(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, Conv3x3)
         found.append((layer.in_channels, layer.out_channels, given[0].shape[2]))
 
     for layer in model.modules():
