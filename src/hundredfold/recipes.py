@@ -25,7 +25,7 @@ def fast(**changes: Any) -> Config:
     values: dict[str, Any] = {
         "name": "fast",
         "pad": 1,
-        "epochs": 2.8,
+        "epochs": 4.2,
         "batch_size": 512,
         "optimizer": "muon",
         "lr": 0.15,

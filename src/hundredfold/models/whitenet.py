@@ -130,7 +130,7 @@ class WhiteNet(nn.Module):
     def __init__(
         self,
         classes: int,
-        widths: tuple[int, ...] = (96, 192, 384),
+        widths: tuple[int, ...] = (64, 128, 256),
         *,
         deep: bool = False,
         side: int = 32,
