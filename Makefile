@@ -8,8 +8,6 @@ PINNED := $(if $(LOCKED),-c requirements.lock)
 INSTALLED     := $(VENV)/installed$(if $(LOCKED),-locked)
 INSTALLED_DEV := $(VENV)/installed-dev$(if $(LOCKED),-locked)
 COVERAGE      := build/coverage.json
-# Hundreds of short trainings spend a third less time in the kernel if glibc gives nothing back.
-KEEP_MEMORY   := MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=2000000000
 
 .PHONY: train test lint bench docs faults lock vulnerabilities clean
 
@@ -18,7 +16,7 @@ train: $(INSTALLED)                 ## train the recipe `fast`; more flags: make
 
 test: lint                          ## lint, type check, unit tests with coverage
 	@mkdir -p build
-	$(KEEP_MEMORY) $(BIN)/python -m slipcover --source src/hundredfold --json --out $(COVERAGE) \
+	$(BIN)/python -m slipcover --source src/hundredfold --json --out $(COVERAGE) \
 	  -m pytest --numprocesses auto --dist worksteal
 	@$(BIN)/python -m slipcover --merge $(COVERAGE) --out $(COVERAGE) --skip-covered --fail-under 90
 

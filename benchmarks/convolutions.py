@@ -6,18 +6,21 @@ python benchmarks/convolutions.py --recipes fast strong tutorial --save
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import tyro
-from common import save_result
+from common import save_result, spread
 from torch import Tensor, nn
 
 from hundredfold.device import keep_memory
 from hundredfold.models import MODELS
 from hundredfold.models.winograd import Conv3x3, Winograd, best_tile
 from hundredfold.recipes import RECIPES
+
+Convolve = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Options:
     recipes: tuple[str, ...] = ("fast", "strong", "tutorial")
     """Names of recipes."""
     rounds: int = 5
-    """Times of each, of which the best counts, after one that does not."""
+    """Passes of each that are measured, after one that is not."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
@@ -49,29 +52,37 @@ def shapes(name: str, size: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def seconds(convolve: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor, n: int) -> float:
-    """Return the shortest time of a pass forward and backward."""
+def passes(convolve: Convolve, x: Tensor, w: Tensor, n: int) -> list[float]:
+    """Return the milliseconds of n passes forward and backward."""
     times = []
     for _ in range(n + 1):
         started = time.perf_counter()
         y = convolve(x, w)
         torch.autograd.grad(y, (x, w) if x.requires_grad else (w,), y.detach())
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+        times.append(1000 * (time.perf_counter() - started))
+    return times[1:]
 
 
 def measure(shape: tuple[int, int, int], batch: int, first: bool, n: int) -> dict[str, Any]:
-    """Return the milliseconds of a convolution both ways; the first has inputs that learn not."""
+    """Return a convolution's milliseconds both ways; the first one's input needs no gradient."""
     channels, filters, side = shape
     m = best_tile(channels, filters, side, side)
     x = torch.randn(batch, channels, side, side).contiguous(memory_format=torch.channels_last)
     w = torch.randn(filters, channels, 3, 3).contiguous(memory_format=torch.channels_last)
     x.requires_grad_(not first)
     w.requires_grad_()
-    torchs = seconds(lambda x, w: F.conv2d(x, w, padding=1), x, w, n)
-    ours = seconds(lambda x, w: Winograd.apply(x, w, m), x, w, n) if m else torchs
-    row = {"channels": channels, "filters": filters, "side": side, "batch": batch, "tile": m}
-    return row | {"torch_ms": round(1000 * torchs, 1), "ms": round(1000 * ours, 1)}
+    row: dict[str, Any] = {"channels": channels, "filters": filters, "side": side, "tile": m}
+    row["torch_ms"] = spread(passes(lambda x, w: F.conv2d(x, w, padding=1), x, w, n))
+    row["ms"] = row["torch_ms"]
+    if m:
+        row["ms"] = spread(passes(partial(by_tiles, m), x, w, n))
+    return row
+
+
+def by_tiles(m: int, x: Tensor, w: Tensor) -> Tensor:
+    """Convolve by tiles of m x m outputs."""
+    y: Tensor = Winograd.apply(x.permute(0, 2, 3, 1), w, m)
+    return y.permute(0, 3, 1, 2)
 
 
 def main() -> None:
@@ -86,9 +97,10 @@ def main() -> None:
             for number, shape in enumerate(shapes(name, size)):
                 part.append(measure(shape, config.batch_size, number == 0, options.rounds))
                 print(name, size, part[-1], flush=True)
-            torchs, ours = (sum(row[key] for row in part) for key in ("torch_ms", "ms"))
+            torchs, ours = (sum(row[key]["mean"] for row in part) for key in ("torch_ms", "ms"))
             print(f"{name} at {size} px: {torchs:.0f} ms by torch, {ours:.0f} as trained")
-            rows += [{"recipe": name, "size": size, **row} for row in part]
+            about = {"recipe": name, "size": size, "batch": config.batch_size}
+            rows += [about | row for row in part]
     if options.save:
         what = "milliseconds of each convolution, forward and backward; tile 0 is torch's own"
         save_result("convolutions", what, {"rows": rows})

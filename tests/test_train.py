@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import platform
-import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -27,7 +28,7 @@ from hundredfold import (
 )
 from hundredfold.batches import batches
 from hundredfold.data import Split
-from hundredfold.device import keep_memory, memory_format, pick_device
+from hundredfold.device import memory_format, pick_device
 from hundredfold.job import make_job, uses_bfloat16
 from hundredfold.loop import Step, epochs, step, training, training_size
 from hundredfold.models import count_parameters
@@ -241,17 +242,25 @@ def test_devices_are_picked_and_refused() -> None:
     assert memory_format(torch.device("mps")) is torch.contiguous_format
 
 
+PAGES = """
+import resource, sys, torch
+from hundredfold.device import keep_memory
+if len(sys.argv) > 1:
+    keep_memory()
+for number in range(13):
+    if number == 3:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize())
+"""
+"""Prints how many bytes of new pages ten tensors of 64 MiB, one after the other, took."""
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_kept_memory_is_used_again_without_new_pages() -> None:
-    keep_memory()
-    size = 2**24  # 64 MiB of float32
-    for _ in range(3):
-        torch.ones(size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        torch.ones(size)
-    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert pages * resource.getpagesize() < 4 * size  # without, ten times that
+    program = [sys.executable, "-c", PAGES]
+    without, kept = (int(subprocess.check_output([*program, *keep])) for keep in ([], ["keep"]))
+    assert kept < without / 2
 
 
 def test_two_pictures_train_a_step(tiny_config: Config) -> None:

@@ -1,7 +1,8 @@
 """The device to compute on, and how it likes its pictures laid out."""
 
 import ctypes
-import platform
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,15 +54,15 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory for the next tensor; other allocators are left alone.
+    """Have glibc keep freed memory for later tensors, until the process ends.
 
-    Else it gives that of large tensors back to the system, and pages that are fetched anew each
-    time cost a step of training up to a third of its time.
+    Otherwise it returns large blocks to the system, and fetching their pages again takes up to a
+    third of a step of training. Where the user has set MALLOC_..., or on other systems: nothing.
     """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 @contextmanager

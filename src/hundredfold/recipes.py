@@ -39,7 +39,7 @@ def fast(**changes: Any) -> Config:
 
 
 def quick(**changes: Any) -> Config:
-    """`fast` with half the channels and its former rates: for less than two minutes."""
+    """`fast` with fewer channels and its former rates: for less than a minute."""
     values: dict[str, Any] = {
         "name": "quick",
         "pad": 2,
