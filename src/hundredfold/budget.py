@@ -22,7 +22,7 @@ FEWEST_STEPS = 10
 PROBING, MOST_PROBING = 0.02, 10.0
 """Share of the budget, and seconds, that measuring steps may take beyond the first two; predicting
 as well."""
-LADDER = (("strong", 30.0), ("medium", 8.0), ("fast", 2.2), ("quick", 0.0))
+LADDER = (("strong", 45.0), ("medium", 12.0), ("fast", 2.6), ("quick", 0.0))
 """Recipes, and from how many epochs of `fast` in the budget on each is the best: of CIFAR-100, or
 of as many pictures that are repeated."""
 

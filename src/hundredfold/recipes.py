@@ -18,9 +18,9 @@ FEWEST = 16
 def fast(**changes: Any) -> Config:
     """A small network, trained in minutes on a CPU; fine labels, coarse by summed probabilities.
 
-    `hundredfold train fast` on CIFAR-100, n = 5: coarse 71.84 % (std 0.25), fine 59.23 % (0.28),
-    single view; 171 s (8) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
-    (benchmarks/results/2026-11-26-fast.json).
+    `hundredfold train fast` on CIFAR-100, n = 5: coarse 72.05 % (std 0.33), fine 59.42 % (0.25),
+    single view; 116 s (3) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
+    (benchmarks/results/2026-11-27-fast.json).
     """
     values: dict[str, Any] = {
         "name": "fast",
