@@ -204,7 +204,7 @@ def test_few_pictures_get_more_epochs_and_smaller_batches() -> None:
     recipe = fast()
     assert fitted(recipe, 47_500) == fitted(recipe, 25_000) == recipe
     small = fitted(recipe, 4750)
-    assert (small.epochs, small.batch_size) == (28, 256)
+    assert (small.epochs, small.batch_size) == (42, 256)
     tiny = fitted(recipe, 100)
     assert (tiny.epochs, tiny.batch_size) == (60, 16)
     long = fast(epochs=90)
