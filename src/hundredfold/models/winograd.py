@@ -122,6 +122,11 @@ def joined(parts: Tensor, height: int, width: int) -> Tensor:
     m, _, count, rows, columns, channels = parts.shape
     x = parts.new_empty(count, rows * m, columns * m, channels)
     blocks(x, m).copy_(parts)
+    return cropped(x, height, width)
+
+
+def cropped(x: Tensor, height: int, width: int) -> Tensor:
+    """Return the top left of a new (B, H, W, C): itself or a copy, as autograd needs, no view."""
     return x if (height, width) == x.shape[1:3] else x[:, :height, :width].clone()
 
 
@@ -143,7 +148,7 @@ def without_border(tiles: Tensor, height: int, width: int) -> Tensor:
     parts = blocks(x, m)
     for (k, p, r, q), (o, u, s, t) in list(product(BORDERS, BORDERS))[1:]:
         parts[p, u, :, q, t] += tiles[k, o, :, r, s]
-    return x if (height, width) == x.shape[1:3] else x[:, :height, :width].clone()
+    return cropped(x, height, width)
 
 
 class Conv3x3(nn.Conv2d):
