@@ -1,12 +1,13 @@
 """Steps that a GPU replays against steps that are launched; on a CPU, that none is asked for."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
 
-from hundredfold import Config, Dataset, fast, load_data, strong
+from hundredfold import Config, Dataset, UserError, fast, load_data, strong
 from hundredfold.job import Job, make_job
 from hundredfold.loop import training
 from hundredfold.state import State, first_state
@@ -65,3 +66,17 @@ def test_a_run_goes_on_from_any_replayed_step(sample: Dataset) -> None:
     assert losses(second, job) == expected
     for name, value in second.tensors.items():
         assert torch.equal(value, whole.tensors[name]), name
+
+
+def test_compiling_is_refused_where_nothing_is_recorded(sample: Dataset) -> None:
+    with pytest.raises(UserError, match="--compile is for one CUDA GPU"):
+        make_job(fast(compile=True), sample, torch.device("cpu"))
+
+
+@needs_cuda
+def test_compiled_steps_begin_as_those_that_are_not(sample: Dataset) -> None:
+    compiled = losses(*started(replace(SMALL, compile=True), sample))
+    plain = losses(*started(SMALL, sample))
+    assert compiled[:5] == pytest.approx(plain[:5], rel=0.01)
+    assert compiled[-1] < compiled[0]
+    assert losses(*started(replace(SMALL, compile=True), sample)) == compiled

@@ -109,12 +109,15 @@ def test_orthogonalised_acts_on_the_singular_values_alone(shape: tuple[int, int]
     a, b, c = NEWTON_SCHULZ
     for _ in range(3):
         values = a * values + b * values**3 + c * values**5
-    torch.testing.assert_close(orthogonalised(matrix), u @ torch.diag(values) @ v)
+    others = [matrix.new_ones(2, 2), matrix * 3 + 1]
+    found = orthogonalised([others[0], matrix, others[1]])
+    torch.testing.assert_close(found[1], u @ torch.diag(values) @ v)
+    torch.testing.assert_close(found[2], orthogonalised(others[1:])[0])
 
 
 def test_orthogonalised_brings_singular_values_near_one() -> None:
     matrix = torch.randn(32, 288, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalised(matrix))
+    values = torch.linalg.svdvals(orthogonalised([matrix])[0])
     assert values.min() > 0.6
     assert values.max() < 1.3
 
@@ -157,7 +160,7 @@ def test_muon_is_sgd_for_all_but_convolution_weights(bias_lr: float) -> None:
         with torch.no_grad():  # Muon, written out
             gradient = weights.grad if weights.grad is not None else torch.zeros(0)
             buffer = MUON_MOMENTUM * buffer + gradient
-            update = orthogonalised((gradient + MUON_MOMENTUM * buffer).reshape(4, 27))
+            update = orthogonalised([(gradient + MUON_MOMENTUM * buffer).reshape(4, 27)])[0]
             held = weights * 4**0.5 / weights.norm()
             weights.copy_(held - 0.3 * update.reshape(weights.shape))
     for name, value in ours.state_dict().items():

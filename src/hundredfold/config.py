@@ -120,6 +120,8 @@ class Config:
     """auto | cpu | cuda | cuda:1 | mps. auto takes a GPU where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; auto is bfloat16 on CUDA GPUs that have it, else float32."""
+    compile: bool = False
+    """Have torch.compile fuse the kernels of a step on a GPU: a minute first, then faster steps."""
     out: str = "runs"
     """Folder in which the run gets a folder of its own."""
     checkpoint: str = "1min"

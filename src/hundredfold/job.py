@@ -128,4 +128,10 @@ def make_job(config: Config, dataset: Dataset, device: torch.device, group: Grou
     )
     if config.weights:
         info = normalisation(info)
-    return Job(config, info, training, judged, device, group)
+    job = Job(config, info, training, judged, device, group)
+    if config.compile and not job.recorded:
+        raise UserError(
+            "--compile is for one CUDA GPU and --optimizer muon, which the tutorial's recipes and "
+            "finetune don't have: leave it out."
+        )
+    return job

@@ -140,18 +140,21 @@ def gradients(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
 
 def _take(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
     """Take a step without a look at its loss, which is returned."""
-    loss = _backward(state, job, images, labels)
+    loss = _backward(state, job, images, labels, compiled=job.config.compile)
     _update(state, job)
     return loss
 
 
-def _backward(state: State, job: Job, images: Tensor, labels: Tensor) -> Tensor:
+def _backward(
+    state: State, job: Job, images: Tensor, labels: Tensor, *, compiled: bool = False
+) -> Tensor:
     """Put each weight's gradient beside it, whatever it is; return the loss, 0-dimensional."""
     config = job.config
+    model = torch.compile(state.model, dynamic=False) if compiled else state.model
     x = prepare(images, *job.channels, training_size(job.sizes, state.progress))
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
         loss = F.cross_entropy(
-            state.model(x), labels, job.class_weights, label_smoothing=config.label_smoothing
+            model(x), labels, job.class_weights, label_smoothing=config.label_smoothing
         )
     state.model.zero_grad()  # not the optimizer's, which loads a compiler first
     loss.backward()

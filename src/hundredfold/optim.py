@@ -1,7 +1,7 @@
 """Schedules as pure functions of the step, and the optimizers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,9 +120,10 @@ def look_ahead(model: nn.Module, slow: Mapping[str, Tensor], keep: float) -> Non
         slow: by the names of the model's state; changed in place.
         keep: share of themselves that the slow weights keep (0..1).
     """
-    for name, value in model.state_dict().items():
-        if value.is_floating_point():
-            value.copy_(slow[name].lerp_(value, 1 - keep))
+    state = {name: v for name, v in model.state_dict().items() if v.is_floating_point()}
+    fast, kept = list(state.values()), [slow[name] for name in state]
+    torch._foreach_lerp_(kept, fast, 1 - keep)
+    torch._foreach_copy_(fast, kept)
 
 
 class Muon(torch.optim.Optimizer):
@@ -185,10 +186,11 @@ class Muon(torch.optim.Optimizer):
                 continue
             updates = self._directions(weights, group)
             if group["orthogonal"]:
-                norms = torch._foreach_norm(weights)
-                shares = [len(w) ** 0.5 / norm for w, norm in zip(weights, norms, strict=True)]
-                torch._foreach_mul_(weights, shares)
-                updates = [orthogonalised(u.flatten(1)).view_as(u).float() for u in updates]
+                norms = list(torch._foreach_norm(weights))
+                torch._foreach_reciprocal_(norms)
+                torch._foreach_mul_(norms, [len(weight) ** 0.5 for weight in weights])
+                torch._foreach_mul_(weights, norms)
+                _orthogonalise_(updates)
             if isinstance(group["lr"], Tensor):
                 torch._foreach_mul_(updates, -group["lr"])
                 torch._foreach_add_(weights, updates)
@@ -209,24 +211,56 @@ class Muon(torch.optim.Optimizer):
         return list(updates)
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """Return a matrix with the same singular vectors, its larger singular values near one.
+def _orthogonalise_(kernels: list[Tensor]) -> None:
+    """Orthogonalise convolutions' updates, (O, I, H, W) each, in place, as (O, H*W*I) matrices."""
+    as_kept = [kernel.permute(0, 2, 3, 1) for kernel in kernels]  # as they lie where channels last
+    matrices = orthogonalised([kernel.flatten(1) for kernel in as_kept])
+    torch._foreach_copy_(
+        as_kept, [m.view_as(kernel) for m, kernel in zip(matrices, as_kept, strict=True)]
+    )
+
+
+def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Return matrices of the same singular vectors, their larger singular values near one.
 
     The polynomial x -> ax + bx^3 + cx^5 of Newton-Schulz, three times over, on the small Gram
-    matrix: the wide one is multiplied only twice.
+    matrices: the wide ones are multiplied only twice. Those of one size go together, in few
+    kernels.
 
     Args:
-        matrix: (M, N), float32; under autocast the products are of its type, which is enough.
+        matrices: (M, N) float32 each, of any sizes; under autocast the products are of its type,
+            which is enough.
     """
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalised(matrix.T).T
-    a, b, c = NEWTON_SCHULZ
-    matrix = matrix / (matrix.norm() + 1e-7)
-    gram = matrix @ matrix.T
-    identity = torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
-    product = factor = a * identity + b * gram + c * (gram @ gram)
+    wide = [m.T if m.shape[0] > m.shape[1] else m for m in matrices]
+    device = matrices[0].device.type
+    mixed = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if mixed else matrices[0].dtype
+    norms = torch._foreach_norm(wide)
+    wide = [(m / (norm + 1e-7)).to(dtype) for m, norm in zip(wide, norms, strict=True)]
+    places: dict[int, list[int]] = {}
+    for i, matrix in enumerate(wide):
+        places.setdefault(len(matrix), []).append(i)
+    found = list(wide)
+    for alike in places.values():
+        factors = _newton_schulz(torch.stack([wide[i] @ wide[i].T for i in alike]))
+        for i, factor in zip(alike, factors, strict=True):
+            found[i] = factor @ wide[i]
+    return [f.T if m.shape[0] > m.shape[1] else f for f, m in zip(found, matrices, strict=True)]
+
+
+def _newton_schulz(grams: Tensor) -> Tensor:
+    """Return what to multiply matrices by that have these Gram matrices, (L, M, M)."""
+    product = factor = _polynomial(grams)
     for _ in range(NEWTON_SCHULZ_STEPS - 1):
-        gram = factor @ gram @ factor
-        factor = a * identity + b * gram + c * (gram @ gram)
+        grams = factor @ grams @ factor
+        factor = _polynomial(grams)
         product = factor @ product
-    return product @ matrix
+    return product
+
+
+def _polynomial(grams: Tensor) -> Tensor:
+    """Return a + b x + c x^2 of each, (L, M, M)."""
+    a, b, c = NEWTON_SCHULZ
+    found = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
+    found.diagonal(dim1=1, dim2=2).add_(a)
+    return found

@@ -91,8 +91,9 @@ class State:
 
     def settle(self) -> None:
         """Wait for the pending losses, and add them to the epoch's."""
-        self.part.loss += [float(loss) for loss in self.pending]
-        self.pending.clear()
+        if self.pending:
+            self.part.loss += torch.stack(self.pending).tolist()
+            self.pending.clear()
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Become the state that had these `tensors` and `facts`; torch's generators as well.

@@ -168,5 +168,8 @@ class WhiteNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (B, 3, H, W), sides of at least 16, to logits (B, classes)."""
         *_, x = self.stages(x)
-        logits: Tensor = self.head(x.amax((2, 3))) * self.scale
+        # Not amax, whose gradient looks for the maximum by value: compiled, in lower precision, it
+        # can find none.
+        x = F.adaptive_max_pool2d(x, 1).flatten(1)
+        logits: Tensor = self.head(x) * self.scale
         return logits
