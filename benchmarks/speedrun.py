@@ -63,7 +63,7 @@ class Net(nn.Module):
         """Return the logits."""
         bias = self.bias if learn_bias else self.bias.detach()
         x = self.blocks(F.gelu(F.conv2d(x, self.whiten.weight, bias)))
-        x = F.adaptive_max_pool2d(x, 1).flatten(1)
+        x = x.flatten(2).max(2).values
         logits: Tensor = self.head(x) * (1.25 / 9)
         return logits
 

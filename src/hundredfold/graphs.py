@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WARM = 3
 """Steps that are taken before one is recorded, in which libraries set themselves up."""
@@ -88,3 +88,14 @@ def _record(
         return loss.clone()
 
     return replay
+
+
+def fused(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the model, whose kernels torch.compile fuses: slowly, once for each size of pictures.
+
+    Those whose sums could round otherwise are chosen without timing them, so that another process
+    chooses the same; torch 2.9 cannot do without.
+    """
+    option = "deterministic"
+    options: dict[str, Any] = {option: True} if option in torch._inductor.list_options() else {}
+    return torch.compile(model, dynamic=False, options=options)

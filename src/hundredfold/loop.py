@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hundredfold.augment import generator, prepare
 from hundredfold.batches import batch_at, batches
 from hundredfold.errors import DivergedError
-from hundredfold.graphs import Recorder
+from hundredfold.graphs import Recorder, fused
 from hundredfold.inference import BATCH, predict_logits
 from hundredfold.job import Job
 from hundredfold.metrics import measure
@@ -150,7 +150,7 @@ def _backward(
 ) -> Tensor:
     """Put each weight's gradient beside it, whatever it is; return the loss, 0-dimensional."""
     config = job.config
-    model = torch.compile(state.model, dynamic=False) if compiled else state.model
+    model = fused(state.model) if compiled else state.model
     x = prepare(images, *job.channels, training_size(job.sizes, state.progress))
     with torch.autocast(job.device.type, torch.bfloat16, enabled=job.mixed):
         loss = F.cross_entropy(
