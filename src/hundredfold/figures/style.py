@@ -28,6 +28,7 @@ def _style() -> dict[Any, Any]:
         "axes.titlesize": 11,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
+        "axes.titley": 1.0,  # looking for a free place takes a sixth of the time to draw
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
