@@ -12,6 +12,22 @@ from stopping import Stopper
 from hundredfold import Config, Dataset, Run, UserError, train
 from hundredfold.display import Display
 from hundredfold.loop import Step
+from hundredfold.signals import deferred_stop
+
+
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_after_an_error_torchruns_request_to_end_leaves_time_to_say_it(
+    monkeypatch: pytest.MonkeyPatch, torchrun: bool
+) -> None:
+    if torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(UserError), deferred_stop():
+            raise UserError("another process has ended")
+        assert signal.getsignal(signal.SIGTERM) == (signal.SIG_IGN if torchrun else before)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_second_ctrl_c_stops_at_once(tiny: Dataset, tiny_config: Config) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from hundredfold.errors import UserError
 from hundredfold.processes import below_torchrun
 
 TERMINATED = 128 + signal.SIGTERM
@@ -25,7 +26,8 @@ class Stop:
 def deferred_stop() -> Iterator[Stop]:
     """Note Ctrl-C and SIGTERM in place of acting on them; a second Ctrl-C acts at once.
 
-    Not below torchrun, which may pass on a Ctrl-C that has come already.
+    Not below torchrun, which may pass on a Ctrl-C that has come already; after an error there,
+    SIGTERM has no effect any more.
 
     In threads, which signals never reach, nothing changes.
     """
@@ -42,6 +44,10 @@ def deferred_stop() -> Iterator[Stop]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except UserError:  # torchrun asks all to end as soon as one has: first they say why
+        if below_torchrun():
+            before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
