@@ -18,8 +18,8 @@ FEWEST = 16
 def fast(**changes: Any) -> Config:
     """A small network, trained in minutes on a CPU; fine labels, coarse by summed probabilities.
 
-    `hundredfold train fast` on CIFAR-100, n = 5: coarse 72.05 % (std 0.33), fine 59.42 % (0.25),
-    single view; 116 s (3) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
+    `hundredfold train fast` on CIFAR-100, n = 5: coarse 71.80 % (std 0.10), fine 59.07 % (0.15),
+    single view; 111 s (6) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
     (benchmarks/results/2026-11-27-fast.json).
     """
     values: dict[str, Any] = {
@@ -54,11 +54,12 @@ def quick(**changes: Any) -> Config:
 
 
 def strong(**changes: Any) -> Config:
-    """A deeper network at full resolution, for an hour on a CPU.
+    """A deeper network at full resolution, for three quarters of an hour on a CPU.
 
-    `hundredfold train strong` on CIFAR-100, n = 2: fine 75.67 % (std 0.16), coarse 85.11 % (0.20),
-    single view; 59 min 25 s on two cores of an AMD EPYC (AVX2), torch 2.14.1, and 66 min 50 s with
-    some other work beside (benchmarks/results/2026-11-26-strong.json).
+    `hundredfold train strong` on CIFAR-100, n = 1: fine 75.36 %, coarse 84.70 %, single view; 45 min
+    38 s on two cores of an AMD EPYC (AVX2) with some other work beside, torch 2.14.1
+    (benchmarks/results/2026-11-27-strong.json). Before convolutions by fewer multiplications, n =
+    2: 75.67 % (std 0.16) and 85.11 % (0.20) (benchmarks/results/2026-11-26-strong.json).
     """
     values: dict[str, Any] = {
         "name": "strong",
