@@ -231,7 +231,8 @@ def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
         matrices: (M, N) float32 each, of any sizes; under autocast the products are of its type,
             which is enough.
     """
-    wide = [m.T if m.shape[0] > m.shape[1] else m for m in matrices]
+    tall = [m.shape[0] > m.shape[1] for m in matrices]
+    wide = [m.T if t else m for m, t in zip(matrices, tall, strict=True)]
     device = matrices[0].device.type
     mixed = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if mixed else matrices[0].dtype
@@ -240,12 +241,11 @@ def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
     places: dict[int, list[int]] = {}
     for i, matrix in enumerate(wide):
         places.setdefault(len(matrix), []).append(i)
-    found = list(wide)
     for alike in places.values():
         factors = _newton_schulz(torch.stack([wide[i] @ wide[i].T for i in alike]))
         for i, factor in zip(alike, factors, strict=True):
-            found[i] = factor @ wide[i]
-    return [f.T if m.shape[0] > m.shape[1] else f for f, m in zip(found, matrices, strict=True)]
+            wide[i] = factor @ wide[i]
+    return [w.T if t else w for w, t in zip(wide, tall, strict=True)]
 
 
 def _newton_schulz(grams: Tensor) -> Tensor:
