@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Train
+from conftest import Train, make_config, make_tiny
 from PIL import Image
 
-from hundredfold import Dataset, Predictor, Run, UserError
+from hundredfold import Dataset, Predictor, Run, UserError, train
 from hundredfold.cli import main
 from hundredfold.errors import FoundWrong
-from hundredfold.export import export
+from hundredfold.export import Export, export
 from hundredfold.export.onnx import OnnxModel
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -25,6 +25,19 @@ MODELS: dict[str, dict[str, Any]] = {
     "resnet9": {"model": "resnet9", "widths": (4, 4, 8, 8)},
     "timm": {"model": "timm:test_resnet", "widths": ()},
 }
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """Exported as ONNX model, in 8 bits as well; a run that has learned something."""
+    config = dataclasses.replace(
+        make_config(tmp_path_factory.mktemp("runs")), epochs=12.0, lr=0.5, widths=(16, 32, 32)
+    )
+    return export(train(config, make_tiny(), quiet=True), "onnx", make_tiny(), int8=True)
+
+
+def run_of(exported: Export) -> Run:
+    return Run(exported.path.parent.parent)
 
 
 def probabilities(run: Run, images: torch.Tensor) -> Any:
@@ -58,9 +71,8 @@ def test_the_exported_model_gives_the_predictors_probabilities(
     assert kept["parity"] == found.parity
 
 
-def test_its_metadata_say_what_the_numbers_mean(trained: Train, tiny: Dataset) -> None:
-    run = trained()
-    model = OnnxModel(export(run, "onnx", tiny, int8=True).path)
+def test_its_metadata_say_what_the_numbers_mean(exported: Export) -> None:
+    run = run_of(exported)
     for path in ("model.onnx", "model-int8.onnx"):
         model = OnnxModel(run.path / "export" / path)
         facts = model.session.get_modelmeta().custom_metadata_map
@@ -76,12 +88,11 @@ def test_its_metadata_say_what_the_numbers_mean(trained: Train, tiny: Dataset) -
         assert isinstance(given.shape[0], str)  # any number
 
 
-def test_eight_bits_are_smaller_and_hardly_worse(trained: Train, tiny: Dataset) -> None:
-    run = trained(epochs=12, lr=0.5, widths=(16, 32, 32))
-    found = export(run, "onnx", tiny, int8=True)
-    assert abs(found.accuracy["int8"]["top1"] - found.accuracy["predictor"]["top1"]) < 0.1
-    small = found.path.with_name("model-int8.onnx")
-    assert small.stat().st_size < 0.6 * found.path.stat().st_size
+def test_eight_bits_are_smaller_and_hardly_worse(exported: Export) -> None:
+    accuracy = exported.accuracy
+    assert abs(accuracy["int8"]["top1"] - accuracy["predictor"]["top1"]) < 0.1
+    small = exported.path.with_name("model-int8.onnx")
+    assert small.stat().st_size < 0.6 * exported.path.stat().st_size
 
 
 def run_script(run: Run, *arguments: str) -> list[list[str]]:
@@ -93,10 +104,9 @@ def run_script(run: Run, *arguments: str) -> list[list[str]]:
 
 
 def test_the_script_beside_it_gives_the_same_classes(
-    trained: Train, tiny: Dataset, tmp_path: Path
+    exported: Export, tiny: Dataset, tmp_path: Path
 ) -> None:
-    run = trained(epochs=4)
-    export(run, "onnx", tiny)
+    run = run_of(exported)
     script = (run.path / "export" / "predict.py").read_text()
     assert len(script.splitlines()) <= 40
     assert "hundredfold" not in script
@@ -118,19 +128,15 @@ def test_the_script_beside_it_gives_the_same_classes(
 
 
 def test_a_model_that_differs_is_removed(
-    trained: Train, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+    run: Run, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = trained()
     monkeypatch.setattr("hundredfold.export.LIMIT", -1.0)
     with pytest.raises(FoundWrong, match=r"model.onnx was removed: its probabilities differ"):
         export(run, "onnx", tiny)
     assert not (run.path / "export" / "model.onnx").exists()
 
 
-def test_without_its_data_a_run_is_compared_on_random_pictures(
-    trained: Train, said: list[str]
-) -> None:
-    run = trained()  # of data that no path names
+def test_without_its_data_a_run_is_compared_on_random_pictures(run: Run, said: list[str]) -> None:
     found = export(run, "onnx", tell=said.append)
     assert found.accuracy == {}
     assert "not measured on the test set: There is no file or folder tiny" in said[0]
@@ -142,14 +148,14 @@ def test_without_its_data_a_run_is_compared_on_random_pictures(
 
 @pytest.mark.parametrize("module", ["onnxruntime", "onnxscript", "onnx"])
 def test_a_missing_extra_is_named(
-    module: str, trained: Train, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+    module: str, run: Run, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"pip install 'hundredfold\[onnx\]'"):
-        export(trained(), "onnx", tiny)
+        export(run, "onnx", tiny)
 
 
-def test_the_command(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     sample = ["--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu"]
     assert main(["train", *sample, "--quiet"]) == 0
     run = next(Path("runs").iterdir())

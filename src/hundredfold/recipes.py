@@ -56,10 +56,9 @@ def quick(**changes: Any) -> Config:
 def strong(**changes: Any) -> Config:
     """A deeper network at full resolution, for three quarters of an hour on a CPU.
 
-    `hundredfold train strong` on CIFAR-100, n = 1: fine 75.36 %, coarse 84.70 %, single view; 45
-    min 38 s on two cores of an AMD EPYC (AVX2) with some other work beside, torch 2.14.1
-    (benchmarks/results/2026-11-27-strong.json). Before convolutions by fewer multiplications,
-    n = 2: 75.67 % (std 0.16) and 85.11 % (0.20) (benchmarks/results/2026-11-26-strong.json).
+    `hundredfold train strong` on CIFAR-100, n = 2: fine 75.56 % (std 0.28), coarse 84.87 % (0.23),
+    single view; 44 min (2) on two cores of an AMD EPYC (AVX2), torch 2.14.1
+    (benchmarks/results/2026-11-27-strong.json).
     """
     values: dict[str, Any] = {
         "name": "strong",

@@ -58,8 +58,16 @@ def to_svg(figure: Figure) -> str:
 def _save(figure: Figure, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with rc_context(STYLE), glyphs_may_lack():
+        _lay_out(figure)
         figure.savefig(buffer, format=form, **options)
     return buffer.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place a figure's parts for good: savefig would draw it once more for that, each time."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 @contextmanager
