@@ -3,9 +3,9 @@
     python benchmarks/curve.py --budgets 10s 30s 1min 3min 10min --save
     python benchmarks/curve.py --draw benchmarks/results/DATE-curve.json
 
-The picture shows recipe `strong` too, from benchmarks/bench.py, and the tutorial: its 71.75 % at
-the time that it reports from another machine, and at the time that it would need here, from
-benchmarks/throughput.py.
+The picture shows recipes `strong` and `best` too, from benchmarks/bench.py, and the tutorial: its
+71.75 % at the time that it reports from another machine, and at the time that it would need here,
+from benchmarks/throughput.py.
 """
 
 import json
@@ -63,8 +63,8 @@ def measure(budget: str, seed: int) -> dict[str, Any]:
 
 
 def whole(recipe: str) -> dict[str, Any]:
-    """Return the point of a recipe without a budget, from its newest result of bench.py."""
-    row = json.loads(max(RESULTS.glob(f"*-{recipe}.json")).read_text())["runs"][recipe]
+    """Return the point of a recipe that was named, from its newest result of bench.py."""
+    (row,) = json.loads(max(RESULTS.glob(f"*-{recipe}.json")).read_text())["runs"].values()
     test = {key: row[f"test.{key}"]["mean"] for key in ("top1", "coarse_top1")}
     return {"seconds": row["seconds"]["mean"], "test": test}
 
@@ -105,7 +105,9 @@ def draw(points: list[dict[str, Any]]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("time from first weights to last test figure")
-    axes.set_title("CIFAR-100 test accuracy, single view, by `--budget`; the last by `strong`")
+    axes.set_title(
+        "CIFAR-100 test accuracy, single view, by `--budget`; the last `strong` and `best`"
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)
@@ -118,7 +120,7 @@ def main() -> None:
     """Measure every budget in turn, or draw."""
     options = tyro.cli(Options)
     if options.draw:
-        draw([*json.loads(options.draw.read_text())["points"], whole("strong")])
+        draw([*json.loads(options.draw.read_text())["points"], whole("strong"), whole("best")])
         return
     points = []
     for budget in options.budgets:

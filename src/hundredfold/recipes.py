@@ -81,11 +81,11 @@ def medium(**changes: Any) -> Config:
 
 
 def best(**changes: Any) -> Config:
-    """`strong` with more channels, for two hours on a CPU.
+    """`strong` with more channels, for an hour and a half on a CPU.
 
-    `hundredfold train best --budget 116min` on CIFAR-100, n = 1: fine 76.21 %, coarse 85.68 %,
-    single view; 77.57 % and 86.60 % with flip TTA; 16.4 epochs on two cores of an AMD EPYC (AVX2)
-    on a slow day, torch 2.14.1 (benchmarks/results/2026-11-26-best.json).
+    `hundredfold train best --budget 82min` on CIFAR-100, n = 1: fine 76.77 %, coarse 85.59 %,
+    single view; 78.20 % and 86.92 % with flip TTA; 18.1 epochs on two cores of an AMD EPYC (AVX2),
+    torch 2.14.1 (benchmarks/results/2026-11-27-best.json).
     """
     values: dict[str, Any] = {
         "name": "best",
