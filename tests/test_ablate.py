@@ -139,7 +139,6 @@ def test_the_command_writes_a_table_and_a_figure(
 ) -> None:
     torch.manual_seed(0)
     flags = ["--data", "sample", "--epochs", "0.2", "--out", "study", "--device", "cpu"]
-    flags += ["--widths", "8", "8"]
     assert main(["ablate", "quick", *flags]) == 0
     out = capsys.readouterr().out
     for name in ("whole", "without batch norm", "without augmentation", "against whole"):
