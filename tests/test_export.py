@@ -137,7 +137,7 @@ def test_a_model_that_differs_is_removed(
 
 
 def test_without_its_data_a_run_is_compared_on_random_pictures(run: Run, said: list[str]) -> None:
-    found = export(run, "onnx", tell=said.append)
+    found = export(run, "onnx", tell=said.append)  # its data has no path
     assert found.accuracy == {}
     assert "not measured on the test set: There is no file or folder tiny" in said[0]
     with pytest.raises(UserError, match="There is no file or folder tiny"):
