@@ -4,8 +4,8 @@
     python benchmarks/curve.py --draw benchmarks/results/DATE-curve.json
 
 The picture shows recipes `strong` and `best` too, from benchmarks/bench.py, and the tutorial: its
-71.75 % at the time that it reports from another machine, and at the time that it would need here,
-from benchmarks/throughput.py.
+epochs as its reader runs it on this machine, from benchmarks/peer.py, and the 71.75 % that it
+reports from another.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 
 import tyro
 from common import RESULTS, save_result
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
@@ -26,6 +27,7 @@ from hundredfold.recipes import RECIPES, fast
 
 PICTURE = Path(__file__).parents[1] / "docs" / "accuracy-time.png"
 TUTORIAL_ACCURACY, TUTORIAL_HOURS = 0.7175, 5.9
+GREY = "#555"
 TICKS = ("10s", "30s", "1min", "3min", "10min", "30min", "1h", "2h", "6h")
 
 
@@ -69,6 +71,19 @@ def whole(recipe: str) -> dict[str, Any]:
     return {"seconds": row["seconds"]["mean"], "test": test}
 
 
+def draw_tutorial(axes: Axes) -> None:
+    """Draw its epochs on this machine, and the end that it reports from another."""
+    epochs = json.loads(max(RESULTS.glob("*-peer.json")).read_text())["epochs"]
+    times, values = zip(*((epoch["seconds"], epoch["val_acc"]) for epoch in epochs), strict=True)
+    axes.plot(times, values, "s-", color=GREY, markersize=4, label="coarse, the tutorial here")
+    reported = (TUTORIAL_HOURS * 3600, TUTORIAL_ACCURACY)
+    axes.plot(*reported, "D", color=GREY)
+    near, there = f"{values[-1]:.1%}", f"{TUTORIAL_ACCURACY:.2%} coarse,\nas it reports itself"
+    points = "offset points"
+    axes.annotate(near, (times[-1], values[-1]), (7, -4), textcoords=points, color=GREY)
+    axes.annotate(there, reported, (20, -10), textcoords=points, ha="right", va="top", color=GREY)
+
+
 def draw(points: list[dict[str, Any]]) -> None:
     """Draw accuracy against time on a logarithmic axis."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -82,23 +97,7 @@ def draw(points: list[dict[str, Any]]) -> None:
         for point in points:
             at = (point["seconds"], point["test"][key])
             axes.annotate(f"{at[1]:.1%}", at, (0, 8), textcoords="offset points", ha="center")
-    here = max(RESULTS.glob("*-throughput.json"))
-    hours = json.loads(here.read_text())["peer_hours_for_8_epochs"]
-    for text, value, below in (
-        ("the tutorial at its speed\non these cores:", hours, 12),
-        ("the tutorial as it reports itself:", TUTORIAL_HOURS, 60),
-    ):
-        at = (value * 3600, TUTORIAL_ACCURACY)
-        axes.plot(*at, "s", color="#555")
-        axes.annotate(
-            f"{text}\n{TUTORIAL_ACCURACY:.2%} coarse",
-            at,
-            (0, -below),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color="#555",
-        )
+    draw_tutorial(axes)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator([parse_duration(tick) for tick in TICKS]))
     axes.xaxis.set_major_formatter(FixedFormatter(TICKS))

@@ -18,8 +18,8 @@ FEWEST = 16
 def fast(**changes: Any) -> Config:
     """A small network, trained in minutes on a CPU; fine labels, coarse by summed probabilities.
 
-    `hundredfold train fast` on CIFAR-100, n = 5: coarse 71.80 % (std 0.10), fine 59.07 % (0.15),
-    single view; 111 s (6) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
+    `hundredfold train fast` on CIFAR-100, n = 10: coarse 71.85 % (std 0.32), fine 59.18 % (0.26),
+    single view; 99 s (3) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
     (benchmarks/results/2026-11-27-fast.json).
     """
     values: dict[str, Any] = {
