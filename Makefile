@@ -25,7 +25,7 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers auto
 
-bench: $(INSTALLED_DEV)          ## measure `fast` and `fast --labels coarse`, five seeds each: an hour
+bench: $(INSTALLED_DEV)          ## measure `fast` and `fast --labels coarse`, five seeds each: half an hour
 	$(BIN)/python benchmarks/bench.py
 
 docs: $(INSTALLED_DEV)            ## build the site, build/site/index.html; any broken link is an error
