@@ -8,15 +8,12 @@ its first step. It looks at the test set after each epoch, as the tutorial does;
 """
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 from common import save_result
+from throughput import run_peer
 
 
 @dataclass(frozen=True)
@@ -31,30 +28,15 @@ class Options:
     """Write the result to benchmarks/results."""
 
 
-def read(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the epochs that a peer prints, showing each as it comes."""
-    epochs = []
-    for line in lines:
-        print(line, end="", flush=True)
-        epochs.append(json.loads(line))
-    return epochs
-
-
-def save(epochs: list[dict[str, Any]]) -> None:
-    """Write them to benchmarks/results."""
-    save_result("peer", "the tutorial as its reader runs it, coarse, n = 1", {"epochs": epochs})
-
-
 def main() -> None:
     """Train the peer whole, print and save."""
     options = tyro.cli(Options)
-    command = [sys.executable, str(options.peer), "--data", str(options.data)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as peer:
-        epochs = read(peer.stdout or ())
-    if peer.returncode:
-        raise SystemExit(f"{options.peer} ended with exit code {peer.returncode}.")
+    epochs = []
+    for epoch in run_peer(options.peer, options.data):
+        print(json.dumps(epoch), flush=True)
+        epochs.append(epoch)
     if options.save:
-        save(epochs)
+        save_result("peer", "the tutorial as its reader runs it, coarse, n = 1", {"epochs": epochs})
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
-from common import TUTORIAL_PICTURES, save_result
+from common import save_result
 from torch import nn
 
 from hundredfold import load_cifar100, tutorial
@@ -56,11 +58,19 @@ def ours(steps: int) -> float:
     return steps * config.batch_size / (time.perf_counter() - started)
 
 
+def run_peer(peer: Path, data: Path, *flags: str) -> Iterator[dict[str, Any]]:
+    """Yield each line that the peer prints, as it comes."""
+    command = [sys.executable, str(peer), "--data", str(data), *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield from map(json.loads, process.stdout or ())
+    if process.returncode:
+        raise SystemExit(f"{peer} ended with exit code {process.returncode}.")
+
+
 def theirs(peer: Path, data: Path, steps: int) -> float:
     """Return the images/s that the peer reports."""
-    command = [sys.executable, str(peer), "--data", str(data), "--steps", str(steps)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return float(json.loads(output.strip().splitlines()[-1])["images_per_s"])
+    *_, last = run_peer(peer, data, "--steps", str(steps))
+    return float(last["images_per_s"])
 
 
 def floor() -> float:
@@ -99,7 +109,6 @@ def main() -> None:
         "ratio_mean": round(statistics.mean(ratios), 3),
         "ratio_std": round(statistics.stdev(ratios), 3) if len(ratios) > 1 else None,
         "floor": round(floor(), 1),
-        "peer_hours_for_8_epochs": round(TUTORIAL_PICTURES / statistics.mean(peer) / 3600, 2),
     }
     print(json.dumps(figures, indent=2))
     if options.save:
