@@ -105,7 +105,10 @@ def test_json_numbers_become_floats() -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("90", 90), ("90s", 90), ("5min", 300), ("5 m", 300), ("1.5h", 5400), ("1h30min5s", 5405)]
-    + [(bad, 0) for bad in ("", "min", "-5s", "5d", "1,5h", "s5", "1e3")],
+    + [("2.5min", 150), ("1 h 30 min", 5400), ("1h5s", 3605), ("0.5", 0.5)]
+    + [(bad, 0) for bad in ("", "min", "-5s", "5d", "1,5h", "s5", "1e3")]
+    + [(bad, 0) for bad in ("1.5.5h", "1h1h", "5min5min", ".", ".5h", "5.h", "30s5min", "1h30")]
+    + [("9" * 400, 0)],
 )
 def test_durations_as_people_write_them(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds

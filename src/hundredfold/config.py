@@ -199,10 +199,17 @@ def _is_interval(text: str) -> bool:
     return min(parse_interval(text)) > 0
 
 
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_DURATION = re.compile(
+    rf"(?:{_NUMBER} *h)? *(?:{_NUMBER} *(?:min|m))? *(?:{_NUMBER} *s)?", re.ASCII
+)
+
+
 def parse_duration(text: str) -> float:
     """Return the seconds in a time such as 90, 90s, 5min, 1.5h or 1h30min; 0 where it is none."""
-    units = {"h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "": 1.0}
-    term = r"(\d+\.?\d*) *(h|min|m|s|)"
-    if not re.fullmatch(rf"(?:{term} *){{1,3}}", text):
-        return 0.0
-    return sum(float(number) * units[unit] for number, unit in re.findall(term, text))
+    if re.fullmatch(_NUMBER, text, re.ASCII):
+        text += "s"
+    found = _DURATION.fullmatch(text)
+    parts = found.groups(default="0") if found else ("0", "0", "0")
+    seconds = sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
+    return seconds if math.isfinite(seconds) else 0.0

@@ -1,7 +1,7 @@
 """Files that are either whole or not there."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,14 +31,12 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
     Raises:
         OSError: the folder cannot be written, or the disk is full; `path` is as it was before.
     """
-    handle, name = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
         _sync_folder(path.parent)
     except BaseException:

@@ -1,9 +1,7 @@
 """From whatever a picture comes as to the (3, S, S) uint8 that every model's path begins with."""
 
 import base64
-import http.client
 import io
-import urllib.request
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +12,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from hundredfold.errors import UnavailableError, UserError
+from hundredfold.addresses import fetch, is_address
+from hundredfold.errors import UserError
+from hundredfold.files import expanded
 
 Picture: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Tensor
 """A path, an http(s) address, a file's content, a Pillow image, or uint8 pixels: an array (H, W) or
@@ -29,10 +29,6 @@ MOST_PIXELS = 100_000_000
 DRAFT = 2
 """A JPEG file is decoded at half, a quarter or an eighth of its size where that leaves at least so
 many times the side that is wanted: several times faster, and a grey level or two apart."""
-MOST_BYTES = 100 * 2**20
-"""Of a picture from the network."""
-TIMEOUT = 30.0
-"""Seconds without a byte from the network."""
 
 
 def load_picture(picture: Picture, size: int) -> Tensor:
@@ -155,18 +151,6 @@ def _from_pixels(pixels: npt.NDArray[np.uint8] | Tensor) -> Image.Image:
 def _file(source: str | Path | bytes) -> Path | io.BytesIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    if isinstance(source, str) and source.startswith(("https://", "http://")):
-        return io.BytesIO(_fetch(source))
-    return Path(source)
-
-
-def _fetch(address: str) -> bytes:
-    request = urllib.request.Request(address, headers={"User-Agent": "hundredfold"})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310  # http(s)
-            content: bytes = response.read(MOST_BYTES + 1)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UnavailableError(f"{address} cannot be had: {error}.") from error
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{address} is larger than {MOST_BYTES >> 20} MiB.")
-    return content
+    if isinstance(source, str) and is_address(source):
+        return io.BytesIO(fetch(source))
+    return expanded(source)

@@ -6,8 +6,8 @@ The only module that knows the names of its files. Each file is whole or not the
 import dataclasses
 import io
 import json
+import secrets
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -285,8 +285,8 @@ def new_run(config: Config, info: ModelInfo, environment: dict[str, Any]) -> Run
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     name, out = f"{config.name}-{stamp}-s{config.seed}", make_folder(expanded(config.out))
     try:
-        making = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=out))
-        making.chmod(0o755)
+        making = out / f".{name}.{secrets.token_hex(4)}"
+        making.mkdir()
     except OSError as error:
         raise UserError(f"Cannot make a folder in {out}: {error.strerror}.") from error
     try:

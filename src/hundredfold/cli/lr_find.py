@@ -12,7 +12,7 @@ from hundredfold.console import command, console, counted
 from hundredfold.data import load_data
 from hundredfold.device import pick_device
 from hundredfold.figures import draw_range_test, to_png
-from hundredfold.files import save_file
+from hundredfold.files import expanded, save_file
 from hundredfold.job import make_job
 from hundredfold.lr_find import find_lr
 from hundredfold.state import first_state
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
         job = make_job(config, dataset.with_labels(config.labels), pick_device(config.device))
         curve = find_lr(first_state(job), job, options.steps, advance)
     suggestion = curve.steepest
-    save_file(options.figure, to_png(draw_range_test(curve.lr, curve.loss, suggestion)))
+    save_file(expanded(options.figure), to_png(draw_range_test(curve.lr, curve.loss, suggestion)))
     console.print(
         f"The loss falls most steeply at {suggestion:.2g}, and is lowest at {curve.lowest:.2g}."
     )

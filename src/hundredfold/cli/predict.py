@@ -17,12 +17,14 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from hundredfold.addresses import is_address
 from hundredfold.bundled import BUNDLED, find_run
 from hundredfold.cli.table import show_table
 from hundredfold.console import console, error_console
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data
 from hundredfold.figures import draw_prediction, to_png
+from hundredfold.files import expanded
 from hundredfold.pictures import Picture
 from hundredfold.predict import Prediction, Predictor, find_pictures, predict_many
 from hundredfold.run import Run
@@ -88,9 +90,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def _is_picture_source(text: str) -> bool:
     """Return whether a first argument names pictures rather than a run."""
-    path = Path(text)
+    path = expanded(text)
     folder = path.is_dir() and not (path / "model.json").exists()
-    return text == "-" or text.startswith(("http://", "https://")) or path.is_file() or folder
+    return text == "-" or is_address(text) or path.is_file() or folder
 
 
 def _pictures(source: str) -> list[Named]:
@@ -99,8 +101,8 @@ def _pictures(source: str) -> list[Named]:
         return [(source, sys.stdin.buffer.read())]
     try:
         paths: list[Path | str] = [source]
-        if Path(source).is_dir():
-            paths = [*find_pictures(Path(source))]
+        if (folder := expanded(source)).is_dir():
+            paths = [*find_pictures(folder)]
         return [(str(path), path) for path in paths]
     except UserError as error:
         return [(source, error)]

@@ -1,7 +1,6 @@
 """The configuration that a command line begins with: a recipe's, or a file's."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import tyro
@@ -9,6 +8,7 @@ import tyro
 from hundredfold.cli.choose import choose
 from hundredfold.config import Config
 from hundredfold.errors import UserError
+from hundredfold.files import expanded
 from hundredfold.jsonio import from_json
 from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
 
@@ -35,7 +35,7 @@ def named_config(name: str, pictures: int = CIFAR_PICTURES) -> Config:
     if not name.endswith(".json"):
         return fitted(choose("recipe", name, RECIPES)(), pictures)
     try:
-        text = Path(name).read_text()
+        text = expanded(name).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read the configuration {name}: {error}.") from error
     return from_json(Config, text, name)

@@ -8,6 +8,7 @@ import tyro
 from rich.markup import escape
 
 from hundredfold.console import console
+from hundredfold.files import expanded
 from hundredfold.report import write_report
 from hundredfold.run import Run
 
@@ -24,7 +25,7 @@ def report_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") ->
         run: The run directory.
         data: Where the data is now, as in train; empty for where the run found it.
     """
-    found = Run(run)
+    found = Run(expanded(run))
     path = write_report(found, data, lambda text: console.print(escape(text), style="yellow"))
     console.print(f"Report   {escape(str(path))}")
     console.print(f"Figures  {escape(str(found.path / 'figures'))}")

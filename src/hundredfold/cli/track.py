@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from hundredfold.console import console
 from hundredfold.errors import UserError, first_line
+from hundredfold.files import expanded
 from hundredfold.run import Run
 from hundredfold.track import open_tracker, send
 
@@ -26,11 +27,12 @@ def track_run(run: Annotated[Path, tyro.conf.Positional], /, to: str) -> None:
         to: tensorboard, mlflow, or mlflow:ADDRESS of a server or store. Without an address, what
             MLFLOW_TRACKING_URI names, else the file mlflow.db here.
     """
+    found = Run(expanded(run))
     try:
-        send(Run(run), open_tracker(to))
+        send(found, open_tracker(to))
     except UserError:
         raise
     except Exception as error:  # whatever a library comes up with
         why = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"{to} does not take it: {why}") from error
-    console.print(f"{escape(str(run))} is in {escape(to)}.")
+    console.print(f"{escape(str(found))} is in {escape(to)}.")

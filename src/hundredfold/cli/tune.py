@@ -17,7 +17,7 @@ from hundredfold.console import command, console
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
 from hundredfold.figures import draw_tuning, to_png
-from hundredfold.files import make_folder, save_file
+from hundredfold.files import expanded, make_folder, save_file
 from hundredfold.jsonio import to_json
 from hundredfold.train import explained_memory
 from hundredfold.tune import Outcome, Tuning, search_space, tune
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     config = options.config
     dataset = load_data(config.data, size=config.size, strict=config.strict)
     config = parse(Options, "tune", name, flags, len(dataset.train)).config
-    dataset, folder = dataset.with_labels(config.labels), make_folder(options.to)
+    dataset, folder = dataset.with_labels(config.labels), make_folder(expanded(options.to))
     space = search_space(config, options.vary)
     each = dataclasses.replace(config, epochs=options.trial_epochs or config.epochs)
     storage = options.storage or f"sqlite:///{folder / 'tuning.db'}"

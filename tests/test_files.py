@@ -1,0 +1,74 @@
+"""Files as the user wants them: under the home folder's short name, with the rights they give."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hundredfold import Config, Dataset, Predictor, Run, UserError
+from hundredfold.cli import main
+from hundredfold.files import save_file
+from hundredfold.run import new_run
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's home folder."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(params=[0o077, 0o027, 0o022, 0o002])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """What rights new files do not get."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_files_and_run_folders_get_the_rights_that_the_user_gives(
+    umask: int, run: Run, tiny_config: Config
+) -> None:
+    save_file(Path("table.csv"), "a,b\n")
+    assert Path("table.csv").stat().st_mode & 0o777 == 0o666 & ~umask
+    begun = new_run(dataclasses.replace(tiny_config, name="rights"), run.info, {})
+    assert begun.path.stat().st_mode & 0o777 == 0o777 & ~umask
+    assert (begun.path / "config.json").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing() -> None:
+    Path("there").mkdir()
+    with pytest.raises(UserError, match="Cannot write there"):
+        save_file(Path("there"), "a file, in place of a folder")
+    assert os.listdir() == ["there"]
+
+
+def test_the_home_folder_is_known_wherever_a_path_is_taken(
+    home: Path, run: Run, tiny: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.path.rename(home / "run")
+    Image.new("RGB", (32, 32), "orange").save(home / "one.png")
+    predictor = Predictor.load("~/run")
+    assert predictor("~/one.png") == predictor(home / "one.png") == predictor(Path("~/one.png"))
+    for arguments in (
+        ["predict", "~/run", "~/one.png"],
+        ["predict", "~/one.png"],
+        ["predict", "~/run", "~"],
+        ["explain", "~/run", "~/one.png", "--like", "0"],
+        ["report", "~/run"],
+        ["track", "~/run", "--to", "nowhere"],
+        ["reproduce", "~/run"],
+        ["evaluate", "~/run"],
+        ["lr-find", "~/run/config.json", "--steps", "10", "--figure", "~/figure.png"]
+        + ["--data", "sample", "--validation", "0.05"],
+    ):
+        main(arguments)
+        assert "~" not in capsys.readouterr().err
+    assert (home / "run" / "report.html").exists()
+    assert (home / "figure.png").exists()
+    assert not Path("~").exists()
