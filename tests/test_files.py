@@ -45,7 +45,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing() -> None:
     Path("there").mkdir()
     with pytest.raises(UserError, match="Cannot write there"):
         save_file(Path("there"), "a file, in place of a folder")
-    assert os.listdir() == ["there"]
+    assert [path.name for path in Path().iterdir()] == ["there"]
 
 
 def test_the_home_folder_is_known_wherever_a_path_is_taken(
@@ -64,8 +64,7 @@ def test_the_home_folder_is_known_wherever_a_path_is_taken(
         ["track", "~/run", "--to", "nowhere"],
         ["reproduce", "~/run"],
         ["evaluate", "~/run"],
-        ["lr-find", "~/run/config.json", "--steps", "10", "--figure", "~/figure.png"]
-        + ["--data", "sample", "--validation", "0.05"],
+        "lr-find ~/run/config.json --steps 10 --figure ~/figure.png --data sample".split(),
     ):
         main(arguments)
         assert "~" not in capsys.readouterr().err

@@ -200,16 +200,14 @@ def _is_interval(text: str) -> bool:
 
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
-_DURATION = re.compile(
-    rf"(?:{_NUMBER} *h)? *(?:{_NUMBER} *(?:min|m))? *(?:{_NUMBER} *s)?", re.ASCII
-)
+_DURATION = rf"(?:{_NUMBER} *h)? *(?:{_NUMBER} *(?:min|m))? *(?:{_NUMBER} *s)?"
 
 
 def parse_duration(text: str) -> float:
     """Return the seconds in a time such as 90, 90s, 5min, 1.5h or 1h30min; 0 where it is none."""
     if re.fullmatch(_NUMBER, text, re.ASCII):
         text += "s"
-    found = _DURATION.fullmatch(text)
+    found = re.fullmatch(_DURATION, text, re.ASCII)
     parts = found.groups(default="0") if found else ("0", "0", "0")
     seconds = sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
     return seconds if math.isfinite(seconds) else 0.0
