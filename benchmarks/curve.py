@@ -28,6 +28,8 @@ from hundredfold.recipes import RECIPES, fast
 PICTURE = Path(__file__).parents[1] / "docs" / "accuracy-time.png"
 TUTORIAL_ACCURACY, TUTORIAL_HOURS = 0.7175, 5.9
 GREY = "#555"
+FORMER = "top1"
+"""What results of before 28 November 2026 call `fine_top1`."""
 TICKS = ("10s", "30s", "1min", "3min", "10min", "30min", "1h", "2h", "6h")
 
 
@@ -67,7 +69,11 @@ def measure(budget: str, seed: int) -> dict[str, Any]:
 def whole(recipe: str) -> dict[str, Any]:
     """Return the point of a recipe that was named, from its newest result of bench.py."""
     (row,) = json.loads(max(RESULTS.glob(f"*-{recipe}.json")).read_text())["runs"].values()
-    test = {key: row[f"test.{key}"]["mean"] for key in ("top1", "coarse_top1")}
+    test = {
+        key: row[f"test.{key}"]["mean"]
+        for key in ("fine_top1", "coarse_top1", FORMER)
+        if f"test.{key}" in row
+    }
     return {"seconds": row["seconds"]["mean"], "test": test}
 
 
@@ -91,11 +97,11 @@ def draw(points: list[dict[str, Any]]) -> None:
     seconds = [point["seconds"] for point in points]
     for key, name, colour in (
         ("coarse_top1", "coarse (20)", "#d9730d"),
-        ("top1", "fine (100)", "#2563a8"),
+        ("fine_top1", "fine (100)", "#2563a8"),
     ):
-        axes.plot(seconds, [point["test"][key] for point in points], "o-", color=colour, label=name)
-        for point in points:
-            at = (point["seconds"], point["test"][key])
+        values = [point["test"].get(key, point["test"].get(FORMER)) for point in points]
+        axes.plot(seconds, values, "o-", color=colour, label=name)
+        for at in zip(seconds, values, strict=True):
             axes.annotate(f"{at[1]:.1%}", at, (0, 8), textcoords="offset points", ha="center")
     draw_tutorial(axes)
     axes.set_xscale("log")

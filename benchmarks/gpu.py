@@ -51,8 +51,8 @@ def ours(dataset: Dataset, seed: int, *, compiled: bool) -> dict[str, float]:
     torch.cuda.synchronize()
     seconds = time.perf_counter() - began
     logits = predict_logits(state.model, dataset.test.images, job.info)
-    metrics = measure(logits, dataset.test.labels, dataset.parents)
-    return {"fine": metrics["top1"], "coarse": metrics["coarse_top1"], "seconds": seconds}
+    metrics = measure(logits, dataset.test.labels, "fine", dataset.parents)
+    return {"fine": metrics["fine_top1"], "coarse": metrics["coarse_top1"], "seconds": seconds}
 
 
 def main() -> None:

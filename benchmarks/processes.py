@@ -59,7 +59,7 @@ def main(options: Options) -> None:
         figures[f"{processes} processes"] = {
             "pictures/s": spread([metrics["images_per_second"] for metrics in runs]),
             "training s": spread([metrics["train_seconds"] for metrics in runs]),
-            "test top1": spread([metrics["test"]["top1"] for metrics in runs]),
+            "test fine_top1": spread([metrics["test"]["fine_top1"] for metrics in runs]),
             "test coarse_top1": spread([metrics["test"]["coarse_top1"] for metrics in runs]),
         }
         print(processes, figures[f"{processes} processes"])

@@ -69,7 +69,7 @@ def test_outcomes_are_those_of_the_runs_and_nothing_is_trained_twice(
     for outcome in first:
         run = Run(outcome.run)
         assert outcome.validation == run.history[-1].validation
-        assert outcome.gap == outcome.training["top1"] - outcome.validation["top1"]
+        assert outcome.gap == outcome.training["fine_top1"] - outcome.validation["fine_top1"]
     lost = first[3].run
     (lost / "metrics.json").unlink()  # as if it had been interrupted
     lines.clear()
@@ -89,7 +89,7 @@ def test_training_accuracy_is_measured_without_augmentation(
 
     seen, _ = hold_out(tiny.train, tiny_config.validation, 0)
     right = predict_logits(run.model(), seen.images, run.info).argmax(1) == seen.labels
-    assert outcome.training["top1"] == pytest.approx(right.double().mean().item())
+    assert outcome.training["fine_top1"] == pytest.approx(right.double().mean().item())
 
 
 def test_a_variant_that_diverges_is_an_outcome_too(tiny: Dataset, tiny_config: Config) -> None:
@@ -141,7 +141,13 @@ def test_the_command_writes_a_table_and_a_figure(
     flags = ["--data", "sample", "--epochs", "0.2", "--out", "study", "--device", "cpu"]
     assert main(["ablate", "quick", *flags]) == 0
     out = capsys.readouterr().out
-    for name in ("whole", "without batch norm", "without augmentation", "against whole"):
+    for name in (
+        "whole",
+        "without batch norm",
+        "without augmentation",
+        "top-1 fine, in %",
+        "against whole",
+    ):
         assert name in out
     with Image.open(tmp_path / "study" / "ablation.png") as figure:
         assert figure.width > 1000

@@ -60,10 +60,10 @@ def test_three_seeds_are_one_group(trained: Train, tmp_path: Path) -> None:
     assert found.differences == {}
     values = [json.loads((run.path / "metrics.json").read_text()) for run in group.runs]
     for name, (view, key) in {
-        "fine": ("test", "top1"),
-        "coarse": ("test", "coarse_top1"),
-        "flip_fine": ("test_flip", "top1"),
-        "flip_coarse": ("test_flip", "coarse_top1"),
+        "fine_top1": ("test", "fine_top1"),
+        "coarse_top1": ("test", "coarse_top1"),
+        "flip_fine_top1": ("test_flip", "fine_top1"),
+        "flip_coarse_top1": ("test_flip", "coarse_top1"),
         "ece": ("test", "ece"),
     }.items():
         each = [value[view][key] for value in values]
@@ -106,7 +106,7 @@ def test_the_seeds_difference_has_welchs_standard_error(trained: Train) -> None:
     assert [len(group.runs) for group in found.groups] == [3, 2]
     assert found.groups[0].name == "tiny with epochs 2.0, lr 0.2"
     for contrast in found.contrasts:
-        key = "top1" if contrast.level == "fine" else "coarse_top1"
+        key = f"{contrast.level}_top1"
         first, second = ([run.metrics["test"][key] for run in runs] for runs in (short, long))
         assert contrast.difference
         mean, error = contrast.difference
@@ -125,7 +125,7 @@ def test_coarse_labels_are_compared_with_fine_ones_at_the_coarse_level(trained: 
     want = split(right(coarse, "fine"), right(fine, "coarse"))  # its own labels are the coarse ones
     assert contrast.mcnemar == pytest.approx(want)
     assert any(note.startswith("coarse: trained on coarse labels") for note in found.notes)
-    assert "fine" not in found.groups[0].scores
+    assert "fine_top1" not in found.groups[0].scores
 
 
 def test_other_data_is_not_compared(trained: Train, tiny: Dataset) -> None:

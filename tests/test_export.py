@@ -59,7 +59,7 @@ def test_the_exported_model_gives_the_predictors_probabilities(
     assert max(found.parity.values()) < 1e-4
     assert found.parity.keys() == {"1", "2", "7"}
     assert found.pictures == len(tiny.test)
-    assert found.accuracy["exported"]["top1"] == run.metrics["test"]["top1"]
+    assert found.accuracy["exported"]["fine_top1"] == run.metrics["test"]["fine_top1"]
     assert found.accuracy["predictor"] == run.metrics["test"]
     pixels = tiny.test.images.permute(0, 2, 3, 1).contiguous()
     if to == "onnx":
@@ -90,7 +90,7 @@ def test_its_metadata_say_what_the_numbers_mean(exported: Export) -> None:
 
 def test_eight_bits_are_smaller_and_hardly_worse(exported: Export) -> None:
     accuracy = exported.accuracy
-    assert abs(accuracy["int8"]["top1"] - accuracy["predictor"]["top1"]) < 0.1
+    assert abs(accuracy["int8"]["fine_top1"] - accuracy["predictor"]["fine_top1"]) < 0.1
     small = exported.path.with_name("model-int8.onnx")
     assert small.stat().st_size < 0.6 * exported.path.stat().st_size
 
@@ -162,7 +162,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(run), "--int8"]) == 0
     out = capsys.readouterr().out
     assert "Equal to the predictor on 105 pictures, in batches of 1, 2, 7" in out
-    accuracy = Run(run).metrics["test"]["top1"]
+    accuracy = Run(run).metrics["test"]["fine_top1"]
     assert len([row for row in out.splitlines() if f"{accuracy:.2%}" in row]) >= 2
     assert "model-int8.onnx" in out
     assert main(["export", "nowhere"]) == 2
@@ -171,5 +171,5 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_of_coarse_labels_has_its_own_classes(trained: Train, tiny: Dataset) -> None:
     run = trained(labels="coarse")
     found = export(run, "onnx", tiny)
-    assert found.accuracy["exported"]["top1"] == run.metrics["test"]["top1"]
+    assert found.accuracy["exported"]["fine_top1"] == run.metrics["test"]["fine_top1"]
     assert dataclasses.asdict(found)["parity"]

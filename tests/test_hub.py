@@ -11,7 +11,7 @@ from stopping import interrupted
 
 from hundredfold import Config, Dataset, Predictor, UserError
 from hundredfold.cli import main
-from hundredfold.hub import push, write_folder
+from hundredfold.hub import card, push, write_folder
 from hundredfold.jsonio import to_json
 
 
@@ -37,7 +37,7 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
     assert Predictor.load("out")(image) == Predictor.load(run)(image)
     card = Path("out/README.md").read_text()
     assert card.startswith("---\nlibrary_name: hundredfold\n")
-    assert f"{run.metrics['test']['top1']:.2%}" in card
+    assert f"{run.metrics['test']['fine_top1']:.2%}" in card
     assert f"{run.metrics['test_flip']['coarse_top1']:.2%}" in card
     assert 'snapshot_download("me/tiny")' in card
     assert "`a`, `b`, `c`, `d`, `e`, `f`." in card
@@ -46,6 +46,13 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
     assert json.loads(Path("out/config.json").read_text())["out"] == "runs"
     assert main(["push", str(run.path), "me/tiny", "--folder", str(run.path)]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_the_card_of_coarse_labels_names_their_accuracy_once(trained: Train) -> None:
+    run = trained(labels="coarse")
+    accuracy = run.metrics["test"]["coarse_top1"]
+    rows = [line for line in card(run, "me/tiny").splitlines() if f"{accuracy:.2%} |" in line]
+    assert [row.split("|")[1].strip() for row in rows] == ["top-1 coarse"]
 
 
 def test_a_run_under_way_is_refused(tiny: Dataset, tiny_config: Config) -> None:

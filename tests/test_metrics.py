@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
 from hundredfold.calibration import expected_calibration_error
-from hundredfold.metrics import coarse_probabilities, measure, top_k
+from hundredfold.metrics import METRICS, coarse_probabilities, measure, metric_rows, top_k
 
 PARENTS = torch.arange(20) % 6
 
@@ -27,12 +27,12 @@ def test_loss_and_accuracies_equal_scikit_learns(
     predictions: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     logits, labels = predictions
-    metrics = measure(logits, labels, PARENTS.tolist())
+    metrics = measure(logits, labels, "fine", PARENTS.tolist())
     probabilities = logits.double().softmax(1).numpy()
     assert metrics["loss"] == pytest.approx(log_loss(labels, probabilities), rel=1e-6)
-    assert metrics["top1"] == pytest.approx(accuracy_score(labels, probabilities.argmax(1)))
+    assert metrics["fine_top1"] == pytest.approx(accuracy_score(labels, probabilities.argmax(1)))
     want = top_k_accuracy_score(labels, probabilities, k=5, labels=range(20))
-    assert metrics["top5"] == pytest.approx(want)
+    assert metrics["fine_top5"] == pytest.approx(want)
 
 
 def test_coarse_accuracy_equals_a_loop(predictions: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -43,7 +43,7 @@ def test_coarse_accuracy_equals_a_loop(predictions: tuple[torch.Tensor, torch.Te
         for probability, parent in zip(row, PARENTS.tolist(), strict=True):
             sums[parent] += probability
         right += int(np.argmax(sums)) == int(PARENTS[label])
-    assert measure(logits, labels, PARENTS.tolist())["coarse_top1"] == right / 500
+    assert measure(logits, labels, "fine", PARENTS.tolist())["coarse_top1"] == right / 500
     torch.testing.assert_close(
         coarse_probabilities(logits, PARENTS.tolist()).sum(1), torch.ones(500)
     )
@@ -64,9 +64,9 @@ def test_calibration_error_equals_torchmetrics(
 
 def test_a_certain_and_right_model_is_calibrated() -> None:
     labels = torch.arange(4)
-    metrics = measure(1000 * F.one_hot(labels).float(), labels)
+    metrics = measure(1000 * F.one_hot(labels).float(), labels, "fine")
     macro = {"macro_recall": 1, "macro_f1": 1}
-    assert metrics == {"loss": 0, "top1": 1, "ece": 0} | macro  # top-5 of four says nothing
+    assert metrics == {"loss": 0, "fine_top1": 1, "ece": 0} | macro  # top-5 of four says nothing
 
 
 def test_means_over_classes_equal_scikit_learns() -> None:
@@ -75,7 +75,7 @@ def test_means_over_classes_equal_scikit_learns() -> None:
     rng = torch.Generator().manual_seed(0)
     labels = torch.tensor([0] * 50 + [1] * 20 + [3] * 5 + [5])  # classes 2 and 4 have none
     logits = torch.randn(76, 6, generator=rng) + 2 * F.one_hot(labels, 6)
-    metrics, predicted = measure(logits, labels), logits.argmax(1)
+    metrics, predicted = measure(logits, labels, "fine"), logits.argmax(1)
     f1 = f1_score(labels, predicted, labels=[0, 1, 3, 5], average="macro")
     assert metrics["macro_f1"] == pytest.approx(f1)
     recalls = [(predicted[labels == c] == c).float().mean().item() for c in (0, 1, 3, 5)]
@@ -92,9 +92,30 @@ def test_top_k_counts_labels_among_the_k_highest() -> None:
     assert [top_k(logits, labels, k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_coarse_labels_are_their_own_parents(
+def test_the_accuracies_of_coarse_labels_have_no_second_name(
     predictions: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     logits, labels = predictions
-    metrics = measure(logits, labels, range(20))
-    assert metrics["coarse_top1"] == metrics["top1"]
+    fine, coarse = (measure(logits, labels, level, range(20)) for level in ("fine", "coarse"))
+    assert coarse["coarse_top1"] == fine["fine_top1"]
+    assert coarse["coarse_top5"] == fine["fine_top5"]
+    assert not [name for name in coarse if name.startswith("fine")]
+    assert "coarse_top5" not in fine
+    assert set(METRICS) == fine.keys() | coarse.keys()
+
+
+def test_every_metric_is_shown_by_a_name_that_says_of_which_labels() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 2, 3, 4, 5])
+    logits = F.one_hot(torch.tensor([0, 0, 1, 1, 2, 3, 4, 4]), 6).float()
+    views = [measure(scale * logits, labels, "coarse", range(6)) for scale in (1, 2)]
+    rows = metric_rows(*views)
+    assert rows[:3] == [
+        ["top-1 coarse", "75.00%", "75.00%"],  # 6 of 8
+        ["top-5 coarse", f"{views[0]['coarse_top5']:.2%}", f"{views[1]['coarse_top5']:.2%}"],
+        ["mean recall of the classes", "77.78%", "77.78%"],  # (2/3 + 4 + 0) / 6
+    ]
+    assert rows[4] == ["loss (nats)", *(f"{view['loss']:.4f}" for view in views)]
+    balanced = metric_rows(measure(logits[2:], labels[2:], "fine"))
+    assert [row[0] for row in balanced] == [
+        "top-1 fine", "top-5 fine", "loss (nats)", "calibration error",
+    ]  # fmt: skip

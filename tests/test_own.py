@@ -123,7 +123,7 @@ def test_tiny_data_trains(
     config = dataclasses.replace(tiny_config, epochs=2, batch_size=one_less, balance="loss")
     run = train(config, found, quiet=True)
     assert all(np.isfinite(value) for value in run.metrics["test"].values())
-    assert "top5" not in run.metrics["test"]
+    assert "fine_top5" not in run.metrics["test"]
 
 
 def test_a_run_on_a_folder_is_measured_again_and_predicts_by_name(

@@ -218,6 +218,6 @@ def test_levels_agree_with_the_recorded_metrics(reported: Path) -> None:
     run = Run(reported.parent)
     fine, coarse = levels(run)
     metrics = json.loads((run.path / "metrics.json").read_text())["test"]
-    assert fine.correct.double().mean().item() == metrics["top1"]
+    assert fine.correct.double().mean().item() == metrics["fine_top1"]
     assert coarse.correct.double().mean().item() == metrics["coarse_top1"]
     assert len(load_sample().test) == len(fine.labels)

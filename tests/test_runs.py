@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,17 +25,17 @@ def test_a_finished_run_has_what_it_recorded(run: Run) -> None:
         seed=0,
         epochs_done=2.0,
         epochs=2.0,
-        fine=metrics["test"]["top1"],
-        coarse=metrics["test"]["coarse_top1"],
+        fine_top1=metrics["test"]["fine_top1"],
+        coarse_top1=metrics["test"]["coarse_top1"],
         ece=metrics["test"]["ece"],
         seconds=metrics["seconds"],
         started=run.environment["started"],
     )
     assert scores(run) == {
-        "fine": metrics["test"]["top1"],
-        "coarse": metrics["test"]["coarse_top1"],
-        "flip_fine": metrics["test_flip"]["top1"],
-        "flip_coarse": metrics["test_flip"]["coarse_top1"],
+        "fine_top1": metrics["test"]["fine_top1"],
+        "coarse_top1": metrics["test"]["coarse_top1"],
+        "flip_fine_top1": metrics["test_flip"]["fine_top1"],
+        "flip_coarse_top1": metrics["test_flip"]["coarse_top1"],
         "ece": metrics["test"]["ece"],
         "seconds": metrics["seconds"],
     }
@@ -48,10 +49,10 @@ def test_coarse_labels_and_data_without_a_hierarchy_have_one_accuracy(
     flat = dataclasses.replace(tiny, superclasses=(), parents=())
     train(dataclasses.replace(config, name="flat"), flat, quiet=True)
     coarse, fine = list_runs("runs")
-    assert coarse.fine is None
-    assert coarse.coarse is not None
-    assert fine.fine is not None
-    assert fine.coarse is None
+    assert coarse.fine_top1 is None
+    assert coarse.coarse_top1 is not None
+    assert fine.fine_top1 is not None
+    assert fine.coarse_top1 is None
     assert fine.epochs_done == fine.epochs == 0.5
 
 
@@ -61,7 +62,7 @@ def test_an_unfinished_run_shows_how_far_it_came(run: Run) -> None:
     history.write_text(history.read_text().splitlines(keepends=True)[0])
     (row,) = list_runs("runs")
     assert (row.state, row.epochs_done, row.epochs) == ("unfinished", 1.0, 2.0)
-    assert row.fine is row.coarse is row.ece is row.seconds is None
+    assert row.fine_top1 is row.coarse_top1 is row.ece is row.seconds is None
     history.unlink()  # it ended in its first epoch
     (row,) = list_runs("runs")
     assert (row.state, row.epochs_done) == ("unfinished", 0.0)
@@ -112,6 +113,23 @@ def test_values_that_are_none_are_damage_too(file: str, before: str, after: str,
     assert str(run.path.name) in row.reason
 
 
+@pytest.mark.parametrize("file", ["metrics.json", "history.jsonl"])
+def test_accuracies_of_an_earlier_version_are_refused(
+    file: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (run.path / file).read_text()
+    (run.path / file).write_text(text.replace("fine_top1", "top1"))
+    (row,) = list_runs("runs")
+    assert row.state == "damaged"
+    other = shutil.copytree(run.path, "other")
+    for command in ("report", "compare OTHER", "track --to tensorboard"):
+        words = command.replace("OTHER", str(other)).split()
+        assert main([*words, str(run)]) == 2
+        error = capsys.readouterr().err
+        assert file in error
+        assert "written by an earlier version" in error
+
+
 def test_what_is_no_run_is_passed_over(run: Run) -> None:
     (run.path.parent / "notes").mkdir()
     (run.path.parent / "notes" / "config.txt").touch()
@@ -129,18 +147,18 @@ def test_no_such_folder() -> None:
 def test_accuracies_are_sorted_from_the_best_down_and_unknowns_come_last() -> None:
     rows = [
         RunRow(name="a", state="damaged"),
-        RunRow(name="b", state="finished", coarse=0.5, seconds=3.0),
-        RunRow(name="c", state="finished", coarse=0.7, seconds=2.0),
-        RunRow(name="d", state="finished", coarse=0.5, seconds=1.0),
+        RunRow(name="b", state="finished", coarse_top1=0.5, seconds=3.0),
+        RunRow(name="c", state="finished", coarse_top1=0.7, seconds=2.0),
+        RunRow(name="d", state="finished", coarse_top1=0.5, seconds=1.0),
     ]
 
     def order(rows: list[RunRow]) -> str:
         return "".join(row.name for row in rows)
 
-    assert order(sort_rows(rows, "coarse")) == "cbda"
+    assert order(sort_rows(rows, "coarse_top1")) == "cbda"
     assert order(sort_rows(rows, "seconds")) == "dcba"
     assert order(sort_rows(rows, "name")) == "abcd"
-    assert order(sort_rows(rows, "fine")) == "abcd"
+    assert order(sort_rows(rows, "fine_top1")) == "abcd"
 
 
 def test_the_command_in_every_format(
@@ -167,7 +185,7 @@ def test_the_command_in_every_format(
     assert main(["runs", "--where", "概念"]) == 0
     out = capsys.readouterr().out
     assert rows[1].name in out
-    assert f"{rows[1].coarse:.2%}" in out
+    assert f"{rows[1].coarse_top1:.2%}" in out
     assert "1/1" in out
     assert rows[0].name not in out
     assert "broken" not in out

@@ -62,10 +62,10 @@ def check(client: Any, run: Run) -> None:
     assert found.info.status == "FINISHED"
     assert found.data.params["lr"] == str(run.config.lr)
     assert found.data.params["widths"] == str(run.config.widths)
-    assert found.data.metrics["test_top1"] == run.metrics["test"]["top1"]
-    points = client.get_metric_history(found.info.run_id, "validation_top1")
+    assert found.data.metrics["test_fine_top1"] == run.metrics["test"]["fine_top1"]
+    points = client.get_metric_history(found.info.run_id, "validation_fine_top1")
     assert [(p.step, p.value) for p in points] == [
-        (epoch.epoch, epoch.validation["top1"]) for epoch in run.history
+        (epoch.epoch, epoch.validation["fine_top1"]) for epoch in run.history
     ]
     names = {file.path for file in client.list_artifacts(found.info.run_id)}
     assert {"config.json", "weights.safetensors", "history.jsonl", "figures"} <= names
@@ -114,10 +114,10 @@ def test_tensorboard_reads_what_was_written(tiny: Dataset, tiny_config: Config) 
         found.Reload()
         history = run.history
         for name, want in (
-            ("epoch/validation_top1", [epoch.validation["top1"] for epoch in history]),
+            ("epoch/validation_fine_top1", [epoch.validation["fine_top1"] for epoch in history]),
             ("step/loss", [loss for epoch in history for loss in epoch.loss]),
             ("step/lr", [lr for epoch in history for lr in epoch.lr]),
-            ("test_top1", [run.metrics["test"]["top1"]]),
+            ("test_fine_top1", [run.metrics["test"]["fine_top1"]]),
         ):
             assert [event.value for event in found.Scalars(name)] == pytest.approx(want)
         assert found.Images("figures/curves")[0].width == 1800

@@ -125,7 +125,7 @@ def test_training_learns_and_writes_its_run(tiny: Dataset, tiny_config: Config) 
     assert [epoch.epoch for epoch in run.history] == list(range(1, 13))
     assert all(len(epoch.lr) == len(epoch.loss) == 5 for epoch in run.history)  # 72 of 96 pictures
     assert run.history[-1].train_loss < run.history[0].train_loss
-    assert run.metrics["test"]["top1"] > 0.7
+    assert run.metrics["test"]["fine_top1"] > 0.7
     assert run.metrics["test_pictures"] == 24
     assert run.environment["data_sha256"] == tiny.digest()
 
@@ -136,7 +136,7 @@ def test_recorded_logits_give_the_recorded_metrics(tiny: Dataset, tiny_config: C
     assert stored["labels"].tolist() == tiny.test.labels.tolist()
     for view, key in (("test", "logits"), ("test_flip", "flip_logits")):
         right = (stored[key].argmax(1) == stored["labels"]).mean()
-        assert run.metrics[view]["top1"] == pytest.approx(right)
+        assert run.metrics[view]["fine_top1"] == pytest.approx(right)
 
 
 def test_evaluate_repeats_the_numbers_to_the_last_digit(tmp_path: Path) -> None:
@@ -192,7 +192,10 @@ def test_the_tutorials_way_judges_on_the_test_set(tiny: Dataset, tiny_config: Co
 def test_coarse_labels_train_a_coarse_model(tiny: Dataset, tiny_config: Config) -> None:
     run = train(dataclasses.replace(tiny_config, labels="coarse"), tiny, quiet=True)
     assert run.info.classes == ("low", "high")
-    assert run.metrics["test"]["top1"] == run.metrics["test"]["coarse_top1"]
+    right = run.test_logits["logits"].argmax(1) == tiny.with_labels("coarse").test.labels
+    assert run.metrics["test"]["coarse_top1"] == pytest.approx(right.double().mean().item())
+    for metrics in (run.metrics["test"], run.metrics["test_flip"], run.history[-1].validation):
+        assert metrics.keys() == {"loss", "coarse_top1", "macro_recall", "macro_f1", "ece"}
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tiny: Dataset, tiny_config: Config) -> None:
@@ -272,7 +275,7 @@ def test_two_pictures_train_a_step(tiny_config: Config) -> None:
     run = train(dataclasses.replace(tiny_config, epochs=1), two, quiet=True)
     assert len(run.history[0].loss) == 1
     assert "coarse_top1" not in run.metrics["test"]
-    assert "top5" not in run.metrics["test"]
+    assert "fine_top5" not in run.metrics["test"]
     one = dataclasses.replace(two, train=Split(two.train.images[:1], two.train.labels[:1]))
     with pytest.raises(UserError, match="at least 2 pictures"):
         train(tiny_config, one, quiet=True)

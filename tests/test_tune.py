@@ -12,6 +12,7 @@ from PIL import Image
 
 from hundredfold import Config, Dataset, Run, UserError, fast, train, tutorial
 from hundredfold.cli import main
+from hundredfold.cli.tune import _csv, _summary
 from hundredfold.jsonio import from_json
 from hundredfold.tune import Outcome, Range, search_space, tune
 
@@ -62,7 +63,22 @@ def test_a_trial_is_the_training_of_its_values(tiny: Dataset, tiny_config: Confi
     config = dataclasses.replace(tiny_config, epochs=1)
     (outcome,) = tune(config, tiny, search_space(config, ()), 1, "sqlite:///t.db").outcomes
     run = train(dataclasses.replace(config, **outcome.values), tiny, quiet=True)
-    assert run.history[-1].validation["top1"] == outcome.accuracy
+    assert run.history[-1].validation["fine_top1"] == outcome.accuracy
+
+
+def test_trials_of_coarse_labels_say_so(
+    tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(tiny_config, epochs=0.5, labels="coarse", validation=0.25)
+    space = search_space(config, ("lr",))
+    found = tune(config, tiny.with_labels("coarse"), space, 1, "sqlite:///t.db")
+    assert found.metric == "coarse_top1"
+    (outcome,) = found.outcomes
+    run = train(dataclasses.replace(config, **outcome.values), tiny, quiet=True)
+    assert run.history[-1].validation["coarse_top1"] == outcome.accuracy
+    _summary(found, {"lr"}, Path("tuning"))
+    assert f"best: trial 0, {outcome.accuracy:.2%} top-1 coarse" in capsys.readouterr().out
+    assert _csv(found).startswith("trial,state,validation_coarse_top1,lr")
 
 
 def test_what_diverges_is_stopped(tiny: Dataset, tiny_config: Config) -> None:
@@ -101,7 +117,7 @@ def test_two_processes_share_a_study(capsys: pytest.CaptureFixture[str]) -> None
     rows = list(csv.DictReader(Path("tuning/trials.csv").read_text().splitlines()))
     assert 5 <= len(rows) <= 6  # the other may have been under way
     assert len({row["lr"] for row in rows}) == len(rows)  # no two looked in one place
-    best = max(rows, key=lambda row: float(row["accuracy"]))
+    best = max(rows, key=lambda row: float(row["validation_fine_top1"]))
     config = from_json(Config, Path("tuning/best.json").read_text(), "best.json")
     assert config.lr == pytest.approx(float(best["lr"]))
     assert config.epochs == 2

@@ -31,8 +31,8 @@ cores of an {processor}, torch {torch}), then `python tools/make_weights.py`.
 
 | CIFAR-100's test set, 10,000 pictures | single view | flip TTA |
 |---|---|---|
-| fine (100 classes) | {test[top1]:.2%} | {flip[top1]:.2%} |
-| among the first five | {test[top5]:.2%} | {flip[top5]:.2%} |
+| fine (100 classes) | {test[fine_top1]:.2%} | {flip[fine_top1]:.2%} |
+| among the first five | {test[fine_top5]:.2%} | {flip[fine_top5]:.2%} |
 | coarse (20 superclasses) | {test[coarse_top1]:.2%} | {flip[coarse_top1]:.2%} |
 | calibration error | {test[ece]:.2%} | {flip[ece]:.2%} |
 

@@ -15,7 +15,7 @@ from hundredfold.errors import DivergedError, UserError
 from hundredfold.files import expanded
 from hundredfold.inference import predict_logits
 from hundredfold.job import refuse_unjudged, training_and_judged
-from hundredfold.metrics import measure
+from hundredfold.metrics import learned_top1, measure
 from hundredfold.run import Run
 from hundredfold.train import train
 
@@ -54,7 +54,8 @@ class Outcome:
     @property
     def gap(self) -> float:
         """Accuracy on training pictures less that on validation pictures: overfitting."""
-        return self.training["top1"] - self.validation["top1"]
+        name = learned_top1(self.training)
+        return self.training[name] - self.validation[name]
 
 
 def variants(config: Config) -> dict[str, Config]:
@@ -144,5 +145,5 @@ def _outcome(part: str, run: Run, dataset: Dataset) -> Outcome:
     some = torch.randperm(len(training), generator=generator(0, "ablation"))[:TRAINING_PICTURES]
     seen = training[some]
     logits = predict_logits(run.model(), seen.images, info)
-    measured = measure(logits, seen.labels, info.parents)
+    measured = measure(logits, seen.labels, info.labels, info.parents)
     return Outcome(part, config.seed, run.path, measured, run.history[-1].validation)

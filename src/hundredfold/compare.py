@@ -85,7 +85,9 @@ class Contrast:
     @property
     def difference(self) -> Difference | None:
         """Of the seeds' accuracies; None where either group has a single seed."""
-        one, two = (spread(group.scores[self.level]) for group in (self.first, self.second))
+        one, two = (
+            spread(group.scores[f"{self.level}_top1"]) for group in (self.first, self.second)
+        )
         if one.std is None or two.std is None:
             return None
         error = math.sqrt(one.std**2 / one.n + two.std**2 / two.n)
@@ -233,7 +235,7 @@ def _obstacles(groups: Sequence[Group]) -> Iterator[str]:
     sources = [f"{g.settings['data']}, SHA-256 {g.digest[:8]}" for g in groups]
     if len({group.digest for group in groups}) > 1:
         yield f"Only groups on the same data are tested ({_listed(groups, sources)})."
-    coarse = [group.name for group in groups if "fine" not in group.scores]
+    coarse = [group.name for group in groups if "fine_top1" not in group.scores]
     if 0 < len(coarse) < len(groups):
         yield (
             f"{', '.join(coarse)}: trained on coarse labels, so tested on those only, and the "

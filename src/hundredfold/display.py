@@ -18,6 +18,7 @@ from hundredfold.config import Config
 from hundredfold.console import command, console, duration
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step
+from hundredfold.metrics import metric_rows, shown
 from hundredfold.run import Epoch, Run
 
 REFRESH = 0.5
@@ -120,7 +121,7 @@ class Display:
     def summary(self, run: Run, metrics: dict[str, Any]) -> None:
         """Show the end of a training: results, times, and what to do next."""
         self._print()
-        self._print(metrics_table(metrics, self.config.labels))
+        self._print(metrics_table(metrics))
         self._print(
             f"{duration(metrics['seconds'])} in all: training "
             f"{duration(metrics['train_seconds'])} ({metrics['images_per_second']:,.0f} images/s), "
@@ -166,48 +167,28 @@ class JsonDisplay(Display):
 
 def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
     """Return an epoch's row: heading to text."""
-    labels, judged = config.labels, "test" if config.validate_on == "test" else "val"
+    judged = "test" if config.validate_on == "test" else "val"
     columns = {
         "epoch": str(epoch.epoch),
         "lr": f"{epoch.lr[-1]:.2g}",
         "train loss": f"{epoch.train_loss:.4f}",
     }
     if epoch.validation:
-        columns[f"{judged} loss"] = f"{epoch.validation['loss']:.4f}"
-        columns[f"{judged} {labels}"] = f"{epoch.validation['top1']:.2%}"
-        if labels == "fine" and "coarse_top1" in epoch.validation:
-            columns[f"{judged} coarse"] = f"{epoch.validation['coarse_top1']:.2%}"
+        columns[f"{judged} loss"] = shown("loss", epoch.validation["loss"])
+        for level in ("fine", "coarse"):
+            if (name := f"{level}_top1") in epoch.validation:
+                columns[f"{judged} {level}"] = shown(name, epoch.validation[name])
     columns["images/s"] = f"{epoch.images_per_second:,.0f}"
     columns["time"] = duration(epoch.seconds + epoch.validation_seconds)
     return columns
 
 
-METRICS = {
-    "top1": "top-1 {labels}",
-    "top5": "top-5 {labels}",
-    "coarse_top1": "top-1 coarse",
-    "macro_recall": "mean recall of the classes",
-    "macro_f1": "mean F1 of the classes",
-    "loss": "loss (nats)",
-    "ece": "calibration error",
-}
-
-
-def _repeats(key: str, test: dict[str, float], labels: str) -> bool:
-    """Return whether a metric says what another has said: of classes that are all the same size."""
-    balanced = math.isclose(test.get("macro_recall", 0.0), test["top1"], abs_tol=1e-9)
-    return (key == "coarse_top1" and labels == "coarse") or (key.startswith("macro") and balanced)
-
-
-def metrics_table(metrics: dict[str, Any], labels: str) -> Table:
+def metrics_table(metrics: dict[str, Any]) -> Table:
     """Return the test metrics, single view and with flip TTA, as a table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(f"test set, {metrics['test_pictures']:,} pictures")
     table.add_column("single view", justify="right")
     table.add_column("flip TTA", justify="right")
-    for key, name in METRICS.items():
-        if key in metrics["test"] and not _repeats(key, metrics["test"], labels):
-            form = "{:.4f}" if key == "loss" else "{:.2%}"
-            values = (form.format(metrics[view][key]) for view in ("test", "test_flip"))
-            table.add_row(name.format(labels=labels), *values)
+    for row in metric_rows(metrics["test"], metrics["test_flip"]):
+        table.add_row(*row)
     return table

@@ -30,8 +30,8 @@ def measure_model(
     logits = predict_logits(model, test.parts(), info)
     flipped = (logits + predict_logits(model, (part.flip(3) for part in test.parts()), info)) / 2
     metrics = {
-        "test": measure(logits / info.temperature, test.labels, info.parents),
-        "test_flip": measure(flipped / info.temperature, test.labels, info.parents),
+        "test": measure(logits / info.temperature, test.labels, info.labels, info.parents),
+        "test_flip": measure(flipped / info.temperature, test.labels, info.labels, info.parents),
         "test_pictures": len(test),
     }
     return metrics, {"logits": logits, "flip_logits": flipped, "labels": test.labels}

@@ -8,6 +8,7 @@ from pathlib import Path
 from hundredfold.errors import UserError, extra, first_line
 from hundredfold.files import make_folder, save_file
 from hundredfold.jsonio import to_json
+from hundredfold.metrics import metric_rows
 from hundredfold.models import count_parameters
 from hundredfold.run import Run
 
@@ -26,13 +27,6 @@ answer = Predictor.load(snapshot_download("{name}"))("cat.jpg")
 print(answer.label, answer.probability)
 ```
 """
-ROWS = {
-    "top1": "accuracy",
-    "top5": "among the first five",
-    "coarse_top1": "superclass",
-    "loss": "loss (nats)",
-    "ece": "calibration error",
-}
 
 
 def write_folder(run: Run, name: str, folder: Path) -> Path:
@@ -72,13 +66,8 @@ def card(run: Run, name: str) -> str:
     views = {"test": "single view", "test_flip": "flip test-time augmentation"}
     lines = [f"| {metrics['test_pictures']:,} test pictures | {' | '.join(views.values())} |"]
     lines.append("|---|---|---|")
-    for key, what in ROWS.items():
-        if key in metrics["test"]:
-            cells = (
-                f"{metrics[v][key]:.4f}" if key == "loss" else f"{metrics[v][key]:.2%}"
-                for v in views
-            )
-            lines.append(f"| {what} | {' | '.join(cells)} |")
+    rows = metric_rows(*(metrics[view] for view in views))
+    lines += [f"| {' | '.join(row)} |" for row in rows]
     classes = ", ".join(f"`{name}`" for name in info.classes[:20])
     more = f" and {len(info.classes) - 20} more" if len(info.classes) > 20 else ""
     about = (

@@ -189,7 +189,8 @@ def _record(state: State, job: Job) -> Epoch:
     validation = {}
     if len(job.judged):
         state.judged_logits = judge(state.model, job)
-        validation = measure(state.judged_logits, job.judged.labels, job.info.parents)
+        info = job.info
+        validation = measure(state.judged_logits, job.judged.labels, info.labels, info.parents)
     return Epoch(
         epoch=state.epoch + 1,
         progress=state.progress,

@@ -1,6 +1,7 @@
-"""Metrics as pure functions of (logits, labels)."""
+"""Metrics as pure functions of (logits, labels), and what to call them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,19 @@ from torch import Tensor
 
 from hundredfold.analysis import class_scores, confusion_matrix
 from hundredfold.calibration import expected_calibration_error
+from hundredfold.errors import UserError
+
+METRICS = {
+    "fine_top1": "top-1 fine",
+    "fine_top5": "top-5 fine",
+    "coarse_top1": "top-1 coarse",
+    "coarse_top5": "top-5 coarse",
+    "macro_recall": "mean recall of the classes",
+    "macro_f1": "mean F1 of the classes",
+    "loss": "loss (nats)",
+    "ece": "calibration error",
+}
+"""What `measure` returns, in words, in the order in which it is shown."""
 
 
 def coarse_probabilities(logits: Tensor, parents: Sequence[int]) -> Tensor:
@@ -48,28 +62,75 @@ def macro(logits: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
-def measure(logits: Tensor, labels: Tensor, parents: Sequence[int] = ()) -> dict[str, float]:
+def measure(
+    logits: Tensor,
+    labels: Tensor,
+    learned: Literal["fine", "coarse"],
+    parents: Sequence[int] = (),
+) -> dict[str, float]:
     """Return all metrics of predictions.
 
     Args:
         logits: (N, C), N at least 1.
         labels: (N,) int64.
+        learned: which labels these are, as in `ModelInfo.labels`.
         parents: (C,) index of each class's superclass; empty where there is no hierarchy.
 
     Returns:
-        loss (mean cross-entropy in nats), top1, top5 (only of more than five classes), coarse_top1
-        (only with a hierarchy; by summed probabilities), macro_recall and macro_f1 (means over the
-        classes that have pictures here), ece. Shares are 0..1.
+        loss (mean cross-entropy in nats); of fine labels fine_top1, fine_top5 (only of more than
+        five classes) and coarse_top1 (only with a hierarchy; by summed probabilities); of coarse
+        labels coarse_top1 and coarse_top5; macro_recall and macro_f1 (means over the classes that
+        have pictures here); ece. Shares are 0..1.
     """
     metrics = {
         "loss": F.cross_entropy(logits.double(), labels).item(),
-        "top1": top_k(logits, labels, 1),
+        f"{learned}_top1": top_k(logits, labels, 1),
     }
     if logits.shape[1] > 5:
-        metrics["top5"] = top_k(logits, labels, 5)
-    if parents:
+        metrics[f"{learned}_top5"] = top_k(logits, labels, 5)
+    if parents and learned == "fine":
         coarse_labels = torch.as_tensor(parents)[labels]
         metrics["coarse_top1"] = top_k(coarse_probabilities(logits, parents), coarse_labels, 1)
     metrics |= macro(logits, labels)
     metrics["ece"] = expected_calibration_error(logits, labels)
     return metrics
+
+
+def learned_top1(metrics: Mapping[str, float]) -> str:
+    """Return the name of the accuracy on the labels that the measured model learned."""
+    return "fine_top1" if "fine_top1" in metrics else "coarse_top1"
+
+
+def shown(name: str, value: float) -> str:
+    """Return a metric's value as text: shares in per cent, the loss as it is."""
+    return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
+
+
+def metric_rows(*views: Mapping[str, float]) -> list[list[str]]:
+    """Return rows of a metric's name and its value in each view, as texts.
+
+    Means over the classes are left out where they repeat the accuracy: all classes are of one size.
+
+    Args:
+        views: as of `measure`, of the same pictures.
+    """
+    first = views[0]
+    balanced = abs(first.get("macro_recall", 0.0) - first[learned_top1(first)]) < 1e-9
+    return [
+        [words, *(shown(name, view[name]) for view in views)]
+        for name, words in METRICS.items()
+        if name in first and not (balanced and name.startswith("macro"))
+    ]
+
+
+def refuse_earlier(metrics: Any) -> None:
+    """Refuse metrics of a version whose accuracies did not say of which labels they were.
+
+    Raises:
+        UserError: they are of such a version.
+    """
+    if isinstance(metrics, dict) and "top1" in metrics:
+        raise UserError(
+            "its accuracies do not say whether they are of fine or coarse labels, for it was "
+            "written by an earlier version of hundredfold: train again, or use that version."
+        )

@@ -29,6 +29,7 @@ from hundredfold.device import memory_format
 from hundredfold.errors import UserError
 from hundredfold.files import expanded, make_folder, remove_unfinished, save_file
 from hundredfold.jsonio import from_json, parse_object, to_json
+from hundredfold.metrics import refuse_earlier
 from hundredfold.models import ModelInfo, build_model
 
 CURVES = "curves.png"
@@ -62,6 +63,9 @@ class Epoch:
     """Learning rate of each step."""
     loss: list[float]
     """Training loss of each step."""
+
+    def __post_init__(self) -> None:
+        refuse_earlier(self.validation)
 
     @property
     def images_per_second(self) -> float:
@@ -122,7 +126,12 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """Final metrics: `test` and `test_flip` as of `metrics.measure`, and times in seconds."""
-        return self._json("metrics.json")
+        found = self._json("metrics.json")
+        try:
+            refuse_earlier(found.get("test"))
+        except UserError as error:
+            raise UserError(f"{self.path / 'metrics.json'}: {error}") from error
+        return found
 
     @property
     def test_logits(self) -> dict[str, Tensor]:

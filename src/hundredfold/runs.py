@@ -11,8 +11,8 @@ from hundredfold.files import expanded
 from hundredfold.run import Run
 
 Column: TypeAlias = Literal[
-    "started", "name", "recipe", "labels", "seed", "epochs", "state", "fine", "coarse", "ece",
-    "seconds",
+    "started", "name", "recipe", "labels", "seed", "epochs", "state", "fine_top1", "coarse_top1",
+    "ece", "seconds",
 ]  # fmt: skip
 """What rows can be sorted by."""
 
@@ -32,10 +32,10 @@ class RunRow:
     """By the share of the schedule that is done."""
     epochs: float | None = None
     """That it was to train for; with a time budget, those that were planned."""
-    fine: float | None = None
-    """Top-1 accuracy on the test set, single view (0..1)."""
-    coarse: float | None = None
-    """The same of the superclasses."""
+    fine_top1: float | None = None
+    """Accuracy on the test set, single view (0..1); None where it learned coarse labels."""
+    coarse_top1: float | None = None
+    """The same of the superclasses; None where there are none."""
     ece: float | None = None
     """Calibration error on the test set (0..1), of the labels that it learned."""
     seconds: float | None = None
@@ -67,26 +67,28 @@ def sort_rows(rows: Sequence[RunRow], column: Column) -> list[RunRow]:
     value = attrgetter(column)
     known = [row for row in rows if value(row) is not None]
     unknown = [row for row in rows if value(row) is None]
-    return sorted(known, key=value, reverse=column in ("fine", "coarse")) + unknown
+    return sorted(known, key=value, reverse=column.endswith("_top1")) + unknown
 
 
 def scores(run: Run) -> dict[str, float]:
     """Return what a finished run reached, by name.
 
     Returns:
-        fine (only where it learned them), coarse (only with a hierarchy), each also as flip_fine
-        and flip_coarse with flip test-time augmentation; ece, single view; all these 0..1; seconds.
+        fine_top1 (only where it learned fine labels), coarse_top1 (only with a hierarchy), each
+        also as flip_fine_top1 and flip_coarse_top1 with flip test-time augmentation; ece, single
+        view; all these 0..1; seconds.
 
     Raises:
         UserError: the run is damaged.
     """
-    metrics, info, found = run.metrics, run.info, {}
+    metrics, info = run.metrics, run.info
+    found: dict[str, float] = {}
+    names = [f"{info.labels}_top1"]
+    if info.labels == "fine" and info.parents:
+        names.append("coarse_top1")
     try:
         for view, prefix in (("test", ""), ("test_flip", "flip_")):
-            if info.labels == "fine":
-                found[f"{prefix}fine"] = float(metrics[view]["top1"])
-            if info.parents:
-                found[f"{prefix}coarse"] = float(metrics[view]["coarse_top1"])
+            found |= {prefix + name: float(metrics[view][name]) for name in names}
         return found | {"ece": float(metrics["test"]["ece"]), "seconds": float(metrics["seconds"])}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"The final metrics of {run} are damaged: {error!r}.") from error
@@ -113,8 +115,8 @@ def _row(run: Run) -> RunRow:
             seed=config.seed,
             epochs_done=_progress(run) * config.epochs,
             epochs=config.epochs,
-            fine=found.get("fine"),
-            coarse=found.get("coarse"),
+            fine_top1=found.get("fine_top1"),
+            coarse_top1=found.get("coarse_top1"),
             ece=found.get("ece"),
             seconds=found.get("seconds"),
             started=str(run.environment.get("started", "")) or None,

@@ -290,7 +290,7 @@ def _finish(sitting: Sitting) -> dict[str, Any]:
         "test_seconds": now - began,
         "images_per_second": sum(epoch.pictures for epoch in state.history) / train_seconds,
     }
-    curves = draw_curves(state.history, job.config.labels, job.config.validate_on)
+    curves = draw_curves(state.history, job.config.validate_on)
     sitting.run.save_history(state.history)
     sitting.run.figure(CURVES, to_png(curves))
     sitting.run.finish(state.model.state_dict(), info, metrics, tensors)

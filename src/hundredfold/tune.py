@@ -49,7 +49,7 @@ class Outcome:
     state: str
     """complete, pruned (stopped since others were better by then), running or fail."""
     accuracy: float | None
-    """Of the validation pictures (0..1), single view; of a pruned trial when it was stopped."""
+    """`Tuning.metric` of this trial; of a pruned one when it was stopped."""
     values: dict[str, Any]
 
 
@@ -58,6 +58,8 @@ class Tuning:
     """What a search has found so far."""
 
     study: str
+    metric: Literal["fine_top1", "coarse_top1"]
+    """What trials are judged by: this accuracy on the validation pictures (0..1), single view."""
     outcomes: tuple[Outcome, ...]
     best: Config
     """The recipe with the best trial's values."""
@@ -181,18 +183,19 @@ def _created(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
 
 def _train(job: Job, trial: Any, optuna: Any) -> float:
     """Return the accuracy on the validation pictures after training, or give up on the way."""
+    name = f"{job.config.labels}_top1"
     with own_generators(job.device):
         state = first_state(job)
         try:
             for event in training(state, job):
                 if isinstance(event, Step):
                     continue
-                trial.report(event.validation["top1"], event.epoch)
+                trial.report(event.validation[name], event.epoch)
                 if state.progress < 1 and trial.should_prune():
                     raise optuna.TrialPruned
         except DivergedError as error:
             raise optuna.TrialPruned from error
-    return state.history[-1].validation["top1"]
+    return state.history[-1].validation[name]
 
 
 def _outcome(trial: Any) -> Outcome:
@@ -211,6 +214,7 @@ def _tuning(optuna: Any, study: Any, config: Config) -> Tuning:
         importance = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Tuning(
         study=study.study_name,
+        metric="fine_top1" if config.labels == "fine" else "coarse_top1",
         outcomes=tuple(_outcome(trial) for trial in study.trials),
         best=dataclasses.replace(config, **study.best_trial.params),
         importance=dict(importance),

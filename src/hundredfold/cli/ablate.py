@@ -19,6 +19,7 @@ from hundredfold.data import load_data
 from hundredfold.errors import UserError
 from hundredfold.figures import Bar, draw_ablation, to_png
 from hundredfold.files import expanded, save_file
+from hundredfold.metrics import METRICS
 from hundredfold.recipes import RECIPES, fitted
 
 
@@ -73,8 +74,10 @@ def main(arguments: Sequence[str]) -> None:
     for outcome in ablate(config, dataset, options.seeds, _tell):
         found.append(outcome)
         _write(found, expanded(options.out))
-    title = f"{config.name}, {config.epochs:g} epochs, n = {options.seeds}"
-    bars = _show(found)
+    title = (
+        f"Accuracy, {config.labels}: {config.name}, {config.epochs:g} epochs, n = {options.seeds}"
+    )
+    bars = _show(found, config.labels)
     path = expanded(options.out) / "ablation.png"
     if bars:
         save_file(path, to_png(draw_ablation(bars, title)))
@@ -91,9 +94,9 @@ def _tell(text: str) -> None:
     console.print(escape(text))
 
 
-def _show(found: Sequence[Outcome]) -> list[Bar]:
+def _show(found: Sequence[Outcome], labels: str) -> list[Bar]:
     """Print a row a variant, means over the seeds that trained; return those, whole first."""
-    bars, rows = [], []
+    bars, rows, metric = [], [], f"{labels}_top1"
     whole: float | None = None
     for part in dict.fromkeys(outcome.without for outcome in found):
         seeds = [outcome for outcome in found if outcome.without == part]
@@ -102,8 +105,8 @@ def _show(found: Sequence[Outcome]) -> list[Bar]:
         if not trained:
             rows.append([name, count, "-", "-", "-", "did not converge"])
             continue
-        training = statistics.mean(outcome.training["top1"] for outcome in trained)
-        values = [outcome.validation["top1"] for outcome in trained]
+        training = statistics.mean(outcome.training[metric] for outcome in trained)
+        values = [outcome.validation[metric] for outcome in trained]
         validation = statistics.mean(values)
         whole = validation if not part else whole
         spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
@@ -112,5 +115,6 @@ def _show(found: Sequence[Outcome]) -> list[Bar]:
         shares = [f"{100 * training:.2f}", f"{100 * validation:.2f}{spread}"]
         rows.append([name, count, *shares, gap, against])
         bars.append(Bar(name, training, validation))
-    show_table(["accuracy in %", "seeds", "training", "validation", "gap", "against whole"], rows)
+    head = ["seeds", "training", "validation", "gap", "against whole"]
+    show_table([f"{METRICS[metric]}, in %", *head], rows)
     return bars

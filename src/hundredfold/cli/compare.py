@@ -16,13 +16,14 @@ from hundredfold.console import console
 from hundredfold.errors import UserError
 from hundredfold.figures import draw_comparison, to_png
 from hundredfold.files import expanded, save_file
+from hundredfold.metrics import METRICS
 
 SCORES = {
-    "fine": "fine",
-    "coarse": "coarse",
-    "flip_fine": "fine, flip TTA",
-    "flip_coarse": "coarse, flip TTA",
-    "ece": "calibration error",
+    "fine_top1": METRICS["fine_top1"],
+    "coarse_top1": METRICS["coarse_top1"],
+    "flip_fine_top1": f"{METRICS['fine_top1']}, flip TTA",
+    "flip_coarse_top1": f"{METRICS['coarse_top1']}, flip TTA",
+    "ece": METRICS["ece"],
     "seconds": "seconds",
 }
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _draw(found: Comparison, path: Path) -> None:
-    labels = "fine" if all("fine" in group.scores for group in found.groups) else "coarse"
+    labels = "fine" if all("fine_top1" in group.scores for group in found.groups) else "coarse"
     save_file(path, to_png(draw_comparison(found.histories, labels)))
 
 

@@ -29,7 +29,7 @@ def evaluate_run(
     """
     found = find_run(run)
     metrics = evaluate(found, data, device)
-    console.print(metrics_table(metrics, found.info.labels))
+    console.print(metrics_table(metrics))
     if not found.finished:
         last, epochs = found.checkpoint(), found.config.epochs
         progress = f"{(last.facts['progress'] if last else 1) * epochs:.3g} of {epochs:g} epochs"

@@ -12,6 +12,7 @@ from hundredfold.bundled import find_run
 from hundredfold.cli.table import show_table
 from hundredfold.console import console
 from hundredfold.export import LIMIT, export
+from hundredfold.metrics import metric_rows
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,7 @@ def main(arguments: Sequence[str]) -> None:
         f"(limit {LIMIT:.0e})."
     )
     if found.accuracy:
-        names = [
-            name for name in ("top1", "coarse_top1", "ece") if name in found.accuracy["predictor"]
-        ]
-        rows = [
-            [model, *(f"{metrics[name]:.2%}" for name in names)]
-            for model, metrics in found.accuracy.items()
-        ]
-        show_table(["test set", *names], rows)
+        rows = metric_rows(*found.accuracy.values())
+        show_table(["test set", *found.accuracy], rows)
     for path in sorted(found.path.parent.iterdir()):
         console.print(f"{escape(str(path))}  {path.stat().st_size / 2**20:.1f} MiB")

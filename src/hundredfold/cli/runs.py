@@ -14,10 +14,12 @@ from rich.markup import escape
 
 from hundredfold.cli.table import show_table
 from hundredfold.console import console
+from hundredfold.metrics import METRICS
 from hundredfold.runs import Column, RunRow, list_runs, sort_rows
 
 HEAD = (
-    "run", "recipe", "labels", "state", "seed", "epochs", "fine", "coarse", "calibration\nerror",
+    "run", "recipe", "labels", "state", "seed", "epochs",
+    *(METRICS[name].replace(" ", "\n") for name in ("fine_top1", "coarse_top1", "ece")),
     "seconds", "started (UTC)",
 )  # fmt: skip
 
@@ -58,7 +60,7 @@ def _write_table(rows: Sequence[RunRow]) -> None:
 
 def _cells(row: RunRow) -> list[str]:
     epochs = "" if row.epochs is None else f"{row.epochs_done:.3g}/{row.epochs:.3g}"
-    shares = ["" if x is None else f"{x:.2%}" for x in (row.fine, row.coarse, row.ece)]
+    shares = ["" if x is None else f"{x:.2%}" for x in (row.fine_top1, row.coarse_top1, row.ece)]
     return [
         row.name,
         row.recipe or "",

@@ -5,6 +5,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -19,6 +20,7 @@ from hundredfold.errors import UserError
 from hundredfold.figures import draw_tuning, to_png
 from hundredfold.files import expanded, make_folder, save_file
 from hundredfold.jsonio import to_json
+from hundredfold.metrics import METRICS
 from hundredfold.train import explained_memory
 from hundredfold.tune import Outcome, Tuning, search_space, tune
 
@@ -61,8 +63,9 @@ def main(arguments: Sequence[str]) -> None:
     storage = options.storage or f"sqlite:///{folder / 'tuning.db'}"
     for field_name, place in space.items():
         console.print(f"{field_name}: {place.low:.3g} to {place.high:.3g}, {place.kind}")
+    show = partial(_show, labels=config.labels)
     with explained_memory(each):
-        found = tune(each, dataset, space, options.trials, storage, _show)
+        found = tune(each, dataset, space, options.trials, storage, show)
     best = dataclasses.replace(found.best, epochs=config.epochs)
     save_file(folder / "best.json", to_json(best))
     save_file(folder / "trials.csv", _csv(found))
@@ -70,21 +73,21 @@ def main(arguments: Sequence[str]) -> None:
         state: [(o.number, o.accuracy) for o in found.outcomes if o.state == state and o.accuracy]
         for state in ("complete", "pruned")
     }
-    figure = draw_tuning(points["complete"], points["pruned"], found.importance)
+    figure = draw_tuning(points["complete"], points["pruned"], found.importance, config.labels)
     save_file(folder / "tuning.png", to_png(figure))
     _summary(found, set(space), folder)
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: Outcome, labels: str) -> None:
     values = "  ".join(f"{name} {value:.3g}" for name, value in outcome.values.items())
-    reached = f"{outcome.accuracy:.2%}" if outcome.accuracy is not None else "diverged"
+    reached = f"{outcome.accuracy:.2%} {labels}" if outcome.accuracy is not None else "diverged"
     console.print(f"trial {outcome.number}: {reached}  {values}  {outcome.state}")
 
 
 def _csv(found: Tuning) -> str:
     names = sorted({name for outcome in found.outcomes for name in outcome.values})
     writer = csv.writer(out := io.StringIO())
-    writer.writerow(["trial", "state", "accuracy", *names])
+    writer.writerow(["trial", "state", f"validation_{found.metric}", *names])
     for outcome in found.outcomes:
         values = [outcome.values.get(name, "") for name in names]
         writer.writerow([outcome.number, outcome.state, outcome.accuracy, *values])
@@ -93,10 +96,11 @@ def _csv(found: Tuning) -> str:
 
 def _summary(found: Tuning, names: set[str], folder: Path) -> None:
     best = max((o for o in found.outcomes if o.state == "complete"), key=lambda o: o.accuracy or 0)
+    reached = f"{best.accuracy:.2%} {METRICS[found.metric]}"
     rows = [
         [name, f"{best.values[name]:.4g}", f"{found.importance.get(name, float('nan')):.0%}"]
         for name in sorted(names)
     ]
-    show_table([f"best: trial {best.number}, {best.accuracy:.2%}", "value", "importance"], rows)
+    show_table([f"best: trial {best.number}, {reached}", "value", "importance"], rows)
     console.print(f"Figure  {escape(str(folder / 'tuning.png'))}")
     console.print(f"Next    {command()} train {escape(str(folder / 'best.json'))}")

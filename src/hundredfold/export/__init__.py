@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -164,8 +164,12 @@ def _accuracy(
     models: dict[str, Exported], logits: torch.Tensor, test: Split, info: ModelInfo
 ) -> dict[str, dict[str, float]]:
     """Measure the predictor, by its calibrated logits, and exported models, single view."""
-    found: dict[str, Any] = {"predictor": measure(logits, test.labels, info.parents)}
+
+    def measured(logits: torch.Tensor) -> dict[str, float]:
+        return measure(logits, test.labels, info.labels, info.parents)
+
+    found = {"predictor": measured(logits)}
     for name, model in models.items():
         parts = [torch.from_numpy(model(_pixels(part))) for part in test.parts()]
-        found[name] = measure(torch.cat(parts).clamp_min(TINY).log(), test.labels, info.parents)
+        found[name] = measured(torch.cat(parts).clamp_min(TINY).log())
     return found

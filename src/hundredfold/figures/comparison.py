@@ -38,7 +38,6 @@ def draw_comparison(histories: Histories, labels: str) -> Figure:
     height = 3.8 + 0.25 * -(-len(histories) // columns)
     figure = Figure(figsize=(12, height), layout="constrained")
     time, schedule, loss = figure.subplots(1, 3, width_ratios=(4, 3, 3))
-    key = "top1" if labels == "fine" else "coarse_top1"
     legend, seconds = [], []
     for index, (name, runs) in enumerate(histories.items()):
         dash = DASHES[index // len(COLOURS) % len(DASHES)]
@@ -46,7 +45,7 @@ def draw_comparison(histories: Histories, labels: str) -> Figure:
         clocks = [list(accumulate(epoch.seconds for epoch in run)) for run in runs]
         shares = [[epoch.progress for epoch in run] for run in runs]
         for axes, ends in ((time, clocks), (schedule, shares)):
-            curves = [_accuracy(*pair, key) for pair in zip(runs, ends, strict=True)]
+            curves = [_accuracy(*pair, f"{labels}_top1") for pair in zip(runs, ends, strict=True)]
             _draw_group(axes, curves, look, marker="o")
         _draw_group(loss, [_losses(*pair) for pair in zip(runs, shares, strict=True)], look)
         seconds += [clock[-1] for clock in clocks]

@@ -88,13 +88,19 @@ def _write_cells(axes: Axes, shares: Tensor) -> None:
 
 
 @rc_context(STYLE)
-def draw_reliability(before: Reliability, after: Reliability) -> Figure:
-    """Draw accuracy by confidence, before and after temperature scaling, and how many there are."""
+def draw_reliability(before: Reliability, after: Reliability, labels: str) -> Figure:
+    """Draw accuracy by confidence, before and after temperature scaling, and how many there are.
+
+    Args:
+        before: without the temperature.
+        after: with it.
+        labels: fine or coarse, whose accuracy it is.
+    """
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     bins = len(before.count)
     centres = [(i + 0.5) / bins for i in range(bins)]
-    axes.set_title("Reliability")
+    axes.set_title(f"Reliability, {labels}")
     axes.plot((0, 1), (0, 1), "--", color=GREY, linewidth=1, label="as sure as right")
     for name, result, colour in (("before", before, ORANGE), ("after", after, BLUE)):
         kept = result.count > 0

@@ -12,12 +12,12 @@ from hundredfold.run import Epoch
 
 
 @rc_context(STYLE)
-def draw_curves(history: Sequence[Epoch], labels: str, judged: str) -> Figure:
+def draw_curves(history: Sequence[Epoch], judged: str) -> Figure:
     """Draw accuracy and losses by epoch and the learning rate by step, side by side."""
     figure = Figure(figsize=(12, 3.6))  # each training ends with it: no time for a layout engine
     figure.subplots_adjust(left=0.045, right=0.985, bottom=0.14, top=0.91, wspace=0.17)
     accuracy, loss, rate = figure.subplots(1, 3)
-    _draw_accuracy(accuracy, history, labels, judged)
+    _draw_accuracy(accuracy, history, judged)
     _draw_loss(loss, history, judged)
     _draw_rate(rate, history)
     return figure
@@ -39,10 +39,10 @@ def draw_range_test(lr: Sequence[float], loss: Sequence[float], suggestion: floa
 
 
 @rc_context(STYLE)
-def draw_history(history: Sequence[Epoch], labels: str, judged: str) -> dict[str, Figure]:
+def draw_history(history: Sequence[Epoch], judged: str) -> dict[str, Figure]:
     """Draw the panels of `draw_curves` as figures of their own: accuracy, loss, rate."""
     accuracy, axes = panel()
-    _draw_accuracy(axes, history, labels, judged)
+    _draw_accuracy(axes, history, judged)
     loss, axes = panel()
     _draw_loss(axes, history, judged)
     rate, axes = panel()
@@ -50,21 +50,18 @@ def draw_history(history: Sequence[Epoch], labels: str, judged: str) -> dict[str
     return {"accuracy": accuracy, "loss": loss, "rate": rate}
 
 
-def _draw_accuracy(axes: Axes, history: Sequence[Epoch], labels: str, judged: str) -> None:
-    series = {"top1": (labels, BLUE)}
-    if labels == "fine":
-        series["coarse_top1"] = ("coarse", ORANGE)
+def _draw_accuracy(axes: Axes, history: Sequence[Epoch], judged: str) -> None:
     judges = any(epoch.validation for epoch in history)
     axes.set_title(f"Accuracy on the {judged} pictures" if judges else "No pictures held out")
-    for key, (name, colour) in series.items():
+    for level, colour in (("fine", BLUE), ("coarse", ORANGE)):
         points = [
-            (end, epoch.validation[key])
+            (end, epoch.validation[f"{level}_top1"])
             for epoch, end in zip(history, _ends(history), strict=True)
-            if key in epoch.validation
+            if f"{level}_top1" in epoch.validation
         ]
         if not points:
             continue
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=level)
         axes.annotate(
             f"{points[-1][1]:.1%}", points[-1], (0, 7), textcoords="offset points", ha="center"
         )

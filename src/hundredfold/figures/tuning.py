@@ -15,11 +15,19 @@ def draw_tuning(
     complete: Sequence[tuple[int, float]],
     pruned: Sequence[tuple[int, float]],
     importance: Mapping[str, float],
+    labels: str,
 ) -> Figure:
-    """Draw trials (number, accuracy 0..1) in their order, and each field's importance (0..1)."""
+    """Draw trials (number, accuracy 0..1) in their order, and each field's importance (0..1).
+
+    Args:
+        complete: trials that came to their end.
+        pruned: trials that were stopped early.
+        importance: of each field, the highest first; empty where it is not known.
+        labels: fine or coarse, whose accuracy it is.
+    """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     trials, fields = figure.subplots(1, 2)
-    trials.set_title("Accuracy on the validation pictures")
+    trials.set_title(f"Accuracy on the validation pictures, {labels}")
     if pruned:
         trials.scatter(*zip(*pruned, strict=True), color=GREY, marker="x", label="stopped early")
     numbers, values = zip(*complete, strict=True)

@@ -30,14 +30,13 @@ def draw_figures(run: Run, levels: Sequence[Level]) -> dict[str, Drawn]:
     Raises:
         UserError: the run is damaged.
     """
-    config = run.config
-    figures = draw_history(run.whole_history, config.labels, config.validate_on)
+    figures = draw_history(run.whole_history, run.config.validate_on)
     for level in levels:
         figures[f"confusion-{level.name}"] = draw_confusion(
             level.confusion, level.classes, level.parents
         )
     calibrated = reliability(levels[0].confidence, levels[0].correct)
-    figures["reliability"] = draw_reliability(_raw(run), calibrated)
+    figures["reliability"] = draw_reliability(_raw(run), calibrated, levels[0].name)
     curves = {level.name: coverage(level.confidence, level.correct) for level in levels}
     figures["coverage"] = draw_coverage(curves)
     return {name: Drawn(to_svg(figure), to_png(figure)) for name, figure in figures.items()}

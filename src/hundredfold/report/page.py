@@ -12,6 +12,7 @@ from hundredfold.console import duration
 from hundredfold.data import Split
 from hundredfold.figures import INK
 from hundredfold.levels import Level
+from hundredfold.metrics import METRICS, learned_top1
 from hundredfold.pages import render_page
 from hundredfold.pictures import data_address
 from hundredfold.report.figures import Drawn
@@ -51,7 +52,7 @@ def render(
         "hundredfold.report",
         name=config.name,
         about=_about(run, first),
-        tiles=_tiles(run.metrics, first.name),
+        tiles=_tiles(run.metrics),
         figures={name: _inline(figure.svg) for name, figure in drawn.items()},
         levels=levels,
         rows=[(level, _rows(level, levels)) for level in levels],
@@ -90,16 +91,15 @@ def _about(run: Run, level: Level) -> str:
     )
 
 
-def _tiles(metrics: dict[str, Any], labels: str) -> list[tuple[str, str]]:
+def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the headline figures: value and name."""
     test, flip = metrics["test"], metrics["test_flip"]
-    tiles = [(percent(test["top1"]), f"{labels}, top-1")]
-    if "top5" in test:
-        tiles.append((percent(test["top5"]), f"{labels}, top-5"))
-    if "coarse_top1" in test and labels == "fine":
-        tiles.append((percent(test["coarse_top1"]), "coarse, top-1"))
-    tiles.append((percent(flip["top1"]), f"{labels}, flip TTA"))
-    tiles.append((percent(test["ece"]), "calibration error"))
+    tiles = [
+        (percent(test[name]), METRICS[name]) for name in METRICS if "_top" in name and name in test
+    ]
+    learned = learned_top1(test)
+    tiles.append((percent(flip[learned]), f"{METRICS[learned]}, flip TTA"))
+    tiles.append((percent(test["ece"]), METRICS["ece"]))
     tiles.append((duration(metrics["seconds"]), "from first weights to these figures"))
     return tiles
 
