@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hundredfold.errors import UnavailableError, UserError
-from hundredfold.pictures import formats, load_picture
+from hundredfold.pictures import load_picture
+from hundredfold.pixels import formats
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -96,13 +97,13 @@ def test_shrinking_does_not_alias() -> None:
 
 def test_levels_that_cannot_be_scaled_are_refused() -> None:
     for levels in (np.full((4, 4), 200, np.float32), np.full((4, 4), np.nan, np.float32)):
-        with pytest.raises(UserError, match="Grey levels"):
+        with pytest.raises(UserError, match="grey levels must lie"):
             load_picture(Image.fromarray(levels), 32)
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hundredfold.pictures.MOST_PIXELS", 1000)
-    with pytest.raises(UserError, match="32 x 32 pixels is larger"):
+    monkeypatch.setattr("hundredfold.pixels.MOST_PIXELS", 1000)
+    with pytest.raises(UserError, match="32 x 32 pixels are more than 1,000"):
         load_picture(png(IMAGE), 32)
 
 

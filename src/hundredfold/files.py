@@ -15,7 +15,7 @@ UNFINISHED = ".unfinished"
 """What the names of files end with that have not got their own yet."""
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | os.PathLike[str]) -> Path:
     """Return a path with ~ and ~user replaced; of a user unknown here it stays as it is."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's own raises there
 

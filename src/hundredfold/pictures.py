@@ -2,81 +2,60 @@
 
 import base64
 import io
-from functools import cache
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from hundredfold.addresses import fetch, is_address
 from hundredfold.errors import UserError
 from hundredfold.files import expanded
+from hundredfold.pixels import MOST_FILE, Square, formats, open_picture, read_square, square
 
-Picture: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Tensor
-"""A path, an http(s) address, a file's content, a Pillow image, or uint8 pixels: an array (H, W) or
-(H, W, 1 to 4) as Pillow and OpenCV-in-RGB have it, a tensor (1 or 3, H, W) as torch does."""
+Picture: TypeAlias = (
+    str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8] | Tensor
+)
+"""A path, an http(s) address, a file's content, a file that is open for bytes, a Pillow image, or
+uint8 pixels: an array (H, W) or (H, W, 1 to 4) as Pillow and OpenCV-in-RGB have it, a tensor
+(1 or 3, H, W) as torch does."""
 
-FORMATS = (
-    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000",
-)  # fmt: skip
-"""As Pillow calls them; each only where it was built with it."""
-MOST_PIXELS = 100_000_000
-"""A file of some kilobytes may claim more, and fill the memory."""
-DRAFT = 2
-"""A JPEG file is decoded at half, a quarter or an eighth of its size where that leaves at least so
-many times the side that is wanted: several times faster, and a grey level or two apart."""
 
 
 def load_picture(picture: Picture, size: int) -> Tensor:
     """Return a picture as a model of that input size takes it: (3, size, size) uint8.
 
-    Turned upright as its EXIF tag says, transparency over white, grey levels as equal channels (of
-    16 bits scaled to 8, of floating point from 0..1); the shorter side is brought to `size`
-    (bilinear, antialiased) and the middle cut out of the longer one.
+    See `pixels.square` for how it is prepared. A JPEG file is decoded at a fraction of its size
+    where that is enough.
 
     Raises:
         UserError: it cannot be read, or is no picture.
         UnavailableError: the address cannot be reached.
     """
-    return fit(_rgb(picture, size), size)
-
-
-def fit(image: Image.Image, size: int) -> Tensor:
-    """Return an RGB picture as (3, size, size) uint8; one of that size already is not touched."""
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def to_image(image: Tensor) -> Image.Image:
-    """Return a picture, (3, H, W) uint8, as Pillow has it."""
-    return Image.fromarray(image.permute(1, 2, 0).numpy())
-
-
-def data_address(image: Tensor) -> str:
-    """Return a picture, (3, H, W) uint8, as an address that holds it whole: for a page."""
-    buffer = io.BytesIO()
-    to_image(image).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _rgb(picture: Picture, size: int) -> Image.Image:
-    """Return the picture, decoded whole, upright and in RGB, for what will be `size` pixels."""
-    name = "The picture"
-    try:
-        if isinstance(picture, Image.Image):
-            return _to_rgb(picture)
+    with readable(_name(picture)):
         if isinstance(picture, Tensor | np.ndarray):
-            return _to_rgb(_from_pixels(picture))
-        name = "The file" if isinstance(picture, bytes) else str(picture)
-        with Image.open(_file(picture), formats=formats()) as image:
-            _check_size(image)
-            image.draft(None, (DRAFT * size, DRAFT * size))
-            return _to_rgb(image)
+            picture = _from_pixels(picture)
+        if isinstance(picture, Image.Image):
+            return as_tensor(square(picture, size))
+        with open_picture(_file(picture)) as image:
+            return as_tensor(read_square(image, size))
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what Pillow raises within into a sentence about the picture of that name.
+
+    Raises:
+        UserError: the sentence.
+    """
+    try:
+        yield
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -89,40 +68,21 @@ def _rgb(picture: Picture, size: int) -> Image.Image:
         raise UserError(f"{name} cannot be read as a picture: {reason}.") from error
 
 
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MOST_PIXELS:
-        raise UserError(
-            f"A picture of {image.width:,} x {image.height:,} pixels is larger than "
-            f"{MOST_PIXELS:,}: make it smaller first."
-        )
+def as_tensor(pixels: Square) -> Tensor:
+    """Return pixels (S, S, 3) as (3, S, S)."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture of any mode upright and in RGB."""
-    _check_size(image)
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        return _to_8_bits(image).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+def to_image(image: Tensor) -> Image.Image:
+    """Return a picture, (3, H, W) uint8, as Pillow has it."""
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale grey levels of 16 bits, or floating-point ones of 0..1, to 0..255."""
-    levels = np.asarray(image)
-    most = 65535 if image.mode.startswith("I") else 1
-    if not (levels.min() >= 0 and levels.max() <= most):  # also where there is a NaN
-        raise UserError(f"Grey levels must lie in 0..{most}: these do not.")
-    return Image.fromarray((levels * np.float32(255 / most)).round().astype(np.uint8))
-
-
-@cache
-def formats() -> tuple[str, ...]:
-    """Return the formats that are read: none that runs another program, or is no picture."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+def data_address(image: Tensor) -> str:
+    """Return a picture, (3, H, W) uint8, as an address that holds it whole: for a page."""
+    buffer = io.BytesIO()
+    to_image(image).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def is_picture(path: Path) -> bool:
@@ -148,9 +108,31 @@ def _from_pixels(pixels: npt.NDArray[np.uint8] | Tensor) -> Image.Image:
         raise UserError(f"Pixels of shape {array.shape} are no picture: {error}.") from error
 
 
-def _file(source: str | Path | bytes) -> Path | io.BytesIO:
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
+def _name(picture: object) -> str:
+    """Return what an error calls a picture."""
+    if isinstance(picture, str | os.PathLike):
+        return str(picture)
+    return "The picture" if isinstance(picture, Image.Image | Tensor | np.ndarray) else "The file"
+
+
+def _file(source: object) -> Path | BinaryIO:
+    """Return what holds a picture's content, wherever that comes from."""
     if isinstance(source, str) and is_address(source):
         return io.BytesIO(fetch(source))
-    return expanded(source)
+    if isinstance(source, str | os.PathLike):
+        return expanded(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
+    if not hasattr(source, "read"):
+        raise UserError(
+            "A picture is a path, an address, a file's content, an open file, a Pillow image, an "
+            f"array or a tensor: this is {type(source).__name__}."
+        )
+    if getattr(source, "seekable", bool)():
+        source.seek(0)
+    content = source.read(MOST_FILE + 1)
+    if not isinstance(content, bytes):
+        raise UserError("A picture's file must be open for bytes, in mode 'rb': this one is not.")
+    if len(content) > MOST_FILE:
+        raise UserError(f"The file is larger than {MOST_FILE >> 20:,} MiB.")
+    return io.BytesIO(content)
