@@ -1,7 +1,9 @@
 """Exported models give what the predictor gives, and say what their numbers mean."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Train, make_config, make_tiny
+from pets import picture
 from PIL import Image
 
 from hundredfold import Dataset, Predictor, Run, UserError, train
@@ -95,11 +98,16 @@ def test_eight_bits_are_smaller_and_hardly_worse(exported: Export) -> None:
     assert small.stat().st_size < 0.6 * exported.path.stat().st_size
 
 
-def run_script(run: Run, *arguments: str) -> list[list[str]]:
+def call_script(run: Run, *arguments: str) -> subprocess.CompletedProcess[str]:
     script = str(run.path / "export" / "predict.py")
-    done = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, check=True
+    return subprocess.run(
+        [sys.executable, script, *arguments], check=False, capture_output=True, text=True
     )
+
+
+def run_script(run: Run, *arguments: str) -> list[list[str]]:
+    done = call_script(run, *arguments)
+    assert done.returncode == 0, done.stderr
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
@@ -108,23 +116,110 @@ def test_the_script_beside_it_gives_the_same_classes(
 ) -> None:
     run = run_of(exported)
     script = (run.path / "export" / "predict.py").read_text()
-    assert len(script.splitlines()) <= 40
+    assert len(script.splitlines()) <= 80
     assert "hundredfold" not in script
     many = tiny.train.images.repeat(11, 1, 1, 1)  # 1,056
     np.save(tmp_path / "many.npy", many.permute(0, 2, 3, 1).numpy())
     rows, answers = run_script(run, "many.npy"), Predictor.load(run)(list(many))
     assert len(rows) == len(many)
     assert [row[1] for row in rows] == [answer.label for answer in answers]
-    picture = Image.fromarray(tiny.test.images[3].permute(1, 2, 0).numpy()).resize((60, 40))
+
+
+def of_every_mode(image: Image.Image) -> dict[str, Image.Image]:
+    """Return an RGB picture in every mode that Pillow can convert it to, by name."""
+    alpha = image.convert("L").transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    grey = np.asarray(image.convert("L"))
+    palette = image.quantize(16)
+    keyed, shaded, key_grey, key_rgb = palette.copy(), palette.copy(), alpha.copy(), image.copy()
+    keyed.info["transparency"] = 3
+    shaded.info["transparency"] = bytes(range(0, 160, 10))
+    key_grey.info["transparency"] = int(grey[0, 0])
+    key_rgb.info["transparency"] = image.getpixel((0, 0))
+    names = ("1", "L", "RGB", "CMYK", "YCbCr", "HSV")
+    return {name: image.convert(name) for name in names} | {
+        "LA": Image.merge("LA", (alpha, alpha)),
+        "RGBA": Image.merge("RGBA", (*image.split(), alpha)),
+        "P": palette,
+        "PA": palette.convert("PA"),
+        "P keyed": keyed,
+        "P shaded": shaded,
+        "L keyed": key_grey,
+        "RGB keyed": key_rgb,
+        "LAB": Image.frombytes("LAB", image.size, image.tobytes()),
+        "I": Image.fromarray(grey.astype(np.int32) * 200),
+        "I;16": Image.fromarray(grey.astype(np.uint16) * 200),
+        "I;16B": Image.fromarray(grey.astype(">u2") * 200),
+        "F": Image.fromarray(grey.astype(np.float32) / 300),
+        "F too bright": Image.fromarray(grey.astype(np.float32)),
+    }
+
+
+def test_the_script_takes_every_mode_and_shape_as_the_predictor_does(
+    exported: Export, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    names = []
     turned = Image.Exif()
-    turned[0x0112] = 6
-    picture.save("turned.png", exif=turned)
-    see_through = picture.convert("RGBA")
-    see_through.putalpha(90)
-    see_through.save("through.png")
-    for name in ("turned.png", "through.png"):
-        answer = Predictor.load(run)(name)
-        assert run_script(run, name) == [[name, answer.label, f"{answer.probability:.4f}"]]
+    for turn, (side, shape) in enumerate({"wide": (90, 40), "narrow": (33, 80)}.items()):
+        turned[0x0112] = 6 + 2 * turn
+        image = Image.fromarray(noise).resize(shape, Image.Resampling.BICUBIC)
+        for mode, given in of_every_mode(image).items():
+            for kind in ("png", "tif", "jpg", "webp", "gif", "bmp", "ppm", "jp2"):
+                name = f"{side} {mode}.{kind}"
+                with contextlib.suppress(OSError, TypeError, ValueError, Warning):  # not there
+                    given.save(tmp_path / name, exif=turned)
+                    names.append(name)
+    modes = {name.split(" ", 1)[1].split(".")[0] for name in names}
+    assert modes == of_every_mode(Image.fromarray(noise)).keys()
+    Image.fromarray(noise).resize((900, 700), Image.Resampling.BICUBIC).save("large.jpg")
+    predictor, run = Predictor.load(run_of(exported)), run_of(exported)
+    want, refused = {}, set()
+    for name in (*names, "large.jpg"):
+        try:
+            answer = predictor(name)
+            want[name] = answer.label, answer.probability
+        except UserError:
+            refused.add(name)
+    done = call_script(run, *names, "large.jpg")
+    got = {row[0]: row[1:] for row in (line.split("\t") for line in done.stdout.splitlines())}
+    assert done.returncode == 2 and {"wide F too bright.tif"} <= refused < {*names}
+    assert {line.split(": ")[1] for line in done.stderr.splitlines()} == refused
+    assert got.keys() == want.keys()
+    for name, (label, probability) in got.items():
+        assert label == want[name][0], name
+        assert float(probability) == pytest.approx(want[name][1], abs=1e-4), name
+
+
+def test_the_script_says_what_is_wrong(exported: Export, tmp_path: Path) -> None:
+    run = run_of(exported)
+    shown = call_script(run, "--help")
+    assert shown.returncode == 0 and "usage: python predict.py FILE ..." in shown.stdout
+    assert call_script(run).returncode == 2
+    np.save("small.npy", np.zeros((2, 16, 16, 3), np.uint8))
+    np.save("real.npy", np.zeros((2, 32, 32, 3), np.float32))
+    np.save("single.npy", np.zeros((32, 32, 3), np.uint8))
+    np.save("objects.npy", np.array([{}]), allow_pickle=True)
+    np.save("none.npy", np.zeros((0, 32, 32, 3), np.uint8))
+    Path("text.png").write_text("no picture")
+    Path("folder.png").mkdir()
+    os.mkfifo("pipe.png")
+    picture(tmp_path / "good.png")
+    wrong = {
+        "missing.png": "no such file",
+        "--top": "no such file",
+        "folder.png": "no such file",
+        "pipe.png": "no such file",
+        "text.png": "cannot identify",
+        "small.npy": "must be uint8 of shape (N, 32, 32, 3)",
+        "real.npy": "float32",
+        "single.npy": "of shape (32, 32, 3)",
+        "objects.npy": "Python objects",
+    }
+    done = call_script(run, *wrong, "none.npy", "good.png")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["good.png"]
+    for line, (name, reason) in zip(done.stderr.splitlines(), wrong.items(), strict=True):
+        assert line.startswith(f"error: {name}: ") and reason in line
 
 
 def test_a_model_that_differs_is_removed(

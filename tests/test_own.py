@@ -47,27 +47,6 @@ def test_what_was_kept_is_read_again_when_a_file_changes(tmp_path: Path, load: L
     assert load(root).digest() == after.digest()
 
 
-def test_what_was_kept_of_one_list_is_never_taken_for_another(
-    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = pictures(tmp_path / "pets", {"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 1})
-    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
-    rows = [f"{name},{name.split('/')[1]},{name.split('/')[0]}" for name in names]
-    table = root / "list.csv"
-    table.write_text("path,label,split\n" + "\n".join(rows[1:]))  # shares the kept file's name
-    whole, some = load(root).digest(), load(table).digest()
-    with monkeypatch.context() as patch:
-        patch.setattr("hundredfold.data.reading.write_atomic", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            load(root)
-    assert load(table).digest() == some
-    assert load(root).digest() == whole != some
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def test_a_bare_folder_gives_a_fifth_to_the_test_by_content(
     tmp_path: Path, load: Load, said: list[str]
 ) -> None:
@@ -154,7 +133,7 @@ def test_large_sets_are_mapped_and_give_the_same(
     small = load(root)
     want = train(config, small, quiet=True)
     monkeypatch.setattr(dataset, "MOST_IN_MEMORY", 1000)
-    monkeypatch.setattr("hundredfold.data.reading.MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr("hundredfold.data.kept.MOST_IN_MEMORY", 1000)
     for path in (cache_folder() / "pictures").iterdir():
         path.unlink()
     monkeypatch.setattr("hundredfold.data.reading.MANY", 10)  # in processes, too

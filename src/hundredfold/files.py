@@ -50,18 +50,34 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def stamp(path: str | Path) -> tuple[int, ...]:
+    """Return numbers that change when a file does, or when another takes its name.
+
+    The time of a file's content can be set, and is where files are copied or exchanged; that of its
+    last change of any kind, and its number on the disk, cannot.
+
+    Raises:
+        OSError: it is not there.
+    """
+    stat = os.stat(path)  # noqa: PTH116  # of a hundred thousand, pathlib's takes seconds
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[bool]:
     """Let one process at a time do what is within; others wait, each with the same lock file.
 
     Where that file cannot be written, neither can what it guards: nobody has to wait.
+
+    Yields:
+        whether others do wait.
     """
     lock = filelock.FileLock(path)
     with suppress(OSError, NotImplementedError):  # the latter where the file system has no locks
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,17 @@ Picture: TypeAlias = (
 uint8 pixels: an array (H, W) or (H, W, 1 to 4) as Pillow and OpenCV-in-RGB have it, a tensor
 (1 or 3, H, W) as torch does."""
 
+
+def is_one(pictures: object) -> bool:
+    """Return whether something is a picture rather than several; what is neither counts as one."""
+    if isinstance(pictures, np.ndarray | Tensor):
+        return pictures.ndim < 4
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+    return (
+        isinstance(pictures, kinds)
+        or hasattr(pictures, "read")
+        or not hasattr(pictures, "__iter__")
+    )
 
 
 def load_picture(picture: Picture, size: int) -> Tensor:
@@ -64,8 +75,9 @@ def readable(name: str) -> Iterator[None]:
             f"({', '.join(formats())})."
         ) from error
     except Exception as error:  # Pillow's decoders raise a score of kinds on damaged files
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UserError(f"{name} cannot be read as a picture: {reason}.") from error
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"{name} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{name} cannot be read as a picture: {error}.") from error
 
 
 def as_tensor(pixels: Square) -> Tensor:
@@ -115,7 +127,7 @@ def _name(picture: object) -> str:
     return "The picture" if isinstance(picture, Image.Image | Tensor | np.ndarray) else "The file"
 
 
-def _file(source: object) -> Path | BinaryIO:
+def _file(source: Any) -> Path | BinaryIO:
     """Return what holds a picture's content, wherever that comes from."""
     if isinstance(source, str) and is_address(source):
         return io.BytesIO(fetch(source))

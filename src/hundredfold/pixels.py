@@ -62,6 +62,23 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for bytes; none that may have no end, or may never begin: a device, a pipe.
+
+    Raises:
+        ValueError: it is no regular file, or too large.
+        OSError: it cannot be read.
+    """
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise ValueError("it is a folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no regular file")
+    if found.st_size > MOST_FILE:
+        raise ValueError(f"it is larger than {MOST_FILE >> 20:,} MiB")
+    return path.open("rb")
+
+
 @contextmanager
 def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
     """Read a picture's header; the rest is read when it is decoded.
@@ -70,12 +87,10 @@ def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
         file: a path, or an open file that can be read from its beginning again.
 
     Raises:
-        ValueError: the path is no regular file, or the file is too large.
+        ValueError, OSError: as `open_file` does.
         Exception: whatever Pillow raises where it is no picture.
     """
-    if isinstance(file, Path):
-        _check_file(file)
-    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+    with open_file(file) if isinstance(file, Path) else nullcontext(file) as stream:
         stream.seek(0)
         start = stream.read(len(JPEG_START))
         stream.seek(0)
@@ -83,17 +98,6 @@ def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
         opened = jpeg_factory(stream) if start == JPEG_START else Image.open(stream, "r", formats())
         with opened as image:
             yield image
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what may have no end, or may never begin: a device, a pipe."""
-    found = path.stat()
-    if stat.S_ISDIR(found.st_mode):
-        raise ValueError("it is a folder")
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is no regular file")
-    if found.st_size > MOST_FILE:
-        raise ValueError(f"it is larger than {MOST_FILE >> 20:,} MiB")
 
 
 def read_square(image: Image.Image, size: int) -> Square:
@@ -144,10 +148,10 @@ def _check_pixels(image: Image.Image, most: int) -> None:
         )
 
 
-def _orientation(image: Image.Image) -> object:
+def _orientation(image: Image.Image) -> int:
     """Return how a picture was held, as its EXIF tag says; 1 where that cannot be read."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # of a sound picture: it is taken as it is stored
         return 1
 

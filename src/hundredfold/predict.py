@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, BinaryIO, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from hundredfold.errors import UserError
 from hundredfold.inference import BATCH, predict_logits
 from hundredfold.metrics import coarse_probabilities
 from hundredfold.models import ModelInfo
-from hundredfold.pictures import Picture, is_picture, load_picture
+from hundredfold.pictures import Picture, is_one, is_picture, load_picture
 from hundredfold.run import Run
 
 THREADS = 8
@@ -89,7 +89,9 @@ class Predictor:
         return cls(run.model(pick_device(device)), run.info)
 
     @overload
-    def __call__(self, pictures: str | Path | bytes | Image.Image) -> Prediction: ...
+    def __call__(
+        self, pictures: str | os.PathLike[str] | bytes | BinaryIO | Image.Image
+    ) -> Prediction: ...
     @overload
     def __call__(self, pictures: list[Picture]) -> list[Prediction]: ...
     @overload
@@ -110,11 +112,9 @@ class Predictor:
         Raises:
             UserError: a picture cannot be read.
         """
-        if isinstance(pictures, str | Path | bytes | Image.Image):
-            return self._predict([pictures])[0]
-        if isinstance(pictures, np.ndarray | Tensor) and pictures.ndim < 4:
-            return self._predict([pictures])[0]
-        return self._predict(list(pictures))
+        if is_one(pictures):
+            return self._predict([pictures])[0]  # type: ignore[list-item]
+        return self._predict(list(pictures))  # type: ignore[arg-type]  # it is no single one
 
     def logits(self, pictures: Sequence[Picture]) -> Tensor:
         """Return the (N, C) float32 logits of pictures."""

@@ -101,12 +101,12 @@ def load_cifar100(path: str | Path | None = None) -> Dataset:
         UserError: nothing there, or it is damaged.
         UnavailableError: the download is not possible.
     """
-    if path:
-        found = _find(path, "")
-        return replace(cache.load(found), source=str(found.resolve()))
-    if named := os.environ.get(DATA_VARIABLE):
-        return cache.load(_find(named, f" (from the environment variable {DATA_VARIABLE})"))
-    with alone(cache_folder().with_suffix(".lock")):  # one process fetches it, for all
+    with alone(cache_folder().with_suffix(".lock")):  # one process converts it, for all
+        if path:
+            found = _find(path, "")
+            return replace(cache.load(found), source=str(found.resolve()))
+        if named := os.environ.get(DATA_VARIABLE):
+            return cache.load(_find(named, f" (from the environment variable {DATA_VARIABLE})"))
         return cache.read() or _from_cache_folder()
 
 

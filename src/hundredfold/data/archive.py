@@ -14,7 +14,7 @@ from typing import IO
 
 from hundredfold.data.table import SUFFIXES
 from hundredfold.errors import UserError
-from hundredfold.files import alone
+from hundredfold.files import alone, stamp
 from hundredfold.pictures import is_picture
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -39,7 +39,7 @@ def unpack(path: Path, folder: Path) -> Path:
             is full.
     """
     stat = path.stat()
-    key = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns))
+    key = repr((str(path.resolve()), stamp(path)))
     target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not target.exists():
         with alone(folder.with_suffix(".lock")):
@@ -52,7 +52,8 @@ def unpack(path: Path, folder: Path) -> Path:
 def _unpack(path: Path, target: Path, most: int) -> None:
     """Unpack an archive into a folder that gets its name when it is whole."""
     part = target.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    for left in target.parent.glob("*.part"):  # of processes that were killed
+        shutil.rmtree(left, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         _write_all(path, part, most)

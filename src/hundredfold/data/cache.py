@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from hundredfold.data import cifar100
 from hundredfold.data.dataset import Dataset, Split
-from hundredfold.files import cache_folder, write_atomic
+from hundredfold.files import cache_folder, remove_unfinished, stamp, write_atomic
 
 DATA = "cifar100.safetensors"
 VERIFIED = "verified.json"
@@ -21,19 +21,22 @@ VERIFIED = "verified.json"
 def load(source: Path) -> Dataset:
     """Load CIFAR-100 from the cache where `source` was verified before, else from `source`.
 
+    One process at a time: the caller holds the lock of the cache folder.
+
     Raises:
         UserError: the source is damaged or not the official one.
     """
-    stamp = _stamp(source)
-    if stamp in _verified():
+    state = _stamp(source)
+    if state in _verified():
         cached = read()
         if cached is not None:
             return cached
     dataset = cifar100.read(source)
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
+        remove_unfinished(cache_folder())  # of processes that were killed
         _write(dataset)
-        write_atomic(cache_folder() / VERIFIED, json.dumps([*_verified(), stamp]).encode())
+        write_atomic(cache_folder() / VERIFIED, json.dumps([*_verified(), state]).encode())
     except OSError:
         pass  # a cache that cannot be written only costs time
     return dataset
@@ -42,14 +45,13 @@ def load(source: Path) -> Dataset:
 def _stamp(source: Path) -> str:
     """Return what changes when the source's files do."""
     files = [source] if source.is_file() else [source / name for name in cifar100.MEMBERS]
-    stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return repr((str(source.resolve()), stats))
+    return repr((str(source.resolve()), [stamp(file) for file in files]))
 
 
 def _verified() -> list[str]:
     try:
         stamps = json.loads((cache_folder() / VERIFIED).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     return stamps if isinstance(stamps, list) else []
 
@@ -78,6 +80,6 @@ def read() -> Dataset | None:
             superclasses=tuple(names["superclasses"]),
             parents=tuple(names["parents"]),
         )
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return dataset if dataset.digest() == cifar100.DIGEST else None

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from hundredfold.data.archive import ARCHIVES, is_archive, unpack
 from hundredfold.data.dataset import Dataset, Split
+from hundredfold.data.kept import read_pictures
 from hundredfold.data.listing import Entry, Listing, Passed, in_natural_order, list_folder
-from hundredfold.data.reading import Facts, read_pictures
+from hundredfold.data.reading import Facts
 from hundredfold.data.table import SUFFIXES, list_table
 from hundredfold.errors import UserError
 from hundredfold.files import cache_folder
-from hundredfold.pictures import formats
+from hundredfold.pixels import open_picture
 
 SIZES = (32, 48, 64, 96, 128)
 """Sides that are chosen from, in pixels: the largest that the median picture fills."""
@@ -106,7 +106,7 @@ def choose_size(paths: Sequence[Path]) -> int:
     sides = []
     for path in paths[::step]:
         try:
-            with Image.open(path, formats=formats()) as image:
+            with open_picture(path) as image:
                 sides.append(min(image.size))
         except Exception:  # noqa: S112  # it is named when it is read
             continue

@@ -110,7 +110,9 @@ def _written(program: torch.export.ExportedProgram, info: ModelInfo, path: Path)
     """Write the model; return what runs the file."""
     if path.suffix == ".onnx":
         write_onnx(program, info, path)
-        shutil.copyfile(Path(__file__).with_name("standalone.py"), path.with_name("predict.py"))
+        here = Path(__file__).parent
+        shutil.copyfile(here / "standalone.py", path.with_name("predict.py"))
+        shutil.copyfile(here.with_name("pixels.py"), path.with_name("pixels.py"))
         return OnnxModel(path)
     torch.export.save(program, path)
     module = torch.export.load(path).module()

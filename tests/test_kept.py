@@ -1,0 +1,177 @@
+"""What was kept of a person's own pictures is taken only where it is whole and theirs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pytest
+import torch
+from conftest import Load
+from pets import picture, pictures
+from PIL import Image
+
+from hundredfold import Dataset
+from hundredfold.data.kept import KEPT, PLACE
+from hundredfold.files import cache_folder
+
+SPLITS = {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of six pictures."""
+    return pictures(tmp_path / "pets", SPLITS)
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on nothing can be decoded."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it is decoded again")
+
+    return lambda: monkeypatch.setattr("hundredfold.data.kept.decode", refuse)
+
+
+def kept() -> list[Path]:
+    """Return the files of pixels in the cache folder."""
+    return sorted((cache_folder() / "pictures").glob("*.pixels"))
+
+
+def assert_is_of(dataset: Dataset, root: Path) -> None:
+    """Assert that every picture has the pixels of its file."""
+    for split in dataset.splits.values():
+        for image, name in zip(split.images, split.names, strict=True):
+            with Image.open(root / name) as file:
+                assert image.equal(torch.from_numpy(np.array(file)).permute(2, 0, 1)), name
+
+
+def test_files_that_are_exchanged_are_read_again(root: Path, load: Load) -> None:
+    first, second = (root / f"train/{label}/train-{label}-0.bmp" for label in "ab")
+    for path in (first, second):  # of one size, and of one time
+        picture(path)
+        os.utime(path, ns=(10**18, 10**18))
+    assert_is_of(load(root), root)
+    aside = first.rename(root / "aside")
+    second.rename(first)
+    aside.rename(second)
+    assert_is_of(load(root), root)
+    first.write_bytes(second.read_bytes()[:-9] + b"exchanged")  # in place, the time set back
+    os.utime(first, ns=(10**18, 10**18))
+    assert_is_of(load(root), root)
+
+
+@pytest.mark.parametrize("most", [10**6, 1000], ids=["in memory", "mapped"])
+def test_damage_to_what_was_kept_is_mended(
+    most: int, root: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hundredfold.data.kept.MOST_IN_MEMORY", most)
+    want = load(root).digest()
+    (file,) = kept()
+    whole = file.read_bytes()
+    half, pixels = len(whole) // 2, 6 * 3 * 32 * 32
+    damaged = [
+        b"",
+        whole[:half],
+        whole[:pixels],
+        whole[:-1],
+        whole + b"\0",
+        bytes(half) + whole[half:],
+        whole[:half] + bytes(len(whole) - half),
+        bytes(len(whole)),
+        whole.replace(b"PNG", b"GIF"),
+    ]
+    rng = np.random.default_rng(0)
+    for place in [*rng.integers(0, pixels, 25), *rng.integers(pixels, len(whole), 25)]:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << rng.integers(8)
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        file.unlink()  # a mapped one is in use
+        file.write_bytes(content)
+        assert load(root).digest() == want
+        assert file.read_bytes() == whole
+
+
+def test_lists_of_one_folder_do_not_make_each_other_decode_again(
+    root: Path, load: Load, unread: Callable[[], None]
+) -> None:
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
+    for i in range(2):
+        rows = [f"{name},{name.split('/')[1]},{name.split('/')[0]}" for name in names]
+        del rows[-1 - i]
+        (root / f"{i}.csv").write_text("path,label,split\n" + "\n".join(rows))
+    sources = [root, root / "0.csv", root / "1.csv"]
+    digests = [load(source).digest() for source in sources]
+    assert len({*digests}) == 3
+    unread()
+    assert [load(source).digest() for source in sources] == digests
+
+
+def test_as_many_lists_of_a_folder_are_kept_as_are_said(
+    root: Path, load: Load, unread: Callable[[], None]
+) -> None:
+    load(root)
+    (first,) = kept()
+    for i in range(KEPT + 1):
+        picture(root / f"train/a/more-{i}.png")
+        for j, file in enumerate(kept()):
+            os.utime(file, ns=(j, j))
+        os.utime(first)  # the one used last
+        load(root)
+    assert len(kept()) == KEPT and first in kept()
+    unread()
+    load(root)
+
+
+def test_what_killed_processes_left_is_removed(root: Path, load: Load) -> None:
+    load(root)
+    folder = cache_folder() / "pictures"
+    place, other, written = (name * PLACE for name in "xyz")
+    place = kept()[0].name[:PLACE]
+    litter = [f"{place}-1.7.part", f"{place}-1.7.turn", f"{place}.pixels", f"{place}.json"]
+    for name in (*litter, f"{other}-1.7.part", f"{written}-1.7.part"):
+        (folder / name).write_text("left")
+    picture(root / "train/a/more.png")
+    with filelock.FileLock(folder / f"{written}.lock"):
+        load(root)
+    left = {path.name for path in folder.iterdir()} - {path.name for path in kept()}
+    assert {name for name in left if not name.endswith(".lock")} == {f"{written}-1.7.part"}
+    assert len(kept()) == 2
+
+
+SCRIPT = """
+import sys
+from hundredfold.data import load_data, reading
+
+reading.MANY = 100
+dataset = load_data(sys.argv[1], lambda _: None)
+print("read", dataset.digest(), len(dataset.train.names))
+"""
+
+
+def test_a_script_without_a_main_guard_reads_many_pictures(tmp_path: Path, load: Load) -> None:
+    root = pictures(tmp_path / "pets", {"train/a": 90, "train/b": 90, "test/a": 1, "test/b": 1})
+    (root / "train/a/bad.png").write_text("bad")
+    (root / "train/b/\u00e9 \udcff.png").write_bytes((root / "train/b/train-b-0.png").read_bytes())
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py", str(root)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stderr == ""
+    (file,) = kept()
+    written = file.stat().st_ino
+    want = load(root)
+    assert kept()[0].stat().st_ino == written  # it is what the script's processes wrote
+    assert done.stdout.split() == ["read", want.digest(), str(len(want.train))]
+    file.unlink()
+    again = load(root)  # in threads
+    assert again.digest() == want.digest() and again.train.names == want.train.names
