@@ -21,6 +21,7 @@ from hundredfold.cli import main
 from hundredfold.errors import FoundWrong
 from hundredfold.export import Export, export
 from hundredfold.export.onnx import OnnxModel
+from hundredfold.predict import Prediction, predict_many
 
 MODELS: dict[str, dict[str, Any]] = {
     "whitenet": {},
@@ -172,22 +173,20 @@ def test_the_script_takes_every_mode_and_shape_as_the_predictor_does(
     modes = {name.split(" ", 1)[1].split(".")[0] for name in names}
     assert modes == of_every_mode(Image.fromarray(noise)).keys()
     Image.fromarray(noise).resize((900, 700), Image.Resampling.BICUBIC).save("large.jpg")
-    predictor, run = Predictor.load(run_of(exported)), run_of(exported)
-    want, refused = {}, set()
-    for name in (*names, "large.jpg"):
-        try:
-            answer = predictor(name)
-            want[name] = answer.label, answer.probability
-        except UserError:
-            refused.add(name)
+    run = run_of(exported)
+    found = dict(
+        predict_many(Predictor.load(run), ((name, name) for name in (*names, "large.jpg")))
+    )
+    refused = {name for name, answer in found.items() if isinstance(answer, UserError)}
     done = call_script(run, *names, "large.jpg")
     got = {row[0]: row[1:] for row in (line.split("\t") for line in done.stdout.splitlines())}
     assert done.returncode == 2 and {"wide F too bright.tif"} <= refused < {*names}
     assert {line.split(": ")[1] for line in done.stderr.splitlines()} == refused
-    assert got.keys() == want.keys()
+    assert got.keys() == found.keys() - refused
     for name, (label, probability) in got.items():
-        assert label == want[name][0], name
-        assert float(probability) == pytest.approx(want[name][1], abs=1e-4), name
+        answer = found[name]
+        assert isinstance(answer, Prediction) and answer.label == label, name
+        assert float(probability) == pytest.approx(answer.probability, abs=1e-4), name
 
 
 def test_the_script_says_what_is_wrong(exported: Export, tmp_path: Path) -> None:

@@ -172,6 +172,54 @@ def test_every_exif_orientation_is_turned_upright(orientation: int, tmp_path: Pa
     assert off(load_picture(content, 32), RGB) == 0
 
 
+def exif_tag(number: int, kind: int, value: bytes) -> bytes:
+    """Return an entry of an EXIF directory, with one value of up to four bytes."""
+    return struct.pack("<HHI", number, kind, 1) + value.ljust(4, b"\0")
+
+
+def exif_of(*tags: bytes) -> bytes:
+    """Return an EXIF directory, byte by byte as its standard has it: Pillow writes sound ones."""
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags) + bytes(4)
+
+
+TURNED = exif_tag(0x0112, 3, struct.pack("<H", 6))
+BROKEN = {
+    "no EXIF": b"garbage",
+    "no EXIF behind its mark": b"Exif\0\0garbage",
+    "a header alone": b"II*\0",
+    "a directory beyond the end": b"II*\0\xff\xff\xff\x7f",
+    "a directory that is cut": exif_of(TURNED)[:14],
+    "a text for an orientation": exif_of(exif_tag(0x0112, 2, b"abc")),
+    "NaN for an orientation": exif_of(exif_tag(0x0112, 11, struct.pack("<f", float("nan")))),
+    "no such orientation": exif_of(exif_tag(0x0112, 3, struct.pack("<H", 99))),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.filterwarnings("ignore")  # Pillow's remarks
+def test_a_picture_whose_exif_is_broken_is_taken_as_it_is_stored(kind: str, broken: str) -> None:
+    content = saved(Image.fromarray(RGB), kind, exif=BROKEN[broken], lossless=True)
+    assert off(load_picture(content, 32), RGB) == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_nan_in_a_tag_does_not_keep_a_picture_from_being_turned(kind: str) -> None:
+    nan = exif_of(TURNED, exif_tag(0x9000, 11, struct.pack("<f", float("nan"))))
+    content = saved(Image.fromarray(RGB), kind, exif=nan, lossless=True)
+    assert off(load_picture(content, 32), np.rot90(RGB, -1)) == 0
+
+
+def test_a_picture_converted_by_bands_is_that_converted_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    contents = [make()[0] for make in KINDS.values()]
+    whole = [load_picture(content, 24) for content in contents]
+    monkeypatch.setattr("hundredfold.pixels.BAND", 100)  # three of its rows
+    for content, want in zip(contents, whole, strict=True):
+        assert load_picture(content, 24).equal(want)
+
+
 @pytest.mark.parametrize("black", [0, 100, 255])
 def test_ycck_is_read_as_its_colours(black: int) -> None:
     content = bytearray(saved(Image.new("CMYK", (32, 32), (90, 108, 148, black)), "JPEG"))

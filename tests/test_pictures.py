@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hundredfold import pixels
 from hundredfold.errors import UnavailableError, UserError
 from hundredfold.pictures import load_picture
 from hundredfold.pixels import formats
@@ -105,6 +108,83 @@ def test_a_picture_that_would_fill_the_memory_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr("hundredfold.pixels.MOST_PIXELS", 1000)
     with pytest.raises(UserError, match="32 x 32 pixels are more than 1,000"):
         load_picture(png(IMAGE), 32)
+
+
+def test_only_what_is_decoded_of_a_jpeg_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hundredfold.pixels.MOST_PIXELS", 100_000)
+    monkeypatch.setattr("hundredfold.pixels.MOST_STORED", 480_000)
+    image = IMAGE.resize((800, 600), Image.Resampling.BICUBIC)
+    jpeg, progressive = io.BytesIO(), io.BytesIO()
+    image.save(jpeg, "JPEG", quality=95)
+    image.save(progressive, "JPEG", quality=95, progressive=True)
+    want = load_picture(image.resize((200, 150), Image.Resampling.BOX), 32).float()
+    for content in (jpeg, progressive):  # at a quarter: 30,000 pixels
+        assert (load_picture(content.getvalue(), 32).float() - want).abs().max() <= 6
+        with pytest.raises(UserError, match="800 x 600 pixels are more than 100,000"):
+            load_picture(content.getvalue(), 300)
+    for same in (png(image), image):
+        with pytest.raises(UserError, match="800 x 600 pixels are more than 100,000"):
+            load_picture(same, 32)
+    monkeypatch.setattr("hundredfold.pixels.MOST_STORED", 479_999)
+    with pytest.raises(UserError, match="800 x 600 pixels are more than 479,999"):
+        load_picture(jpeg.getvalue(), 32)
+
+
+def test_large_pictures_are_decoded_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hundredfold.pixels.LARGE", 4 * 32 * 32)
+    found: list[torch.Tensor] = []
+    large = png(IMAGE.resize((33, 32)))
+    with pixels.large_turn:
+        waits = threading.Thread(target=lambda: found.append(load_picture(large, 32)))
+        waits.start()
+        assert torch.equal(load_picture(png(IMAGE), 32), WANTED)  # a smaller one need not wait
+        assert waits.is_alive() and not found
+    waits.join()
+    assert torch.equal(found[0], load_picture(large, 32))
+
+
+def test_files_that_are_open_are_read_from_their_beginning(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(png(IMAGE))
+    buffer = io.BytesIO()
+    IMAGE.save(buffer, "PNG")  # at its end now
+    assert torch.equal(load_picture(buffer, 32), WANTED)
+    with (tmp_path / "x.png").open("rb") as file:
+        assert torch.equal(load_picture(file, 32), WANTED)
+        assert not file.closed
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as pipe, os.fdopen(write, "wb") as feeding:
+        feeding.write(png(IMAGE))  # less than a pipe holds
+        feeding.close()
+        assert torch.equal(load_picture(pipe, 32), WANTED)
+    assert torch.equal(load_picture(memoryview(png(IMAGE)), 32), WANTED)  # type: ignore[arg-type]
+    with (
+        (tmp_path / "x.png").open(encoding="latin-1") as text,
+        pytest.raises(UserError, match="must be open for bytes"),
+    ):
+        load_picture(text, 32)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [None, 5, 0.5, object(), {"path": "x.png"}, ["x.png"]])
+def test_what_is_no_kind_of_picture_is_refused_by_its_type(wrong: Any) -> None:
+    with pytest.raises(UserError, match=f"this is {type(wrong).__name__}"):
+        load_picture(wrong, 32)
+
+
+def test_what_is_no_regular_file_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "x.png").write_bytes(png(IMAGE))
+    for name in ("pipe.png", "link.png"):
+        with pytest.raises(UserError, match=f"{name} cannot be read .*: it is no regular file"):
+            load_picture(tmp_path / name, 32)
+    with pytest.raises(UserError, match="it is a folder"):
+        load_picture(tmp_path / "folder.png", 32)
+    monkeypatch.setattr("hundredfold.pixels.MOST_FILE", 1000)
+    with pytest.raises(UserError, match="it is larger than"):
+        load_picture(tmp_path / "x.png", 32)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "BMP", "ICO"])

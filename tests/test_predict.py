@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,8 @@ def test_every_way_gives_the_probabilities_of_evaluation(
         predictor(str(path)),
         predictor(path),
         predictor(path.read_bytes()),
+        predictor(io.BytesIO(path.read_bytes())),
+        predictor([io.BytesIO(path.read_bytes())])[0],
         predictor(Image.fromarray(array)),
         predictor([image])[0],
         predictor([array, path])[1],
@@ -109,8 +112,22 @@ def test_a_model_of_coarse_labels_has_no_superclasses_above(
     assert prediction.superclasses == ()
 
 
+def test_an_open_file_is_a_picture(run: Run, folder: Path) -> None:
+    path = folder / "1" / "07.png"
+    with path.open("rb") as file:
+        assert Predictor.load(run)(file) == Predictor.load(run)(path)
+    with path.open() as text, pytest.raises(UserError, match="must be open for bytes"):
+        Predictor.load(run)(text)  # type: ignore[call-overload]
+
+
 def test_nothing_gives_nothing(run: Run) -> None:
     assert Predictor.load(run)([]) == []
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [None], {"a": 1}.items()])
+def test_what_is_no_picture_is_refused_by_its_type(run: Run, wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"this is (NoneType|int|tuple)"):
+        Predictor.load(run)(wrong)
 
 
 def test_a_bad_file_is_named_and_does_not_end_the_run(

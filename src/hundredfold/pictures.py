@@ -140,11 +140,11 @@ def _file(source: Any) -> Path | BinaryIO:
             "A picture is a path, an address, a file's content, an open file, a Pillow image, an "
             f"array or a tensor: this is {type(source).__name__}."
         )
+    if isinstance(source, io.TextIOBase):
+        raise UserError("A picture's file must be open for bytes, in mode 'rb': this one is not.")
     if getattr(source, "seekable", bool)():
         source.seek(0)
     content = source.read(MOST_FILE + 1)
-    if not isinstance(content, bytes):
-        raise UserError("A picture's file must be open for bytes, in mode 'rb': this one is not.")
     if len(content) > MOST_FILE:
         raise UserError(f"The file is larger than {MOST_FILE >> 20:,} MiB.")
     return io.BytesIO(content)

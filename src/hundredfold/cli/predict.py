@@ -98,7 +98,7 @@ def _is_picture_source(text: str) -> bool:
 def _pictures(source: str) -> list[Named]:
     """Return the pictures that a source names, or why there are none."""
     if source == "-":
-        return [(source, sys.stdin.buffer.read())]
+        return [(source, sys.stdin.buffer)]
     try:
         paths: list[Path | str] = [source]
         if (folder := expanded(source)).is_dir():

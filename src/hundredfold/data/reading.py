@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from io import BufferedReader
 from math import prod
 from pathlib import Path
 from queue import SimpleQueue
 from subprocess import PIPE, Popen
-from typing import BinaryIO
 
 import filelock
 import torch
@@ -168,7 +168,7 @@ def _decode_one(row: int, path: Path, store: Tensor) -> Facts:
     return facts
 
 
-def _facts(file: BinaryIO) -> Facts:
+def _facts(file: BufferedReader) -> Facts:
     """Return the digest of a file and what its header says; of no picture the digest alone."""
     digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     try:
