@@ -38,8 +38,7 @@ BAND = 2**22
 JPEG_START = b"\xff\xd8\xff"
 
 large_turn: AbstractContextManager[object] = threading.Lock()
-"""Held while a large picture is decoded. Processes that share a machine put a lock here that they
-share as well."""
+"""Held while a large picture is decoded."""
 
 TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,6 +53,12 @@ TURNED = {
 
 Square = npt.NDArray[np.uint8]
 """(S, S, 3) pixels."""
+
+
+def take_turns_by(lock: AbstractContextManager[object]) -> None:
+    """Let a lock that other processes have as well be what is held for a large picture."""
+    global large_turn  # noqa: PLW0603
+    large_turn = lock
 
 
 @cache

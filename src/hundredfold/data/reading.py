@@ -21,10 +21,10 @@ import filelock
 import torch
 from torch import Tensor
 
-from hundredfold import pixels
 from hundredfold.console import counted
 from hundredfold.errors import UserError
 from hundredfold.pictures import as_tensor, readable
+from hundredfold.pixels import open_file, open_picture, read_square, take_turns_by
 
 AT_ONCE = 64
 """Files given to a thread or a process at a time."""
@@ -142,7 +142,7 @@ def serve() -> None:
     warnings.simplefilter("ignore")
     file, shape = Path(sys.argv[1]), tuple(map(int, sys.argv[2:]))
     with filelock.FileLock(_turn(file)) as turn:
-        pixels.large_turn = turn  # of all processes that decode into the file
+        take_turns_by(turn)
     store = map_file(file, shape, new=True)
     for line in sys.stdin:
         found = _decode_some(store, *json.loads(line))
@@ -158,10 +158,10 @@ def _decode_one(row: int, path: Path, store: Tensor) -> Facts:
     """Decode a file into a row of the store, and return what is known of it."""
     facts = Facts()
     try:
-        with readable("The file"), pixels.open_file(path) as file:
+        with readable("The file"), open_file(path) as file:
             facts = _facts(file)
-            with pixels.open_picture(file) as image:
-                store[row] = as_tensor(pixels.read_square(image, store.shape[-1]))
+            with open_picture(file) as image:
+                store[row] = as_tensor(read_square(image, store.shape[-1]))
     except UserError as error:
         problem = str(error).removeprefix("The file ").removesuffix(".")
         return dataclasses.replace(facts, problem=problem)
@@ -172,7 +172,7 @@ def _facts(file: BufferedReader) -> Facts:
     """Return the digest of a file and what its header says; of no picture the digest alone."""
     digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     try:
-        with pixels.open_picture(file) as image:
+        with open_picture(file) as image:
             return Facts(
                 digest,
                 image.width,
