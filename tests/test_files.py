@@ -11,7 +11,7 @@ from PIL import Image
 from hundredfold import Config, Dataset, Predictor, Run, UserError
 from hundredfold.cli import main
 from hundredfold.files import save_file
-from hundredfold.run import new_run
+from hundredfold.new_run import new_run
 
 
 @pytest.fixture

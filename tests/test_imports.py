@@ -8,14 +8,16 @@ import hundredfold
 ROOT = Path(hundredfold.__file__).parent
 LAYERS = [  # each may import from the ones above it, and from its own line
     {"addresses", "errors", "files", "graphs", "pace", "pages", "pictures", "pixels", "processes"},
-    {"jsonio", "console", "signals"},
+    {"arrays", "jsonio", "console", "signals"},
+    {"digests"},
     {"checkpoints"},
     {"config"},
     {"device"},
     {"augment", "models", "optim", "metrics", "environment", "calibration", "analysis"},
     {"data"},
-    {"batches", "inference"},
+    {"batches", "epoch", "inference"},
     {"run"},
+    {"new_run"},
     {"figures", "recipes", "predict", "bundled"},
     {"evaluate", "job", "levels"},
     {"runs", "compare"},

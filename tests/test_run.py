@@ -12,7 +12,7 @@ from hundredfold import Config, Dataset, Run, UserError
 from hundredfold.files import write_atomic
 from hundredfold.job import make_job
 from hundredfold.models import ModelInfo
-from hundredfold.run import new_run
+from hundredfold.new_run import new_run
 
 
 @pytest.fixture

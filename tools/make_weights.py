@@ -7,18 +7,15 @@ Weights are rounded to 16 bits; what is measured, and the model card, are of the
 
 import argparse
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 import hundredfold
 from hundredfold import Config, Run, evaluate
-from hundredfold.jsonio import to_json
 from hundredfold.models import count_parameters
+from hundredfold.new_run import copy_model
 from hundredfold.recipes import RECIPES
 
 KEPT = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "threads", "data_sha256")
@@ -59,17 +56,12 @@ def main() -> None:
     folder = Path(hundredfold.__file__).parent / "weights" / options.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    weights = load_file(run.path / "weights.safetensors")
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    save_file(halves, folder / "weights.safetensors")
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in run.weights.items()}
     config = dataclasses.replace(run.config, data="cifar100", out="runs")
-    (folder / "config.json").write_text(to_json(config))
-    (folder / "model.json").write_text(to_json(run.info))
     environment = {key: run.environment[key] for key in KEPT}
-    (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
-    bundled = Run(folder)
+    bundled = copy_model(run, folder, config, halves, environment)
     metrics = run.metrics | evaluate(bundled)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    bundled.seal(metrics)
     (folder / "README.md").write_text(card(options.name, bundled, metrics))
     print((folder / "README.md").read_text())
     print("before rounding:", run.metrics["test"])

@@ -2,6 +2,7 @@
 
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, load_cifar100, load_data, load_sample
+from hundredfold.epoch import Epoch
 from hundredfold.errors import UnavailableError, UserError
 from hundredfold.evaluate import evaluate
 from hundredfold.explore import explore
@@ -21,7 +22,7 @@ from hundredfold.recipes import (
 )
 from hundredfold.report import write_report
 from hundredfold.resume import reproduce, resume
-from hundredfold.run import Epoch, Run
+from hundredfold.run import Run
 from hundredfold.train import train
 
 __all__ = [

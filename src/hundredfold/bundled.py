@@ -1,17 +1,16 @@
 """Trained models that come with the package."""
 
-import hashlib
-import shutil
-import tempfile
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from hundredfold.files import cache_folder, expanded, make_folder
-from hundredfold.run import Run
+from hundredfold.digests import digest
+from hundredfold.files import cache_folder, expanded, make_folder, save_file
+from hundredfold.run import METRICS, Run
 
 BUNDLED = ("strong",)
 """Their names; tools/make_weights.py makes them from runs."""
+BY_DEFAULT = f"By the model `{BUNDLED[0]}` that comes with hundredfold: no run was named."
+"""What to say where it answers unasked."""
 
 
 def is_bundled(run: Run) -> bool:
@@ -28,7 +27,8 @@ def find_run(name: Run | str | Path) -> Run:
 
     A run is returned as it is.
 
-    A bundled model is copied to the user's cache folder once, as a run directory like any other.
+    A bundled model is copied to the user's cache folder, as a run directory like any other; what is
+    damaged there is copied again.
 
     Raises:
         UserError: the cache folder cannot be written.
@@ -39,12 +39,10 @@ def find_run(name: Run | str | Path) -> Run:
     if str(name) not in BUNDLED or path.exists():
         return Run(path)
     source = Path(str(resources.files("hundredfold") / "weights" / str(name)))
-    digest = hashlib.sha256((source / "weights.safetensors").read_bytes()).hexdigest()[:12]
-    target = make_folder(_folder()) / f"{name}-{digest}"
-    if not target.exists():
-        making = Path(tempfile.mkdtemp(dir=target.parent))
-        shutil.copytree(source, making, dirs_exist_ok=True)
-        with suppress(OSError):  # another process may have been faster
-            making.rename(target)
-        shutil.rmtree(making, ignore_errors=True)
+    mark = digest((source / METRICS).read_bytes())[:12]  # which has the digests of the others
+    target = make_folder(_folder() / f"{name}-{mark}")
+    for path in source.iterdir():
+        content, copy = path.read_bytes(), target / path.name
+        if not copy.is_file() or copy.read_bytes() != content:
+            save_file(copy, content)
     return Run(target)

@@ -1,20 +1,24 @@
 """Checkpoints: a folder of files that carry their own checksum in their names."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from hundredfold.digests import digest
+from hundredfold.errors import UserError
 from hundredfold.files import make_folder, save_file
 from hundredfold.jsonio import parse_object
 
 KEPT = 2
 """Should the newest be damaged, the one before it does."""
+LETTERS = 32
+"""Of a digest, in a checkpoint's name: half of it is enough against accidents."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
         UserError: the folder cannot be written, or the disk is full.
     """
     content = save(on_cpu(tensors), {"facts": json.dumps(facts)})
-    path = make_folder(folder) / f"{facts['step']:09}-{_digest(content)}.safetensors"
+    path = make_folder(folder) / f"{facts['step']:09}-{digest(content)[:LETTERS]}.safetensors"
     save_file(path, content)
     others = [other for other in _newest_first(folder) if other != path]
     others.sort(key=lambda other: other.stat().st_mtime_ns, reverse=True)  # damaged ones go, too
@@ -51,15 +55,32 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint |
     Args:
         folder: need not be there.
         tell: takes a sentence for the user about each that is damaged.
+
+    Raises:
+        UserError: all are damaged.
     """
-    for path in _newest_first(folder):
-        content = path.read_bytes()
-        if path.stem.partition("-")[2] == _digest(content):
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            facts = parse_object(header["__metadata__"]["facts"], str(path))
-            return Checkpoint(load(content), facts)
+    found = _newest_first(folder)
+    for path in found:
+        content = path.read_bytes() if path.is_file() else b""
+        if path.stem.partition("-")[2] == digest(content)[:LETTERS]:
+            return _read(path, content)
         tell(f"{path} is damaged: its checksum is another. It is passed over.")
+    if found:
+        raise UserError(
+            f"All checkpoints in {folder} are damaged. Remove that folder, and the training begins "
+            "again from nothing."
+        )
     return None
+
+
+def _read(path: Path, content: bytes) -> Checkpoint:
+    """Return what a file with the right checksum holds, which somebody else may have made."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        text = str(header["__metadata__"]["facts"])
+        return Checkpoint(load(content), parse_object(text, str(path)))
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is no checkpoint of hundredfold: {error!r}.") from error
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,8 +90,3 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*-*.safetensors"), reverse=True)
-
-
-def _digest(content: bytes) -> str:
-    """Return half of the SHA-256 as hex: enough against accidents."""
-    return hashlib.sha256(content).hexdigest()[:32]

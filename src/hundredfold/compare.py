@@ -15,9 +15,10 @@ from torch import Tensor
 
 from hundredfold.analysis import McNemar, mcnemar
 from hundredfold.bundled import find_run
+from hundredfold.epoch import Epoch
 from hundredfold.errors import UserError
 from hundredfold.levels import levels
-from hundredfold.run import Epoch, Run
+from hundredfold.run import Run
 from hundredfold.runs import scores
 
 MACHINE = ("device", "processor", "threads", "torch")

@@ -16,10 +16,11 @@ from rich.text import Text
 
 from hundredfold.config import Config
 from hundredfold.console import command, console, duration
+from hundredfold.epoch import Epoch
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step
 from hundredfold.metrics import metric_rows, shown
-from hundredfold.run import Epoch, Run
+from hundredfold.run import Run
 
 REFRESH = 0.5
 """Seconds between two readings of the loss, which make a GPU wait."""

@@ -1,18 +1,23 @@
 """Measure a run again, from its directory alone."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from hundredfold.bundled import find_run
-from hundredfold.data import Dataset, Split, load_data
+from hundredfold.data import Dataset, Split, load_data, needs_network
 from hundredfold.device import pick_device
 from hundredfold.errors import UserError
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
 from hundredfold.models import ModelInfo
 from hundredfold.run import Run
+
+ROUNDING = 1e-3
+"""Nats by which the loss of the same weights may differ from one machine to another."""
 
 
 def measure_model(
@@ -51,11 +56,42 @@ def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") 
         and device.
 
     Raises:
-        UserError: no such run or device, or the data is not what the run was trained on.
+        UserError: no such run or device, the run is damaged, or the data is not at hand or not what
+            the run was trained on.
     """
     run = find_run(run)
     model = run.model(pick_device(device or run.config.device))
     return measure_model(model, run_data(run, data).test, run.info)[0]
+
+
+def compare_with_record(run: Run, metrics: Mapping[str, Any]) -> str:
+    """Return in what `metrics`, as of `evaluate`, differ from what training recorded, in words.
+
+    Returns:
+        Nothing where all are equal, to the last digit.
+
+    Raises:
+        UserError: the run is not finished, or damaged.
+    """
+    recorded, apart, rounding = run.metrics, [], True
+    for view in ("test", "test_flip"):
+        was, now = recorded.get(view, {}), metrics[view]
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) == now.get(name):
+                continue
+            by = abs(now.get(name, math.inf) - was.get(name, 0.0))
+            rounding = rounding and (name != "loss" or by <= ROUNDING)
+            apart.append(f"{name} of {view} by {by:.2g}")
+    if not apart:
+        return ""
+    why = (
+        "Differences of this size come from rounding: of another device, thread count or version "
+        "of torch."
+        if rounding
+        else "That is more than rounding: data and weights are what they were, so this machine or "
+        "version computes otherwise."
+    )
+    return f"NOT equal to what training recorded. They differ: {', '.join(apart)}. {why}"
 
 
 def run_data_if_any(run: Run, data: Dataset | str = "") -> tuple[Dataset | None, str]:
@@ -75,17 +111,27 @@ def run_data_if_any(run: Run, data: Dataset | str = "") -> tuple[Dataset | None,
 def run_data(run: Run, data: Dataset | str = "") -> Dataset:
     """Return the data that a run was trained on, with the labels that it learned.
 
+    The run may be somebody else's. So nothing is fetched from the network because it says so, and
+    what it names on the disk is used only where it has the digest of the run's data.
+
     Args:
         run: the run.
         data: as in `evaluate`.
 
     Raises:
-        UserError: it cannot be found, or is not what the run was trained on.
+        UserError: it cannot be found, is not what the run was trained on, or would have to be
+            fetched and was not named.
     """
+    source = data or run.config.data
+    if not data and needs_network(run.config.data):
+        raise UserError(
+            f"{run} was trained on {source}, which would have to be fetched from the network. If "
+            f"that is what you want, name it: --data {source}"
+        )
     dataset = (
-        data
-        if isinstance(data, Dataset)
-        else load_data(data or run.config.data, lambda _: None, size=run.info.image_size)
+        source
+        if isinstance(source, Dataset)
+        else load_data(source, lambda _: None, size=run.info.image_size)
     )
     if dataset.digest() != run.environment.get("data_sha256"):
         raise UserError(

@@ -105,6 +105,16 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def refuse_link(path: Path) -> None:
+    """Refuse to write to a link in a folder that somebody else may have made.
+
+    Raises:
+        UserError: the path is a link.
+    """
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, so nothing is written there: remove it.")
+
+
 def save_file(path: Path, content: bytes | str) -> None:
     """Write a file as `write_atomic` does, for a user who wants to know what went wrong.
 

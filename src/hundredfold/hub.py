@@ -1,15 +1,14 @@
 """A run for the Hugging Face Hub: a folder with its model and its card, and the way there."""
 
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
 
 from hundredfold.errors import UserError, extra, first_line
 from hundredfold.files import make_folder, save_file
-from hundredfold.jsonio import to_json
 from hundredfold.metrics import metric_rows
 from hundredfold.models import count_parameters
+from hundredfold.new_run import copy_model
 from hundredfold.run import Run
 
 HEAD = """---
@@ -52,10 +51,7 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
         weights=Path(run.config.weights).name,
         out="runs",
     )
-    save_file(folder / "config.json", to_json(config))
-    save_file(folder / "model.json", to_json(run.info))
-    save_file(folder / "metrics.json", json.dumps(run.metrics, indent=2))
-    save_file(folder / "weights.safetensors", (run.path / "weights.safetensors").read_bytes())
+    copy_model(run, folder, config)
     save_file(folder / "README.md", card(run, name))
     return folder
 

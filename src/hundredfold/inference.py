@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from hundredfold.augment import prepare
+from hundredfold.errors import DivergedError
 from hundredfold.models import ModelInfo
 
+MOST_LOGIT = 1e30
+"""Up to which a logit can be divided by any temperature."""
 BATCH = 500
 """Pictures a forward pass; fixed, since sums of other batches may round otherwise."""
 
@@ -24,6 +27,9 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
 
     Returns:
         (N, C) float32 on the CPU.
+
+    Raises:
+        DivergedError: a logit is not a finite number, or beyond MOST_LOGIT.
     """
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in (info.mean, info.std))
@@ -35,7 +41,13 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
             x = prepare(batch.to(device), mean, std, info.image_size)
             outputs.append(model(x).float().cpu())
     model.train(training)
-    return torch.cat(outputs) if outputs else torch.empty(0, len(info.classes))
+    logits = torch.cat(outputs) if outputs else torch.empty(0, len(info.classes))
+    if not (logits.abs() <= MOST_LOGIT).all():  # NaN is not, either
+        raise DivergedError(
+            "The model does not answer in finite numbers: its training diverged, or its weights "
+            "are damaged."
+        )
+    return logits
 
 
 def predict_features(

@@ -2,14 +2,23 @@
 
 import dataclasses
 import json
+import math
 import typing
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NoReturn, TypeVar
 
 from hundredfold.errors import UserError
 
 T = TypeVar("T")
 LARGEST = 2**53
 """Up to which a whole number is a float, too, to the digit."""
+LONGEST_NUMBER = 20
+"""Characters of a number that an error shows."""
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """Return plain values as indented JSON."""
+    return json.dumps(values, indent=2) + "\n"
 
 
 def to_json(value: Any) -> str:
@@ -21,15 +30,48 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
     """Return a JSON object; `name` is what to call it in an error.
 
     Raises:
-        UserError: the text is no JSON object.
+        UserError: the text is no JSON object, has a key twice, or a number that is not finite or a
+            whole number beyond LARGEST.
     """
     try:
-        values = json.loads(text)
+        values = json.loads(
+            text,
+            object_pairs_hook=_without_repeats,
+            parse_constant=_refused,
+            parse_float=_finite,
+            parse_int=_exact,
+        )
+    except RecursionError as error:
+        raise UserError(f"{name} is not valid JSON: it is nested too deeply.") from error
     except ValueError as error:
         raise UserError(f"{name} is not valid JSON: {error}.") from error
     if not isinstance(values, dict):
         raise UserError(f"{name} is not a JSON object.")
     return values
+
+
+def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"it has {key!r} twice")
+        values[key] = value
+    return values
+
+
+def _refused(text: str) -> NoReturn:
+    shown = text if len(text) <= LONGEST_NUMBER else f"{text[:LONGEST_NUMBER]}..."
+    raise ValueError(f"the number {shown} is not finite, or too large")
+
+
+def _finite(text: str) -> float:
+    return value if math.isfinite(value := float(text)) else _refused(text)
+
+
+def _exact(text: str) -> int:
+    if len(text) > LONGEST_NUMBER or abs(int(text)) > LARGEST:
+        _refused(text)
+    return int(text)
 
 
 def from_json(kind: type[T], text: str, name: str) -> T:

@@ -60,7 +60,8 @@ def levels(run: Run) -> list[Level]:
     """
     info, test = run.info, run.test_logits
     logits, labels = test["logits"] / info.temperature, test["labels"]
-    if logits.shape != (run.metrics.get("test_pictures"), len(info.classes)):
+    shape = (run.metrics.get("test_pictures"), len(info.classes))
+    if logits.shape != shape or labels.shape != shape[:1] or not _usable(logits, labels):
         raise UserError(f"The test predictions of {run} do not fit the rest of it: it is damaged.")
     above = info.superclasses != info.classes
     parents = info.parents if above else ()
@@ -69,3 +70,10 @@ def levels(run: Run) -> list[Level]:
         coarse = coarse_probabilities(logits, parents)
         found.append(Level("coarse", info.superclasses, (), coarse, torch.tensor(parents)[labels]))
     return found
+
+
+def _usable(logits: Tensor, labels: Tensor) -> bool:
+    """Return whether logits are finite numbers, and labels are of their classes."""
+    types = logits.dtype == torch.float32 and labels.dtype == torch.int64
+    known = (labels >= 0) & (labels < logits.shape[1])
+    return bool(types and logits.isfinite().all() and known.all())

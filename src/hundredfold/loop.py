@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hundredfold.augment import generator, prepare
 from hundredfold.batches import batch_at, batches
+from hundredfold.epoch import Epoch
 from hundredfold.errors import DivergedError
 from hundredfold.graphs import Recorder, fused
 from hundredfold.inference import BATCH, predict_logits
@@ -20,7 +21,6 @@ from hundredfold.metrics import measure
 from hundredfold.models import set_frozen
 from hundredfold.optim import LOOKAHEAD_STEPS, look_ahead, set_schedule
 from hundredfold.pace import Clock, advance, part
-from hundredfold.run import Epoch
 from hundredfold.state import Part, State
 
 LOOK = 50

@@ -79,11 +79,11 @@ class Predictor:
 
         Args:
             run: the run, its directory, or `strong`, the model that comes with hundredfold; of its
-                files only model.json and weights.safetensors are read.
+                files only model.json, weights.safetensors and metrics.json are read.
             device: as in `Config.device`.
 
         Raises:
-            UserError: no such run or device, or the run has no weights.
+            UserError: no such run or device, or the run has no weights or is damaged.
         """
         run = find_run(run)
         return cls(run.model(pick_device(device)), run.info)

@@ -15,6 +15,7 @@ from hundredfold.data import Dataset
 from hundredfold.device import own_generators, pick_device
 from hundredfold.display import Display
 from hundredfold.environment import describe
+from hundredfold.epoch import Epoch
 from hundredfold.errors import UserError
 from hundredfold.evaluate import measure_model, run_data
 from hundredfold.files import expanded
@@ -23,7 +24,7 @@ from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
 from hundredfold.pace import Clock
 from hundredfold.processes import Group, joined, tries
-from hundredfold.run import Epoch, Run
+from hundredfold.run import Run
 from hundredfold.state import first_state
 from hundredfold.track import Tracker
 from hundredfold.train import Sitting, explained_memory, go_on, writing
@@ -159,15 +160,23 @@ def _refuse_changes(run: Run, job: Job, last: Checkpoint | None) -> None:
     Raises:
         UserError: the model or the configuration is not that of the run's beginning.
     """
+    if last:
+        _refuse_other_configuration(run, job, last)
     if dataclasses.replace(run.info, temperature=1.0) != job.info:
         raise UserError(
-            f"{run} has another model in its model.json than its configuration and data give: it "
-            "was changed, or is of another version of hundredfold."
+            f"{run} has another model in its model.json than its config.json and data give: one of "
+            "them was changed, or is of another version of hundredfold."
         )
-    if last is None:
-        if job.config.budget:
-            raise UserError(f"{run} follows the clock and was not under way yet: begin it again.")
-        return
+    if not last and job.config.budget:
+        raise UserError(f"{run} follows the clock and was not under way yet: begin it again.")
+
+
+def _refuse_other_configuration(run: Run, job: Job, last: Checkpoint) -> None:
+    """Refuse to go on from a checkpoint with another configuration.
+
+    Raises:
+        UserError: the configuration is not that of the checkpoint.
+    """
     now, was = json.loads(to_json(job.config)), last.facts.get("config")
     if not isinstance(was, dict):
         raise UserError(f"The checkpoint of {run} is of another version: it has no configuration.")

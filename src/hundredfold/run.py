@@ -1,83 +1,64 @@
 """The run directory: what training writes and everything afterwards reads.
 
-The only module that knows the names of its files. Each file is whole or not there.
+The only module that knows the names of its files. Each file is whole or not there, and what a
+finished run holds is verified whenever it is read.
 """
 
 import dataclasses
-import io
 import json
-import secrets
+import re
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from hundredfold.arrays import pack, unpack
 from hundredfold.checkpoints import Checkpoint, newest_checkpoint, on_cpu, save_checkpoint
 from hundredfold.config import Config
 from hundredfold.device import memory_format
+from hundredfold.digests import as_text, changed, digest, read_file, sealed, unsealed
+from hundredfold.epoch import Epoch
 from hundredfold.errors import UserError
-from hundredfold.files import expanded, make_folder, remove_unfinished, save_file
-from hundredfold.jsonio import from_json, parse_object, to_json
-from hundredfold.metrics import refuse_earlier
-from hundredfold.models import ModelInfo, build_model
+from hundredfold.files import expanded, make_folder, refuse_link, remove_unfinished, save_file
+from hundredfold.jsonio import as_json, from_json, parse_object, to_json
+from hundredfold.models import ModelInfo, load_model
 
+CONFIG, MODEL, ENVIRONMENT = "config.json", "model.json", "environment.json"
+HISTORY, METRICS = "history.jsonl", "metrics.json"
+WEIGHTS, PREDICTIONS = "weights.safetensors", "test_logits.npz"
+REPORT, FIGURES, CHECKPOINTS = "report.html", "figures", "checkpoints"
+SEALED = (CONFIG, MODEL, ENVIRONMENT, HISTORY, WEIGHTS, PREDICTIONS)
+"""The files of a finished run whose digests are in its METRICS, as far as it has them."""
 CURVES = "curves.png"
-MOST_GROWTH, FREE_BYTES = 50, 2**28
-"""Times its size that a compressed file may unpack to, beyond so many bytes."""
 TEST_TENSORS = ("logits", "flip_logits", "labels")
 CPU = torch.device("cpu")
 MODEL_PREFIX = "model."
 """What the names of a checkpoint's weights begin with."""
+WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")
+"""What torch.compile and DataParallel put before the names of the weights that they wrap."""
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch did: a line of history.jsonl."""
-
-    epoch: int
-    """From 1."""
-    progress: float
-    """Share of the schedule that is done at its end (0..1)."""
-    seconds: float
-    """Time spent training."""
-    validation_seconds: float
-    pictures: int
-    """Pictures trained on; fewer than there are where the run ended within the epoch."""
-    train_loss: float
-    """Mean over the steps, with augmentation and label smoothing, in nats."""
-    validation: dict[str, float]
-    """What `metrics.measure` returns of logits as they are, not calibrated yet; empty without a
-    validation split."""
-    lr: list[float]
-    """Learning rate of each step."""
-    loss: list[float]
-    """Training loss of each step."""
-
-    def __post_init__(self) -> None:
-        refuse_earlier(self.validation)
-
-    @property
-    def images_per_second(self) -> float:
-        """Training pictures a second."""
-        return self.pictures / self.seconds
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run, be it damaged: it has something that only runs have."""
+    marks = (CONFIG, MODEL, WEIGHTS, METRICS, CHECKPOINTS)
+    return any((folder / mark).exists() for mark in marks)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Run:
     """A run directory. Making the object touches nothing."""
 
     path: Path
+
+    def __init__(self, path: str | Path) -> None:
+        object.__setattr__(self, "path", expanded(path))
 
     def __str__(self) -> str:
         return str(self.path)
@@ -87,96 +68,100 @@ class Run:
     @property
     def config(self) -> Config:
         """The configuration, with `data` resolved to what was really read."""
-        return from_json(Config, self._text("config.json"), str(self.path / "config.json"))
+        return from_json(Config, self._text(CONFIG), str(self.path / CONFIG))
 
     @property
     def info(self) -> ModelInfo:
         """The architecture, the classes and the preparation of pictures."""
-        return from_json(ModelInfo, self._text("model.json"), str(self.path / "model.json"))
+        return from_json(ModelInfo, self._text(MODEL), str(self.path / MODEL))
 
     @property
     def environment(self) -> dict[str, Any]:
         """Machine, versions and the data's digest."""
-        return self._json("environment.json")
+        return parse_object(self._text(ENVIRONMENT), str(self.path / ENVIRONMENT))
 
     @property
     def history(self) -> list[Epoch]:
         """The finished epochs."""
-        if not (self.path / "history.jsonl").exists():
+        path = self.path / HISTORY
+        if not path.exists() and not (self.finished and HISTORY in self._sealed()[1]):
             return []
-        lines, path = self._text("history.jsonl").splitlines(), self.path / "history.jsonl"
+        lines = self._text(HISTORY).splitlines()
         return [from_json(Epoch, line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
 
     @property
     def whole_history(self) -> list[Epoch]:
-        """The epochs of a finished run: one at least.
-
-        Raises:
-            UserError: there is none, so the run is damaged.
-        """
+        """The epochs of a finished run: one at least, else a UserError says that it lacks them."""
         if not (history := self.history):
-            raise UserError(f"{self} is finished but has no history: it is damaged.")
+            raise UserError(f"{self} has no history of its training.")
         return history
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end."""
-        return (self.path / "metrics.json").exists()
+        """Whether training came to its end.
+
+        Raises:
+            UserError: it did, but the final metrics are gone, by which the rest is verified.
+        """
+        lost = (self.path / WEIGHTS).exists() and not (self.path / CHECKPOINTS).exists()
+        if not (found := (self.path / METRICS).exists()) and lost:
+            raise UserError(
+                f"{self} is not a whole run: it has weights, but lacks {METRICS}, by which they "
+                "are verified."
+            )
+        return found
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Final metrics: `test` and `test_flip` as of `metrics.measure`, and times in seconds."""
-        found = self._json("metrics.json")
-        try:
-            refuse_earlier(found.get("test"))
-        except UserError as error:
-            raise UserError(f"{self.path / 'metrics.json'}: {error}") from error
-        return found
+        return self._sealed()[0]
 
     @property
     def test_logits(self) -> dict[str, Tensor]:
         """Test predictions: `logits` and `flip_logits` (N, C) float32, `labels` (N,) int64."""
-        path = self.path / "test_logits.npz"
-        content = io.BytesIO(self._bytes(path.name))
-        try:
-            with zipfile.ZipFile(content) as archive:
-                size = sum(member.file_size for member in archive.infolist())
-            if size > FREE_BYTES + MOST_GROWTH * content.getbuffer().nbytes:
-                raise ValueError(f"it would unpack to {size:,} bytes")
-            with np.load(content, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in TEST_TENSORS}
-        except UserError:
-            raise
-        except Exception as error:  # zip files can be damaged in a score of ways
-            raise UserError(f"{path} is damaged: {error}.") from error
+        return unpack(self._bytes(PREDICTIONS), TEST_TENSORS, self.path / PREDICTIONS)
 
     @property
     def curves(self) -> Path:
         """The figure of accuracy, losses and learning rate."""
-        return self.path / "figures" / CURVES
+        return self.path / FIGURES / CURVES
 
-    def model(self, device: torch.device = CPU) -> nn.Module:
-        """Return the trained model on a device, in evaluation mode.
-
-        A run that is not finished has the weights of its last checkpoint.
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The model's state by name; of a run that is not finished, that of its last checkpoint.
 
         Raises:
-            UserError: there are none yet, or they do not fit model.json.
+            UserError: there is none yet, or it is damaged.
         """
-        info, path = self.info, self.path / "weights.safetensors"
+        if not self.finished:
+            return self._last_weights()
         try:
-            found = load(path.read_bytes()) if path.exists() else self._last_weights()
-            with torch.device("meta"):  # takes no memory, whatever model.json claims
-                build_model(info).load_state_dict(found, assign=True)
-            model = build_model(info)
-            model.load_state_dict(found)
-        except (SafetensorError, RuntimeError) as error:
-            raise UserError(f"{path} is damaged, of another model or version: {error}") from error
+            found = load(self._bytes(WEIGHTS))
+        except SafetensorError as error:
+            raise UserError(f"{self.path / WEIGHTS} is damaged: {error}.") from error
+        return {WRAPPERS.sub("", name): value for name, value in found.items()}
+
+    def model(self, device: torch.device = CPU) -> nn.Module:
+        """Return the trained model, with its `weights`, on a device, in evaluation mode.
+
+        Raises:
+            UserError: there are no weights yet, or they are damaged or do not fit model.json.
+        """
+        info, weights = self.info, self.weights
+        try:
+            model = load_model(info, weights)
+        except RuntimeError as error:
+            text = f"The weights of {self} are of another model or version: {error}"
+            raise UserError(text) from error
+        self._tidy()
         return model.to(device).to(memory_format=memory_format(device)).eval()
 
     def _last_weights(self) -> dict[str, Tensor]:
         if not (last := self.checkpoint()):
             raise UserError(f"{self} has no weights: its training ended before a checkpoint.")
+        now = json.loads(to_json(dataclasses.replace(self.info, temperature=1.0)))
+        if last.facts.get("model") != now:
+            raise UserError(f"{self.path / MODEL} is not what it was at the last checkpoint.")
         start = len(MODEL_PREFIX)
         found = last.tensors.items()
         return {name[start:]: value for name, value in found if name.startswith(MODEL_PREFIX)}
@@ -186,63 +171,94 @@ class Run:
 
         Args:
             tell: takes a sentence for the user about each that is damaged.
+
+        Raises:
+            UserError: all are damaged.
         """
-        return newest_checkpoint(self.path / "checkpoints", tell)
+        return newest_checkpoint(self.path / CHECKPOINTS, tell)
+
+    def _sealed(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the final metrics, and the digest of each other file."""
+        return unsealed(self.path / METRICS, self._unverified(METRICS))
 
     def _bytes(self, name: str) -> bytes:
+        """Return a file's content; of a finished run only if it is what training wrote."""
+        content = self._unverified(name)
+        if self.finished and digest(content) != self._sealed()[1].get(name):
+            raise changed(self.path / name)
+        return content
+
+    def _unverified(self, name: str) -> bytes:
         if not self.path.is_dir():
             raise UserError(f"There is no run at {self.path}.")
-        try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise UserError(f"{self.path} is not a run, or not a whole one: {error}.") from error
+        if not (self.path / name).exists():
+            raise UserError(f"{self} is not a run, or not a whole one: it lacks {name}.")
+        return read_file(self.path / name)
 
     def _text(self, name: str) -> str:
-        try:
-            return self._bytes(name).decode()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.path / name} is damaged: {error}.") from error
+        return as_text(self.path / name, self._bytes(name))
 
-    def _json(self, name: str) -> dict[str, Any]:
-        return parse_object(self._text(name), str(self.path / name))
+    # Writing. Whoever made the run must not have files written elsewhere: links are refused.
 
-    # Writing
+    def folder(self, name: str) -> Path:
+        """Return a folder of the run to write to; it is made if it is not there.
+
+        Raises:
+            UserError: it cannot be made; or it is a link, or holds one.
+        """
+        path = self.path / name
+        refuse_link(path)
+        for found in make_folder(path).iterdir():
+            refuse_link(found)
+        return path
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes from writing this run; the system lets go when a process ends.
 
+        What was for resuming is gone afterwards where the run is finished.
+
         Raises:
             UserError: another process writes it.
         """
-        folder = make_folder(self.path / "checkpoints")  # goes in the end, and the lock with it
+        folder = self.folder(CHECKPOINTS)  # goes in the end, and the lock with it
         try:
             with filelock.FileLock(folder / ".lock", timeout=0):
-                for written in (self.path, folder, self.path / "figures"):
+                for written in (self.path, folder, self.folder(FIGURES)):
                     remove_unfinished(written)  # of a process that was killed
-                yield
+                try:
+                    yield
+                finally:
+                    if (self.path / METRICS).exists():
+                        shutil.rmtree(folder, ignore_errors=True)
         except filelock.Timeout as error:
             raise UserError(f"Another process is training {self}: wait, or stop it.") from error
+
+    def _tidy(self) -> None:
+        """Remove what was for resuming, where the end of training was killed before it could."""
+        if self.finished and (self.path / CHECKPOINTS).exists():
+            with suppress(UserError, OSError), self.lock():  # unless that end is now
+                pass
 
     def add_sitting(self, environment: dict[str, Any]) -> None:
         """Note on what the run goes on, beside what it began on."""
         before = self.environment
         sittings = [*before.get("resumed", []), environment]
-        self._write("environment.json", _environment(before | {"resumed": sittings}))
+        self._write(ENVIRONMENT, as_json(before | {"resumed": sittings}))
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write where the training stands, as `State.tensors` and `State.facts` say it."""
-        save_checkpoint(self.path / "checkpoints", tensors, facts)
+        save_checkpoint(self.path / CHECKPOINTS, tensors, facts)
 
     def save_history(self, history: list[Epoch]) -> None:
         """Write the finished epochs."""
         lines = [json.dumps(dataclasses.asdict(epoch)) + "\n" for epoch in history]
-        self._write("history.jsonl", "".join(lines))
+        self._write(HISTORY, "".join(lines))
 
     def save_batch(self, images: Tensor, labels: Tensor) -> Path:
         """Write the batch, (B, 3, H, W) and (B,), at which training failed; return its path."""
-        self._write("diverged.safetensors", save(on_cpu({"images": images, "labels": labels})))
-        return self.path / "diverged.safetensors"
+        batch = save(on_cpu({"images": images, "labels": labels}))
+        return self._write("diverged.safetensors", batch)
 
     def finish(
         self,
@@ -251,72 +267,31 @@ class Run:
         metrics: dict[str, Any],
         test: dict[str, Tensor],
     ) -> None:
-        """Write what the end of training adds; what was for resuming is gone.
+        """Write what the end of training adds.
 
-        Args:
-            weights: the model's state.
-            info: as at the start, but with the temperature.
-            metrics: the final ones.
-            test: the tensors that `test_logits` returns.
+        The model's state, its info with the temperature, `metrics` and `test_logits`.
         """
-        self._write("weights.safetensors", save(on_cpu(weights)))
-        self._write("model.json", to_json(info))
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {name: value.numpy() for name, value in test.items()}
-        np.savez_compressed(buffer, **arrays)
-        self._write("test_logits.npz", buffer.getvalue())
-        self._write("metrics.json", json.dumps(metrics, indent=2) + "\n")
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        self._write(WEIGHTS, save(on_cpu(weights)))
+        self._write(MODEL, to_json(info))
+        self._write(PREDICTIONS, pack(test))
+        self.seal(metrics)
+
+    def seal(self, metrics: Mapping[str, Any]) -> None:
+        """Write the final metrics, with the digest of each file that is there: it is finished."""
+        found = [name for name in SEALED if (self.path / name).exists()]
+        digests = {name: digest(read_file(self.path / name)) for name in found}
+        self._write(METRICS, sealed(metrics, METRICS, digests))
 
     def save_report(self, page: str) -> Path:
         """Write the report's page and return its path."""
-        self._write("report.html", page)
-        return self.path / "report.html"
+        return self._write(REPORT, page)
 
     def figure(self, name: str, content: bytes | str) -> Path:
         """Write a figure and return its path."""
-        (self.path / "figures").mkdir(exist_ok=True)
-        self._write(f"figures/{name}", content)
-        return self.path / "figures" / name
+        self.folder(FIGURES)
+        return self._write(f"{FIGURES}/{name}", content)
 
-    def _write(self, name: str, content: str | bytes) -> None:
+    def _write(self, name: str, content: str | bytes) -> Path:
+        refuse_link(self.path / name)
         save_file(self.path / name, content)
-
-
-def new_run(config: Config, info: ModelInfo, environment: dict[str, Any]) -> Run:
-    """Write what is known before the first step to `<out>/<name>-<UTC time>-s<seed>`.
-
-    The folder appears whole: it is made under a name of its own first.
-
-    Raises:
-        UserError: the folder cannot be made.
-    """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    name, out = f"{config.name}-{stamp}-s{config.seed}", make_folder(expanded(config.out))
-    try:
-        making = out / f".{name}.{secrets.token_hex(4)}"
-        making.mkdir()
-    except OSError as error:
-        raise UserError(f"Cannot make a folder in {out}: {error.strerror}.") from error
-    try:
-        save_file(making / "config.json", to_json(config))
-        save_file(making / "model.json", to_json(info))
-        save_file(making / "environment.json", _environment(environment))
-        return Run(_named(making, name))
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
-
-
-def _named(making: Path, name: str) -> Path:
-    """Give a folder its name, or the name with a number where that is taken; return its path."""
-    for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-        path = making.with_name(name + suffix)
-        if not path.exists():
-            with suppress(OSError):  # another process may have been faster
-                return making.rename(path)
-    raise UserError(f"There are already a hundred runs named {name} in {making.parent}.")
-
-
-def _environment(environment: Mapping[str, Any]) -> str:
-    return json.dumps(environment, indent=2) + "\n"
+        return self.path / name

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from hundredfold.errors import UserError
 from hundredfold.files import expanded
-from hundredfold.run import Run
+from hundredfold.run import Run, is_run
 
 Column: TypeAlias = Literal[
     "started", "name", "recipe", "labels", "seed", "epochs", "state", "fine_top1", "coarse_top1",
@@ -59,7 +59,7 @@ def list_runs(folder: str | Path) -> list[RunRow]:
     if not path.is_dir():
         raise UserError(f"There is no folder {path}: name one that `train --out` wrote to.")
     runs = [Run(entry) for entry in sorted(path.iterdir()) if entry.is_dir()]
-    return [_row(run) for run in runs if _is_run(run)]
+    return [_row(run) for run in runs if is_run(run.path)]
 
 
 def sort_rows(rows: Sequence[RunRow], column: Column) -> list[RunRow]:
@@ -94,26 +94,18 @@ def scores(run: Run) -> dict[str, float]:
         raise UserError(f"The final metrics of {run} are damaged: {error!r}.") from error
 
 
-def _is_run(run: Run) -> bool:
-    """Return whether a folder has a configuration, be it damaged."""
-    try:
-        _ = run.config
-    except UserError as error:
-        return not isinstance(error.__cause__, FileNotFoundError)
-    return True
-
-
 def _row(run: Run) -> RunRow:
     """Return a run's row; a damaged run's has only the reason."""
     try:
-        config, found = run.config, scores(run) if run.finished else {}
+        config, history = run.config, run.history
+        found = scores(run) if run.finished else {}
         return RunRow(
             name=run.path.name,
             state="finished" if run.finished else "unfinished",
             recipe=config.name,
             labels=config.labels,
             seed=config.seed,
-            epochs_done=_progress(run) * config.epochs,
+            epochs_done=history[-1].progress * config.epochs if history else 0.0,
             epochs=config.epochs,
             fine_top1=found.get("fine_top1"),
             coarse_top1=found.get("coarse_top1"),
@@ -123,12 +115,3 @@ def _row(run: Run) -> RunRow:
         )
     except UserError as error:
         return RunRow(name=run.path.name, state="damaged", reason=str(error))
-
-
-def _progress(run: Run) -> float:
-    """Return the share of the schedule that is done, 0..1."""
-    history = run.history
-    try:
-        return float(history[-1].progress) if history else 0.0
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The history of {run} is damaged: {error}.") from error

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from hundredfold.augment import generator, prepare
 from hundredfold.device import memory_format
+from hundredfold.epoch import Epoch
 from hundredfold.errors import UserError
 from hundredfold.graphs import Recorder
 from hundredfold.job import Job
 from hundredfold.jsonio import from_values
 from hundredfold.models import WhiteNet, build_model
 from hundredfold.optim import build_optimizer
-from hundredfold.run import MODEL_PREFIX, Epoch
+from hundredfold.run import MODEL_PREFIX
 
 SLOW_PREFIX = "slow."
 WHITENING_PICTURES = 1000

@@ -1,7 +1,6 @@
 """Train a classifier: from a configuration to a finished run directory."""
 
 import dataclasses
-import json
 import math
 import signal
 import time
@@ -22,18 +21,19 @@ from hundredfold.data import Dataset, Split, load_data
 from hundredfold.device import own_generators, pick_device
 from hundredfold.display import Display
 from hundredfold.environment import describe, device_name
+from hundredfold.epoch import Epoch
 from hundredfold.errors import DivergedError, UserError
 from hundredfold.evaluate import measure_model
 from hundredfold.figures import draw_curves, to_png
 from hundredfold.files import expanded
 from hundredfold.inference import predict_logits
 from hundredfold.job import Job, make_job
-from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
 from hundredfold.models import count_parameters
+from hundredfold.new_run import new_run
 from hundredfold.pace import Clock
 from hundredfold.processes import Group, joined
-from hundredfold.run import CURVES, Epoch, Run, new_run
+from hundredfold.run import CURVES, Run
 from hundredfold.signals import TERMINATED, deferred_stop
 from hundredfold.state import State, first_state
 from hundredfold.track import Tracker, begin
@@ -202,8 +202,9 @@ def _save_checkpoint(sitting: Sitting) -> None:
     if clock := sitting.clock:
         left = {"began": clock.began and clock.began - now, "end": clock.end - now}
         kept = dataclasses.asdict(clock) | left
-    config = json.loads(to_json(sitting.job.config))
-    facts = {"config": config, "elapsed": now - sitting.started, "clock": kept}
+    config, model = dataclasses.asdict(sitting.job.config), dataclasses.asdict(sitting.job.info)
+    began = {"config": config, "model": model}
+    facts = {**began, "elapsed": now - sitting.started, "clock": kept}
     sitting.run.save_checkpoint(sitting.state.tensors, sitting.state.facts | facts)
 
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import tyro
 
 from hundredfold.app import make_app, make_subject
-from hundredfold.bundled import BUNDLED, find_run, is_bundled
+from hundredfold.bundled import BUNDLED, BY_DEFAULT, find_run, is_bundled
 from hundredfold.cli.at_hand import data_at_hand
-from hundredfold.console import console
+from hundredfold.console import console, error_console
 from hundredfold.errors import UserError
 from hundredfold.predict import Predictor
 
@@ -29,7 +29,7 @@ class Options:
     Programs ask it by POST /api/predict, a picture's bytes as the body.
     """
 
-    run: Annotated[Path, tyro.conf.Positional] = Path(BUNDLED[0])
+    run: Annotated[Path | None, tyro.conf.Positional] = None
     """The run directory; without, the model `strong` that comes with hundredfold."""
     host: str = "127.0.0.1"
     """Where to listen: this machine alone; 0.0.0.0 lets the whole network in."""
@@ -45,7 +45,9 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Serve the page until interrupted."""
     options = tyro.cli(Options, prog="hundredfold app", args=arguments)
-    run = find_run(options.run)
+    if options.run is None:
+        error_console.print(BY_DEFAULT)
+    run = find_run(options.run or BUNDLED[0])
     predictor = Predictor.load(run, options.device)
     listening = _listen(options.host, options.port)
     with listening, tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,8 @@ import tyro
 from hundredfold.bundled import find_run
 from hundredfold.console import console
 from hundredfold.display import metrics_table
-from hundredfold.evaluate import evaluate
+from hundredfold.errors import FoundWrong
+from hundredfold.evaluate import compare_with_record, evaluate
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,6 +22,8 @@ def evaluate_run(
     run: Annotated[Path, tyro.conf.Positional], /, data: str = "", device: str = ""
 ) -> None:
     """Measure a run's weights again on the test set, and compare with what training recorded.
+
+    Ends with exit code 1 where the figures are not equal.
 
     Args:
         run: The run directory, or `strong`: the model that comes with hundredfold.
@@ -35,12 +38,6 @@ def evaluate_run(
         progress = f"{(last.facts['progress'] if last else 1) * epochs:.3g} of {epochs:g} epochs"
         console.print(f"The run was not finished: these are its weights after {progress}.")
         return
-    stored = found.metrics
-    recorded = {view: stored.get(view) for view in ("test", "test_flip")}
-    if all(recorded[view] == metrics[view] for view in recorded):
-        console.print("Equal, to the last digit, to what training recorded.")
-    else:
-        console.print(
-            f"NOT equal to what training recorded, {recorded}. "
-            "Another device, thread count or version of torch rounds differently."
-        )
+    if difference := compare_with_record(found, metrics):
+        raise FoundWrong(difference)
+    console.print("Equal, to the last digit, to what training recorded.")

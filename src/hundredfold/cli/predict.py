@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from hundredfold.addresses import is_address
-from hundredfold.bundled import BUNDLED, find_run
+from hundredfold.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.cli.table import show_table
 from hundredfold.console import console, error_console
 from hundredfold.errors import UserError
@@ -27,7 +27,7 @@ from hundredfold.figures import draw_prediction, to_png
 from hundredfold.files import expanded
 from hundredfold.pictures import Picture
 from hundredfold.predict import Prediction, Predictor, find_pictures, predict_many
-from hundredfold.run import Run
+from hundredfold.run import Run, is_run
 
 Named = tuple[str, Picture | UserError]
 """A picture to classify, with what to call it; or why it cannot be."""
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     """Classify pictures."""
     options = tyro.cli(Options, prog="hundredfold predict", args=arguments)
     if _is_picture_source(options.run):
+        error_console.print(BY_DEFAULT)
         pictures = (options.run, *options.pictures)
         options = dataclasses.replace(options, run=BUNDLED[0], pictures=pictures)
     if options.top < 1:
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
 def _is_picture_source(text: str) -> bool:
     """Return whether a first argument names pictures rather than a run."""
     path = expanded(text)
-    folder = path.is_dir() and not (path / "model.json").exists()
+    folder = path.is_dir() and not is_run(path)
     return text == "-" or is_address(text) or path.is_file() or folder
 
 

@@ -7,10 +7,9 @@ from typing import Annotated
 import tyro
 from rich.markup import escape
 
+from hundredfold.bundled import find_run
 from hundredfold.console import console
-from hundredfold.files import expanded
 from hundredfold.report import write_report
-from hundredfold.run import Run
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -25,7 +24,7 @@ def report_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") ->
         run: The run directory.
         data: Where the data is now, as in train; empty for where the run found it.
     """
-    found = Run(expanded(run))
+    found = find_run(run)
     path = write_report(found, data, lambda text: console.print(escape(text), style="yellow"))
     console.print(f"Report   {escape(str(path))}")
     console.print(f"Figures  {escape(str(found.path / 'figures'))}")

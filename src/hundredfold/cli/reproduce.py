@@ -7,13 +7,12 @@ from typing import Annotated
 import tyro
 from rich.markup import escape
 
+from hundredfold.bundled import find_run
 from hundredfold.console import console, counted
 from hundredfold.device import pick_device
 from hundredfold.environment import describe
 from hundredfold.errors import FoundWrong
-from hundredfold.files import expanded
 from hundredfold.resume import differences, reproduce
-from hundredfold.run import Run
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -30,7 +29,7 @@ def reproduce_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "")
         run: The run directory.
         data: Where the data is now, as in train; empty for where the run found it.
     """
-    found = Run(expanded(run))
+    found = find_run(run)
     here = describe(pick_device(found.config.device), "")
     for difference in differences(found.environment, here):
         console.print(f"[yellow]{escape(difference)}: it may differ for that alone.[/]")

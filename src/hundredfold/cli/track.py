@@ -7,10 +7,9 @@ from typing import Annotated
 import tyro
 from rich.markup import escape
 
+from hundredfold.bundled import find_run
 from hundredfold.console import console
 from hundredfold.errors import UserError, first_line
-from hundredfold.files import expanded
-from hundredfold.run import Run
 from hundredfold.track import open_tracker, send
 
 
@@ -27,7 +26,7 @@ def track_run(run: Annotated[Path, tyro.conf.Positional], /, to: str) -> None:
         to: tensorboard, mlflow, or mlflow:ADDRESS of a server or store. Without an address, what
             MLFLOW_TRACKING_URI names, else the file mlflow.db here.
     """
-    found = Run(expanded(run))
+    found = find_run(run)
     try:
         send(found, open_tracker(to))
     except UserError:

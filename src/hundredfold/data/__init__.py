@@ -21,6 +21,7 @@ __all__ = [
     "load_data",
     "load_own",
     "load_sample",
+    "needs_network",
 ]
 
 DATA_VARIABLE = "HUNDREDFOLD_DATA"
@@ -72,6 +73,14 @@ def find_source(source: str) -> Path | None:
     if not path.exists():
         raise UserError(f"There is no file or folder {source}.")
     return path
+
+
+def needs_network(source: str) -> bool:
+    """Return whether `load_data` would ask the network for what `--data` names."""
+    if source in ("auto", "cifar100"):
+        here = cache.exists() or cifar100.find(cache_folder())
+        return not (os.environ.get(DATA_VARIABLE) or here)
+    return source.startswith((kaggle.PREFIX, "//", "\\\\"))  # slashes: another machine's folder
 
 
 def _cifar100_or_sample(tell: Callable[[str], None]) -> Dataset:

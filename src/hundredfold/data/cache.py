@@ -66,6 +66,11 @@ def _write(dataset: Dataset) -> None:
     write_atomic(cache_folder() / DATA, save(tensors, metadata={"names": json.dumps(names)}))
 
 
+def exists() -> bool:
+    """Return whether there is a cached dataset, be it damaged."""
+    return (cache_folder() / DATA).exists()
+
+
 def read() -> Dataset | None:
     """Return the cached dataset, or None where it is missing or not the official data."""
     try:

@@ -18,7 +18,7 @@ from hundredfold.errors import FoundWrong, UserError
 from hundredfold.evaluate import run_data_if_any
 from hundredfold.export.deployed import Deployed, trace
 from hundredfold.export.onnx import OnnxModel, write_int8, write_onnx
-from hundredfold.files import make_folder, save_file
+from hundredfold.files import save_file
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
 from hundredfold.models import ModelInfo
@@ -75,7 +75,7 @@ def export(
         UserError: the run has no weights, an extra is missing, or a file cannot be written.
         FoundWrong: the exported model predicts otherwise than the predictor: it is removed.
     """
-    info, folder = run.info, make_folder(run.path / "export")
+    info, folder = run.info, run.folder("export")
     if int8 and to != "onnx":
         raise UserError("--int8 is of ONNX models alone.")
     dataset, missing = run_data_if_any(run, data)

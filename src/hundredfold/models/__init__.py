@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from hundredfold.config import TIMM
 from hundredfold.models.info import ModelInfo
@@ -18,6 +19,7 @@ __all__ = [
     "WhiteNet",
     "build_model",
     "count_parameters",
+    "load_model",
     "normalisation",
     "set_frozen",
 ]
@@ -49,6 +51,20 @@ def build_model(info: ModelInfo, weights: str = "") -> nn.Module:
         batch_norm=info.batch_norm,
         residual=info.residual,
     )
+
+
+def load_model(info: ModelInfo, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return a model with these weights, by name.
+
+    Raises:
+        UserError: as `build_model`.
+        RuntimeError: they are of another model.
+    """
+    with torch.device("meta"):  # takes no memory, whatever the info claims
+        build_model(info).load_state_dict(weights, assign=True)
+    model = build_model(info)
+    model.load_state_dict(weights)
+    return model
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -7,6 +7,9 @@ from typing import Literal
 from hundredfold.config import MOST_CHANNELS, MOST_SIDE, is_model
 from hundredfold.errors import UserError
 
+COLDEST, HOTTEST = 1e-3, 1e3
+"""Bounds of a temperature: what calibration finds lies well within."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
@@ -54,7 +57,9 @@ class ModelInfo:
             raise UserError(f"The model needs classes, and a picture size of 8 to {MOST_SIDE}.")
         if not all(0 < width <= MOST_CHANNELS for width in self.widths):
             raise UserError(f"The model needs widths of 1 to {MOST_CHANNELS}.")
-        if not 0 < self.temperature < math.inf:
-            raise UserError("The model needs a temperature above 0.")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
-            raise UserError("The model needs three channel means and three deviations above 0.")
+        if not COLDEST <= self.temperature <= HOTTEST:
+            raise UserError(f"The model needs a temperature of {COLDEST:g} to {HOTTEST:g}.")
+        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
+            raise UserError("The model needs three channel means.")
+        if len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
+            raise UserError("The model needs three channel deviations above 0.")

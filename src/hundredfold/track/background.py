@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hundredfold.epoch import Epoch
 from hundredfold.errors import first_line
-from hundredfold.run import Epoch, Run
+from hundredfold.run import Run
 from hundredfold.track.base import Tracker
 
 PATIENCE = 20.0

@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from hundredfold.run import Epoch, Run
+from hundredfold.epoch import Epoch
+from hundredfold.run import Run
 
 
 class Tracker(Protocol):

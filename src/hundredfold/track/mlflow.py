@@ -6,8 +6,9 @@ import os
 import time
 from typing import Any
 
+from hundredfold.epoch import Epoch
 from hundredfold.errors import extra
-from hundredfold.run import Epoch, Run
+from hundredfold.run import Run
 from hundredfold.track.base import epoch_metrics, final_metrics
 
 EXPERIMENT = "hundredfold"

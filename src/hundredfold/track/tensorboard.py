@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hundredfold.epoch import Epoch
 from hundredfold.errors import extra
-from hundredfold.run import Epoch, Run
+from hundredfold.run import Run
 from hundredfold.track.base import epoch_metrics, final_metrics
 
 
@@ -28,8 +29,8 @@ class TensorBoard:
         """
         with extra("tensorboard", "TensorBoard needs"):
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an extra
-        folder = run.path / "tensorboard"
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(run.folder("tensorboard"))
+        folder = run.folder("tensorboard")
         self.writer, self.step = SummaryWriter(str(folder)), 0
 
     def epoch(self, epoch: Epoch) -> None:
