@@ -1,6 +1,7 @@
 """Shared fixtures: small data, the official data where it is at hand, an empty cache."""
 
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -115,6 +116,19 @@ def run_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(run_of_all: Path, tiny_config: Config) -> Run:
     """A finished run on `tiny`, to do with as one likes."""
     return Run(Path(shutil.copytree(run_of_all, Path(tiny_config.out) / run_of_all.name)))
+
+
+def reseal(run: Run) -> None:
+    """Give a finished run's files their digests anew, as one who makes a run on purpose can."""
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    metrics.pop("sha256", None)
+    run.seal(metrics)
+
+
+def unfinish(run: Run) -> None:
+    """Make a finished run one that ended before its end."""
+    for name in ("metrics.json", "weights.safetensors"):
+        (run.path / name).unlink()
 
 
 @pytest.fixture

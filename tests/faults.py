@@ -70,7 +70,13 @@ def go_on(out: Path) -> None:
     if run is None:
         train(dataclasses.replace(CONFIG, out=str(out)), DATA, quiet=True)
     elif not run.finished:
-        resume(run, DATA, quiet=True)
+        try:
+            resume(run, DATA, quiet=True)
+        except UserError as error:  # what it says to do then
+            if "All checkpoints" not in str(error):
+                raise
+            shutil.rmtree(run.path / "checkpoints")
+            resume(run, DATA, quiet=True)
 
 
 def result(run: Run) -> tuple[Any, ...]:

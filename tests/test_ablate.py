@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import unfinish
 from PIL import Image
 
 from hundredfold import Config, Dataset, UserError, fast, strong, tutorial
@@ -71,7 +72,7 @@ def test_outcomes_are_those_of_the_runs_and_nothing_is_trained_twice(
         assert outcome.validation == run.history[-1].validation
         assert outcome.gap == outcome.training["fine_top1"] - outcome.validation["fine_top1"]
     lost = first[3].run
-    (lost / "metrics.json").unlink()  # as if it had been interrupted
+    unfinish(Run(lost))
     lines.clear()
     again = list(ablate(config, tiny, 2, lines.append))
     assert sum("already" in line for line in lines) == len(first) - 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Train
+from conftest import Train, reseal, unfinish
 from scipy.stats import binomtest, ttest_ind
 
 from hundredfold import Dataset, Run, UserError
@@ -22,6 +22,7 @@ def rewrite(run: Run, file: str, **changes: Any) -> None:
     """Change values of a run's JSON file."""
     values = json.loads((run.path / file).read_text())
     (run.path / file).write_text(json.dumps(values | changes))
+    reseal(run)
 
 
 def right(run: Run, level: str) -> list[bool]:
@@ -182,7 +183,7 @@ def test_another_machine_makes_times_incomparable(trained: Train) -> None:
 
 def test_unfinished_runs_are_left_out(trained: Train) -> None:
     runs = [trained(seed=seed) for seed in range(3)]
-    (runs[1].path / "metrics.json").unlink()
+    unfinish(runs[1])
     found = compare(runs)
     assert found.groups[0].runs == (runs[0], runs[2])
     assert found.notes == (f"{runs[1]} is not finished and left out.",)
@@ -205,6 +206,7 @@ def test_unfinished_runs_are_left_out(trained: Train) -> None:
 def test_damaged_runs_are_named(file: str, content: str, said: str, trained: Train) -> None:
     runs = [trained(name="a"), trained(name="b")]
     (runs[1].path / file).write_text(content)
+    reseal(runs[1])
     with pytest.raises(UserError, match=said) as caught:
         _ = compare(runs).histories
     assert str(runs[1]) in str(caught.value)
@@ -213,5 +215,6 @@ def test_damaged_runs_are_named(file: str, content: str, said: str, trained: Tra
 def test_predictions_of_another_run_are_damage(trained: Train) -> None:
     runs = [trained(name="a"), trained(name="b"), trained(name="c", labels="coarse")]
     (runs[1].path / "test_logits.npz").write_bytes((runs[2].path / "test_logits.npz").read_bytes())
+    reseal(runs[1])
     with pytest.raises(UserError, match=r"predictions of .* do not fit the rest of it"):
         compare(runs)

@@ -1,4 +1,4 @@
-"""A small campaign of faults; `python tests/faults.py` runs the large one."""
+"""Small campaigns of faults and of damage; `make faults` runs the large ones."""
 
 import json
 import subprocess
@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from damage import campaign
+
+from hundredfold.run import SEALED
 
 
 @pytest.mark.long
@@ -24,3 +27,10 @@ def test_nothing_is_lost() -> None:
     assert json.loads(kills)["kills"] >= 6
     assert "full disk" in disks
     assert verdict.startswith("0 lost runs, 0 differences")
+
+
+@pytest.mark.long
+def test_no_damage_goes_unnoticed() -> None:
+    counts = campaign(1, ("Predictor.load", "predict", "evaluate", "runs", "compare", "push"))
+    assert counts["refused"] + counts["named as damaged"] > counts["the same"] > 0
+    assert all(counts[f"{name}, bit flipped"] == 6 for name in SEALED)

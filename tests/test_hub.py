@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Train
+from conftest import Train, reseal
 from stopping import interrupted
 
 from hundredfold import Config, Dataset, Predictor, UserError
@@ -27,6 +27,7 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
         widths=(),
     )
     (run.path / "config.json").write_text(to_json(config))
+    reseal(run)
     assert main(["push", str(run.path), "me/tiny", "--folder", "out"]) == 0
     assert "out" in capsys.readouterr().out
     names = {file.name for file in Path("out").iterdir()}

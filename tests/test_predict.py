@@ -80,10 +80,10 @@ def test_every_way_gives_the_probabilities_of_evaluation(
     )
 
 
-def test_only_model_and_weights_are_needed(run: Run, tiny: Dataset, tmp_path: Path) -> None:
+def test_only_model_weights_and_metrics_are_needed(run: Run, tiny: Dataset, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
-    for name in ("model.json", "weights.safetensors"):
+    for name in ("model.json", "weights.safetensors", "metrics.json"):
         (bare / name).write_bytes((run.path / name).read_bytes())
     images = tiny.test.images
     assert torch.equal(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_split
+from conftest import make_split, reseal, unfinish
 from playwright.sync_api import Browser, Page
 from sklearn.metrics import precision_recall_fscore_support
 
@@ -189,12 +189,15 @@ def test_a_damaged_run_is_named(run: Run, name: str, content: str) -> None:
     (run.path / name).write_text(content)
     with pytest.raises(UserError, match="damaged"):
         write_report(run)
+    reseal(run)
+    with pytest.raises(UserError, match="damaged"):
+        write_report(run)
 
 
 def test_a_run_that_is_not_finished_has_no_report(
     tiny: Dataset, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run.path / "metrics.json").unlink()
+    unfinish(run)
     with pytest.raises(UserError, match="not finished"):
         write_report(run, tiny)
     assert main(["report", str(run)]) == 2
@@ -205,6 +208,7 @@ def test_a_run_that_is_not_finished_has_no_report(
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
 def test_damaged_logits_are_named(tiny: Dataset, run: Run, content: bytes) -> None:
     (run.path / "test_logits.npz").write_bytes(content)
+    reseal(run)
     with pytest.raises(UserError, match=r"test_logits\.npz"):
         write_report(run, tiny)
 

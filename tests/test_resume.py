@@ -150,7 +150,7 @@ def test_a_finished_run_is_refused(tiny: Dataset, tiny_config: Config) -> None:
     ("changes", "said"),
     [
         ({"lr": 0.01}, r"config.json is not what it was: lr \(0.05 -> 0.01\)"),
-        ({"widths": [8, 16, 8]}, "another model in its model.json"),
+        ({"widths": [8, 16, 8]}, r"config.json is not what it was: widths \(\[8, 16, 16\] -> \[8,"),
         ({"out": "elsewhere", "checkpoint": "9min"}, ""),
     ],
 )

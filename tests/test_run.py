@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import reseal
 
 from hundredfold import Config, Dataset, Run, UserError
 from hundredfold.files import write_atomic
@@ -57,15 +58,25 @@ def test_no_run_there(tmp_path: Path) -> None:
 
 
 def test_a_run_without_weights_says_why(run: Run) -> None:
+    weights = (run.path / "weights.safetensors").read_bytes()
     (run.path / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"not a whole one: it lacks weights\.safetensors"):
+        run.model()
+    (run.path / "metrics.json").unlink()
     with pytest.raises(UserError, match="has no weights: its training ended before a checkpoint"):
+        run.model()
+    (run.path / "weights.safetensors").write_bytes(weights)
+    with pytest.raises(UserError, match=r"it has weights, but lacks metrics\.json"):
         run.model()
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff" * 100])
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 100], ids=["empty", "other"])
 def test_damaged_weights_are_named(run: Run, damage: bytes) -> None:
     (run.path / "weights.safetensors").write_bytes(damage)
-    with pytest.raises(UserError, match=r"weights.safetensors is damaged"):
+    with pytest.raises(UserError, match=r"weights\.safetensors is not what training wrote"):
+        run.model()
+    reseal(run)
+    with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
         run.model()
 
 
@@ -78,6 +89,7 @@ def test_predictions_that_would_fill_the_memory_are_refused(run: Run) -> None:
         for _ in range(300):
             file.write(bytes(2**20))
     assert path.stat().st_size < 2**20
+    reseal(run)
     with pytest.raises(UserError, match=r"test_logits.npz is damaged: it would unpack to"):
         _ = run.test_logits
 
@@ -90,6 +102,7 @@ def test_a_model_that_would_fill_the_memory_is_refused(
 ) -> None:
     path = run.path / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    reseal(run)
     with pytest.raises(UserError, match=r"needs|of another model"):
         run.model()
 
@@ -98,6 +111,7 @@ def test_weights_of_another_model_are_refused(run: Run) -> None:
     values = json.loads((run.path / "model.json").read_text())
     values["widths"] = [4, 4, 4]
     (run.path / "model.json").write_text(json.dumps(values))
+    reseal(run)
     with pytest.raises(UserError, match="of another model"):
         run.model()
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import unfinish
 
 from hundredfold import Config, Dataset, Run, UserError, train
 from hundredfold.cli import main
@@ -57,7 +58,7 @@ def test_coarse_labels_and_data_without_a_hierarchy_have_one_accuracy(
 
 
 def test_an_unfinished_run_shows_how_far_it_came(run: Run) -> None:
-    (run.path / "metrics.json").unlink()
+    unfinish(run)
     history = run.path / "history.jsonl"
     history.write_text(history.read_text().splitlines(keepends=True)[0])
     (row,) = list_runs("runs")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import unfinish
 from stopping import Stopper
 
 from hundredfold import Config, Dataset, Epoch, Run, UserError, resume, train
@@ -277,7 +278,7 @@ def test_missing_extras_are_named(
 def test_an_unfinished_run_can_be_sent(tiny: Dataset, tiny_config: Config) -> None:
     mlflow = pytest.importorskip("mlflow")
     run = train(dataclasses.replace(tiny_config), tiny, quiet=True)
-    (run.path / "metrics.json").unlink()
+    unfinish(run)
     send(run, open_tracker("mlflow:sqlite:///other.db"))
     client = mlflow.MlflowClient("sqlite:///other.db")
     (found,) = client.search_runs([client.get_experiment_by_name("hundredfold").experiment_id])

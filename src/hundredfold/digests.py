@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hundredfold.errors import UserError
+from hundredfold.errors import DamagedError, UserError
 from hundredfold.jsonio import parse_object
 
 ENTRY = "sha256"
@@ -43,12 +43,15 @@ def unsealed(path: Path, content: bytes) -> tuple[dict[str, Any], dict[str, str]
         content: what it holds.
 
     Raises:
-        UserError: the content is damaged or was changed, or has no digests.
+        DamagedError: the content is damaged or was changed, or has no digests.
     """
-    metrics = parse_object(as_text(path, content), str(path))
+    try:
+        metrics = parse_object(as_text(path, content), str(path))
+    except UserError as error:
+        raise DamagedError(str(error)) from error
     digests = metrics.pop(ENTRY, None)
     if not isinstance(digests, dict) or not all(isinstance(d, str) for d in digests.values()):
-        raise UserError(
+        raise DamagedError(
             f"{path} has no checksums: the run is damaged, or of an earlier version of "
             "hundredfold. What cannot be verified is not used: train again."
         )
@@ -58,9 +61,9 @@ def unsealed(path: Path, content: bytes) -> tuple[dict[str, Any], dict[str, str]
     return metrics, digests
 
 
-def changed(path: Path) -> UserError:
+def changed(path: Path) -> DamagedError:
     """Return what to raise about a file that has not its digest."""
-    return UserError(f"{path} is not what training wrote: it is damaged, or was changed since.")
+    return DamagedError(f"{path} is not what training wrote: it is damaged, or was changed since.")
 
 
 def as_text(path: Path, content: bytes) -> str:
@@ -79,10 +82,11 @@ def read_file(path: Path) -> bytes:
     """Return a file's content.
 
     Raises:
-        UserError: it is no regular file, whose reading might never end, or cannot be read.
+        DamagedError: it is no regular file, whose reading might never end.
+        UserError: it cannot be read.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not a file.")
+        raise DamagedError(f"{path} is not a file.")
     try:
         return path.read_bytes()
     except OSError as error:

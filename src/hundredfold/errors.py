@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class DamagedError(UserError):
+    """A run that is not, or no longer, what training wrote."""
+
+
 class UnavailableError(UserError):
     """Data that would have to be fetched, and cannot be: no network, no server, no credentials."""
 

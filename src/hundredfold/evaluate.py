@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hundredfold.bundled import find_run
 from hundredfold.data import Dataset, Split, load_data, needs_network
 from hundredfold.device import pick_device
-from hundredfold.errors import UserError
+from hundredfold.errors import DamagedError, UserError
 from hundredfold.inference import predict_logits
 from hundredfold.metrics import measure
 from hundredfold.models import ModelInfo
@@ -99,11 +99,12 @@ def run_data_if_any(run: Run, data: Dataset | str = "") -> tuple[Dataset | None,
 
     Raises:
         UserError: data was named, and is not at hand.
+        DamagedError: the run is damaged.
     """
     try:
         return run_data(run, data), ""
     except UserError as error:
-        if data:
+        if data or isinstance(error, DamagedError):
             raise
         return None, str(error)
 

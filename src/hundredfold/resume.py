@@ -123,6 +123,7 @@ def resume(
 
 def _refuse_finished(run: Run) -> None:
     if run.finished:
+        run.tidy()
         raise UserError(
             f"{run} is finished: its learning rate has come down, and from there more steps would "
             "not do what a longer run does. For more epochs begin a new one: train --epochs N."

@@ -25,7 +25,7 @@ from hundredfold.config import Config
 from hundredfold.device import memory_format
 from hundredfold.digests import as_text, changed, digest, read_file, sealed, unsealed
 from hundredfold.epoch import Epoch
-from hundredfold.errors import UserError
+from hundredfold.errors import DamagedError, UserError
 from hundredfold.files import expanded, make_folder, refuse_link, remove_unfinished, save_file
 from hundredfold.jsonio import as_json, from_json, parse_object, to_json
 from hundredfold.models import ModelInfo, load_model
@@ -101,11 +101,11 @@ class Run:
         """Whether training came to its end.
 
         Raises:
-            UserError: it did, but the final metrics are gone, by which the rest is verified.
+            DamagedError: it did, but the final metrics are gone, by which the rest is verified.
         """
         lost = (self.path / WEIGHTS).exists() and not (self.path / CHECKPOINTS).exists()
         if not (found := (self.path / METRICS).exists()) and lost:
-            raise UserError(
+            raise DamagedError(
                 f"{self} is not a whole run: it has weights, but lacks {METRICS}, by which they "
                 "are verified."
             )
@@ -153,7 +153,7 @@ class Run:
         except RuntimeError as error:
             text = f"The weights of {self} are of another model or version: {error}"
             raise UserError(text) from error
-        self._tidy()
+        self.tidy()
         return model.to(device).to(memory_format=memory_format(device)).eval()
 
     def _last_weights(self) -> dict[str, Tensor]:
@@ -179,21 +179,22 @@ class Run:
 
     def _sealed(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the final metrics, and the digest of each other file."""
-        return unsealed(self.path / METRICS, self._unverified(METRICS))
+        if not self.finished:
+            raise UserError(f"{self} is not finished, or no run: it lacks {METRICS}.")
+        return unsealed(self.path / METRICS, read_file(self.path / METRICS))
 
     def _bytes(self, name: str) -> bytes:
         """Return a file's content; of a finished run only if it is what training wrote."""
-        content = self._unverified(name)
-        if self.finished and digest(content) != self._sealed()[1].get(name):
-            raise changed(self.path / name)
-        return content
-
-    def _unverified(self, name: str) -> bytes:
         if not self.path.is_dir():
             raise UserError(f"There is no run at {self.path}.")
-        if not (self.path / name).exists():
-            raise UserError(f"{self} is not a run, or not a whole one: it lacks {name}.")
-        return read_file(self.path / name)
+        known, path = self._sealed()[1] if self.finished else None, self.path / name
+        if not path.exists():
+            kind = DamagedError if known and name in known else UserError
+            raise kind(f"{self} is not a run, or not a whole one: it lacks {name}.")
+        content = read_file(path)
+        if known is not None and digest(content) != known.get(name):
+            raise changed(path)
+        return content
 
     def _text(self, name: str) -> str:
         return as_text(self.path / name, self._bytes(name))
@@ -234,7 +235,7 @@ class Run:
         except filelock.Timeout as error:
             raise UserError(f"Another process is training {self}: wait, or stop it.") from error
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """Remove what was for resuming, where the end of training was killed before it could."""
         if self.finished and (self.path / CHECKPOINTS).exists():
             with suppress(UserError, OSError), self.lock():  # unless that end is now
