@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pets import picture, pictures
 
 from hundredfold.cli import main
-from hundredfold.data.listing import list_folder, natural
+from hundredfold.data.listing import list_folder
 from hundredfold.errors import UserError
+from hundredfold.walk import natural
 
 
 def test_train_val_and_test_folders_are_the_splits(tmp_path: Path, load: Load) -> None:
@@ -109,7 +110,7 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path, load: Load) -> 
         ({"a": 1, "b": 1}, "leaves no picture to test on"),
         ({".": 3, "a": 2}, "is in no class"),
         ({"a": 2, "a/b": 2}, "pictures at two depths"),
-        ({"a/b/c": 2}, "too deep"),
+        ({"a/b/c": 2, "a/d/e": 2, "f/g/h": 2}, "too deep"),
         ({}, "holds no pictures"),
     ],
 )

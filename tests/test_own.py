@@ -16,7 +16,8 @@ from PIL import Image
 from hundredfold import Config, Dataset, Split, evaluate, fast, train
 from hundredfold.cli import main
 from hundredfold.data import dataset
-from hundredfold.data.own import choose_size, held_by_content
+from hundredfold.data.source import choose_size
+from hundredfold.data.split import held_by_content, unsettled
 from hundredfold.errors import UserError
 from hundredfold.files import cache_folder
 from hundredfold.predict import Predictor
@@ -73,6 +74,32 @@ def test_every_class_keeps_a_picture_and_copies_stay_together(
         test, rest = ({digests[i] for i in members if (i in held) == where} for where in (1, 0))
         assert rest and not test & rest
         assert test or len({digests[i] for i in members}) == 1
+
+
+Drawn = st.dictionaries(
+    st.integers(0, 99), st.tuples(st.integers(0, 3), st.integers(0, 12)), max_size=30
+)
+
+
+@given(Drawn, Drawn)
+def test_what_is_added_moves_no_picture_but_one_in_a_small_class(
+    first: dict[int, tuple[int, int]], more: dict[int, tuple[int, int]]
+) -> None:
+    def places(
+        drawn: dict[int, tuple[int, int]],
+    ) -> tuple[dict[tuple[str, str], bool], list[str]]:
+        digests = {i: f"{value * 0x15555555:08x}" for i, (_, value) in drawn.items()}
+        labels = {i: f"class {label}" for i, (label, _) in drawn.items()}
+        held = held_by_content(digests, labels)
+        where = {(labels[i], digests[i]): i in held for i in drawn}
+        assert all(where[labels[i], digests[i]] == (i in held) for i in drawn)  # copies agree
+        return where, unsettled(digests, labels)
+
+    before, moving = places(first)
+    after, _ = places(first | {i + 100: each for i, each in more.items()})
+    moved = [label for (label, digest), held in before.items() if after[label, digest] != held]
+    assert set(moved) <= set(moving)
+    assert len(moved) == len(set(moved))  # one content of each
 
 
 def test_bad_files_are_named_and_left_out(

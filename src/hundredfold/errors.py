@@ -1,6 +1,6 @@
 """The one exception that means: the user can mend this."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,3 +61,16 @@ def extra(name: str, needed: str) -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text: libraries write pages."""
     return (str(error).splitlines() or [""])[0]
+
+
+def shortened(value: object, most: int = 60) -> str:
+    """Return a value as Python writes it, without its middle where it is longer than a line."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 9]} ... {text[-4:]}"
+
+
+def some(texts: Iterable[str], most: int = 5) -> str:
+    """Return the first few of several texts, and how many more there are."""
+    every = list(texts)
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hundredfold.analysis import ClassScore, class_scores, confusion_matrix
+from hundredfold.data.sentences import untested
 from hundredfold.errors import UserError
 from hundredfold.metrics import coarse_probabilities
 from hundredfold.run import Run
@@ -50,6 +51,11 @@ class Level:
     def scores(self) -> list[ClassScore]:
         """(C,) how well each class is recognised."""
         return class_scores(self.confusion)
+
+    @property
+    def untested(self) -> str:
+        """A sentence about the classes without test pictures; empty where there are none."""
+        return untested(self.classes, self.confusion.sum(1).tolist())
 
 
 def levels(run: Run) -> list[Level]:

@@ -1,7 +1,7 @@
 """Predict with a trained model: pictures in, ranked classes with calibrated probabilities out."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from hundredfold.bundled import find_run
 from hundredfold.device import pick_device
-from hundredfold.errors import UserError
+from hundredfold.errors import UserError, some
 from hundredfold.inference import BATCH, predict_logits
 from hundredfold.metrics import coarse_probabilities
 from hundredfold.models import ModelInfo
-from hundredfold.pictures import Picture, is_one, is_picture, load_picture
+from hundredfold.pictures import Picture, is_one, load_picture
 from hundredfold.run import Run
+from hundredfold.walk import HIDDEN, walk
 
 THREADS = 8
 """That read pictures, at most: each may hold a large one."""
@@ -183,13 +184,21 @@ def _try_to_load(picture: Picture | UserError, size: int) -> Tensor | UserError:
         return error
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Return all files in a folder, and in those within it, that are pictures by their names.
+def find_pictures(folder: Path, tell: Callable[[str], None] = print) -> list[Path]:
+    """Return all pictures in a folder and in those within it, in natural order, as training does.
+
+    Args:
+        folder: where to look.
+        tell: takes a sentence for the user where files were passed over.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or a link leads back to a folder above it.
     """
-    found = sorted(path for path in folder.rglob("*") if is_picture(path) and path.is_file())
-    if not found:
-        raise UserError(f"{folder} holds no pictures (jpg, png, webp, ...).")
-    return found
+    found = walk(folder)
+    passed = [f"{name} ({why})" for name, why in found.passed if why != HIDDEN]
+    more = f"Passed over in {folder}: {some(passed)}." if passed else ""
+    if not found.pictures:
+        raise UserError(f"{folder} holds no pictures (jpg, png, webp, ...). {more}".rstrip())
+    if more:
+        tell(more)
+    return [path for path, _ in found.pictures]

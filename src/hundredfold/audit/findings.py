@@ -94,6 +94,7 @@ def class_findings(subject: Subject) -> list[Finding]:
     counts = class_counts(subject)
     training = counts.get("train") or next(iter(counts.values()), {})
     single = [f"{name}: 1 picture" for name, count in training.items() if count == 1]
+    lost = [f"{name}: {reason}" for name, reason in subject.lost]
     unequal = []
     present = {name: count for name, count in training.items() if count}
     few, many = (pick(present, key=present.__getitem__, default="") for pick in (min, max))
@@ -112,6 +113,7 @@ def class_findings(subject: Subject) -> list[Finding]:
         if not names.get(name) and training[name]
     ]
     return [
+        Finding("lost", "classes without a picture that can be used", True, lost, []),
         Finding("unknown", "classes that cannot be learned", True, unknown, []),
         Finding("singletons", "classes of a single picture", False, single, []),
         Finding("missing", "classes without pictures in a split", False, missing, []),

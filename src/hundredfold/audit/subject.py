@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hundredfold.data import Dataset, cifar100, find_source, load_data
-from hundredfold.data.listing import Passed, in_natural_order
-from hundredfold.data.own import read_source
 from hundredfold.data.reading import Facts
+from hundredfold.data.source import read_source
+from hundredfold.walk import Passed, in_natural_order
 
 SIDE = 32
 """Pixels a side that pictures are compared at."""
@@ -40,6 +40,8 @@ class Subject:
     """(N,) the files; empty where there are none."""
     bad: tuple[Passed, ...] = ()
     """Pictures that cannot be read."""
+    lost: tuple[Passed, ...] = ()
+    """Classes without a picture that can be used."""
     passed: tuple[Passed, ...] = ()
     """Other files."""
 
@@ -82,6 +84,7 @@ def _own(path: Path) -> Subject:
         facts=facts,
         paths=tuple(entry.path for entry in entries),
         bad=tuple(source.bad),
+        lost=tuple(source.lost),
         passed=source.passed,
     )
 

@@ -103,10 +103,14 @@ def _pictures(source: str) -> list[Named]:
     try:
         paths: list[Path | str] = [source]
         if (folder := expanded(source)).is_dir():
-            paths = [*find_pictures(folder)]
+            paths = [*find_pictures(folder, _tell)]
         return [(str(path), path) for path in paths]
     except UserError as error:
         return [(source, error)]
+
+
+def _tell(sentence: str) -> None:
+    error_console.print(escape(sentence))
 
 
 def _test_picture(run: Run, predictor: Predictor, index: int, data: str) -> Named:

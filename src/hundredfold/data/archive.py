@@ -1,27 +1,34 @@
-"""Pictures from a .zip or .tar: unpacked once, safely, into the user's cache folder.
+"""Pictures from a .zip or .tar, unpacked once into the user's cache folder.
 
-Only regular files that are pictures or tables by their names are written, each under a path that
-stays below the folder; links and devices never. What an archive may grow to is limited.
+Only regular files are written, and copies of them where a .tar has links to them; other links and
+devices never.
 """
 
-import hashlib
-import shutil
+import bz2
+import gzip
+import io
+import lzma
 import tarfile
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import IO
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any, cast
 
-from hundredfold.data.table import SUFFIXES
-from hundredfold.errors import UserError
-from hundredfold.files import alone, stamp
-from hundredfold.pictures import is_picture
+from hundredfold.data.unpacking import Counted, Target, Unpacked, unpack_once, write
+from hundredfold.errors import UserError, shortened
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-MOST_GROWTH = 50
-"""Times its own size that an archive may unpack to, beyond FREE_BYTES: pictures hardly shrink."""
-FREE_BYTES = 2**30
-CHUNK = 2**20
+OPENERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+"""What reads a compressed file, by how it begins."""
+MOST_HEADER = 2**20
+"""Bytes, at most, that a .tar may spend on a member's name and the like: these are held in
+memory."""
+MOST_DIRECTORY = 2**28
+"""Bytes, at most, of a .zip's list of members: it is held in memory, ten times as large."""
 
 
 def is_archive(path: Path) -> bool:
@@ -29,80 +36,136 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES)
 
 
-def unpack(path: Path, folder: Path) -> Path:
-    """Unpack an archive below `folder`, unless it is there already; return where it lies.
-
-    A single folder at its top is stepped into.
+def unpack(path: Path, folder: Path) -> Unpacked:
+    """Unpack an archive below `folder`, unless it is there already.
 
     Raises:
-        UserError: it is damaged, a path in it leads outside, it unpacks to too much, or the disk
-            is full.
+        UserError: it is damaged or encrypted, a path in it leads outside, it unpacks to too much,
+            or the disk is full.
     """
-    stat = path.stat()
-    key = repr((str(path.resolve()), stamp(path)))
-    target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if not target.exists():
-        with alone(folder.with_suffix(".lock")):
-            if not target.exists():  # another process may have been faster
-                _unpack(path, target, MOST_GROWTH * stat.st_size + FREE_BYTES)
-    inside = list(target.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
+    return unpack_once(path, folder, _fill_from_zip if _is_zip(path) else _fill_from_tar)
 
 
-def _unpack(path: Path, target: Path, most: int) -> None:
-    """Unpack an archive into a folder that gets its name when it is whole."""
-    part = target.with_suffix(".part")
-    for left in target.parent.glob("*.part"):  # of processes that were killed
-        shutil.rmtree(left, ignore_errors=True)
+def _is_zip(path: Path) -> bool:
+    return path.name.lower().endswith(".zip")
+
+
+class _Zipped(io.FileIO):
+    """A .zip whose list of members is read only where memory suffices for it."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes: `zipfile` asks for the whole list at once."""
+        if size and size > MOST_DIRECTORY:
+            raise UserError(
+                f"{self.name} has a list of members of more than {MOST_DIRECTORY:,} bytes: "
+                "unpack it yourself and name the folder."
+            )
+        return super().read(-1 if size is None else size) or b""
+
+
+def _fill_from_zip(path: Path, target: Target) -> None:
+    with _Zipped(path) as file, zipfile.ZipFile(file) as archive:
+        rename = _names(path, archive.infolist(), target)
+        for info in archive.infolist():
+            if info.flag_bits & 1:
+                raise UserError(f"{path} is encrypted: unpack it yourself, name the folder.")
+            name, kind = rename(info), info.external_attr >> 28  # of Unix: 4 a folder, 8 a file
+            if kind not in (0, 4, 8):  # 0 is not said
+                target.path(name)
+                target.pass_over(name, "a link or a device")
+            elif place := target.place(name, folder=info.is_dir()):
+                with archive.open(info) as content:
+                    write(place, Counted(content, target))
+
+
+def _names(
+    path: Path, members: Iterable[zipfile.ZipInfo], target: Target
+) -> Callable[[zipfile.ZipInfo], str]:
+    """Return what tells a member's name, guessed where a .zip does not say how it is written.
+
+    Such names are UTF-8 where they can be, as macOS writes them; else they are Chinese where they
+    can be; else they stay as `zipfile` reads them. What is not sure is said.
+    """
+    unsaid = [m for m in members if not m.flag_bits & 0x800 and not m.filename.isascii()]
+    if not unsaid:
+        return lambda info: info.filename
+    raw = [info.filename.encode("cp437") for info in unsaid]
+    encoding = next(each for each in ("utf-8", "gb2312", "cp437") if _can_be(raw, each))
+    if encoding != "utf-8":
+        guess = "are taken for Chinese" if encoding == "gb2312" else "may be read wrongly"
+        example = shortened(raw[0].decode(encoding))
+        target.remarks.append(
+            f"{path} does not say in which encoding its names are. They {guess}, such as "
+            f"{example}. If that is wrong, unpack it yourself and name the folder."
+        )
+    known = {m.filename: name.decode(encoding) for m, name in zip(unsaid, raw, strict=True)}
+    return lambda info: known.get(info.filename, info.filename)
+
+
+def _can_be(names: Iterable[bytes], encoding: str) -> bool:
     try:
-        part.mkdir(parents=True)
-        _write_all(path, part, most)
-        part.replace(target)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"Cannot unpack {path}: {error.strerror or error}.") from error
-    except Exception as error:  # archives can be damaged in a score of ways
-        raise UserError(f"{path} is cut short or damaged: {error}.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for name in names:
+            name.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _write_all(path: Path, folder: Path, most: int) -> None:
-    """Write an archive's pictures and tables into a folder, `most` bytes in all at most."""
-    written = 0
-    for name, file in _members(path):
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        if ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
-            raise UserError(f"{path} has a path that leads outside, {name!r}: it is not unpacked.")
-        target = folder.joinpath(*parts)
-        if not is_picture(target) and target.suffix.lower() not in SUFFIXES:
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with file, target.open("wb") as out:  # of two of one name the later counts, as for tar
-            while chunk := file.read(CHUNK):
-                written += len(chunk)
-                if written > most:
-                    raise UserError(
-                        f"{path} unpacks to more than {most:,} bytes, {MOST_GROWTH} times its "
-                        "size and more: if you trust it, unpack it yourself and name the folder."
-                    )
-                out.write(chunk)
+class _Tarred(Counted):
+    """The unpacked bytes of a .tar, of which only so many may be a member's header."""
+
+    header_end: float = 0
+    """How many bytes may be unpacked before the header has to end."""
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        chunk = super().read(size)
+        if self.target.bytes > self.header_end:
+            raise UserError(
+                f"{self.target.source} has a member whose header is larger than {MOST_HEADER:,} "
+                "bytes: it is not unpacked."
+            )
+        return chunk
 
 
-def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield the name and content of each regular file of an archive."""
-    if path.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if info.flag_bits & 1:
-                    raise UserError(f"{path} is encrypted: unpack it yourself, name the folder.")
-                kind = info.external_attr >> 28  # of Unix: 8 a file, 10 a link; 0 is not said
-                if not info.is_dir() and kind in (0, 8):
-                    yield info.filename, archive.open(info)
+def _fill_from_tar(path: Path, target: Target) -> None:
+    with path.open("rb") as file:
+        start = file.read(6)
+    opener = next((o for magic, o in OPENERS.items() if start.startswith(magic)), None)
+    with opener(path) if opener else path.open("rb") as file:
+        stream, ahead = _Tarred(file, target), 2 * tarfile.RECORDSIZE
+        stream.header_end = ahead + MOST_HEADER
+        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
+            while member := tar.next():
+                stream.header_end = float("inf")
+                _write_member(tar, member, target)
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all
+                ahead = member.size + 2 * tarfile.RECORDSIZE  # what is not read yet, at most
+                stream.header_end = target.bytes + ahead + MOST_HEADER
+
+
+def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Target) -> None:
+    """Write a member of a .tar that is a regular file, or a link to one that was written."""
+    if member.issparse():  # its size is not what it takes
+        raise UserError(
+            f"{target.source} has a sparse file, {shortened(member.name)}: unpack it yourself and "
+            "name the folder."
+        )
+    if member.isreg() or member.isdir():
+        if place := target.place(member.name, folder=member.isdir()):
+            write(place, cast("IO[bytes]", tar.extractfile(member)))
+    elif member.islnk() and (linked := _linked(member, target)):
+        if place := target.place(member.name):
+            with linked.open("rb") as content:
+                write(place, Counted(content, target))
     else:
-        with tarfile.open(path, "r:*") as tar:
-            for member in tar:
-                file = tar.extractfile(member) if member.isreg() else None
-                if file is not None:
-                    yield member.name, file
+        target.path(member.name)
+        target.pass_over(member.name, "a link or a device")
+
+
+def _linked(member: tarfile.TarInfo, target: Target) -> Path | None:
+    """Return the other file that a hard link stands for; None where it was not written."""
+    if member.linkname.startswith("/"):
+        return None
+    path = target.path(member.linkname)
+    return path if path.is_file() and path != target.path(member.name) else None

@@ -1,28 +1,25 @@
-"""Which pictures a folder or a list names, and of which class: nothing is decoded here."""
+"""Which pictures a folder names, and of which class: nothing is decoded here."""
 
-import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hundredfold.errors import UserError
-from hundredfold.pictures import is_picture
-
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""Folder names, in lower case, and the split that each stands for."""
-SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "$recycle.bin"}
-"""Entries that an operating system leaves; hidden ones begin with a dot."""
+from hundredfold.data.sentences import count
+from hundredfold.data.shape import (
+    Folders,
+    alike_names,
+    find_splits,
+    inner_wrapper,
+    normal,
+    refuse_alike,
+    refuse_paired,
+    split_named,
+    wrapper,
+)
+from hundredfold.errors import UserError, some
+from hundredfold.walk import HEIC_REASON, HIDDEN, Passed, in_natural_order, natural, walk
 
 
 class Entry(NamedTuple):
@@ -35,35 +32,24 @@ class Entry(NamedTuple):
     split: str
     """train, validation or test; empty where the data does not say."""
     label: str
-    """Its class."""
+    """Its class, in Unicode's composed form."""
     parent: str
-    """Its superclass; empty where there is none."""
-
-
-class Passed(NamedTuple):
-    """Something that was passed over."""
-
-    name: str
-    reason: str
+    """Its superclass, in that form too; empty where there is none."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a source, in a fixed order, and what was passed over."""
+    """The pictures of a source, in a fixed order, and what is not among them."""
 
     entries: tuple[Entry, ...]
-    passed: tuple[Passed, ...]
-
-
-def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Return a sort key that puts 2 before 10, and a before B."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
-
-
-def in_natural_order(names: Iterable[str]) -> list[str]:
-    """Return each name once, 2 before 10, and a before B."""
-    return sorted(set(names), key=lambda name: (natural(name), name))
+    passed: tuple[Passed, ...] = ()
+    """Files that were passed over."""
+    lost: tuple[Passed, ...] = ()
+    """Classes without any picture, and why."""
+    left_out: tuple[str, ...] = ()
+    """Sentences about pictures that are not among them."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about what was decided for the user."""
 
 
 def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -77,86 +63,144 @@ def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     )
 
 
-def list_folder(root: Path, called: str = "") -> Listing:
+def list_folder(root: Path, called: str = "", passed: Sequence[Passed] = ()) -> Listing:
     """List a folder: `<class>/…`, or that below train/, val/ and test/; or with superclasses.
 
-    Where pictures lie two folders deep rather than one, the upper one is the superclass.
+    Where pictures lie two folders deep rather than one, the upper one is the superclass. A folder
+    that holds nothing but one folder of folders is stepped into.
 
     Args:
         root: the folder.
         called: what errors call it; empty for its path.
+        passed: what was passed over before it lay there.
 
     Raises:
         UserError: the folder cannot be read, a link leads back to a folder above it, or its shape
-            says no class for some picture.
+            says no class for some picture, or may mean several things.
     """
     called = called or str(root)
-    passed: list[Passed] = []
-    files = []
-    for path, name in _walk(root, "", (os.path.realpath(root),), passed):
-        if is_picture(path):
-            files.append((path, name))
+    found = walk(root)
+    others = (*passed, *found.passed)
+    if not found.pictures:
+        shown = [f"{name} ({reason})" for name, reason in others if reason != HIDDEN]
+        more = f" It has other files: {some(shown)}." if shown else ""
+        raise UserError(
+            f"{called} holds no pictures (jpg, png, webp, ...) in folders of classes.{more}"
+        )
+    places = {name: _folders(name)[:-1] for _, name in found.pictures}
+    above = wrapper(places.values())
+    within = {name: place[len(above) :] for name, place in places.items()}
+    splits = find_splits(within.values())
+    if splits and "train" not in splits.values():
+        first, *_ = sorted(splits)
+        raise UserError(
+            f"{called} has {' and '.join(sorted(splits))} and no training pictures. Put these into "
+            f"a folder train beside them, or name one of them alone, such as {called}/{first}."
+        )
+    roots, unlabelled = _roots(within.values(), splits)
+    entries, left = [], defaultdict(list)
+    for path, name in found.pictures:
+        top = within[name][:1]
+        if splits and (not top or top[0] not in splits or top in unlabelled):
+            left[top].append(name)
         else:
-            passed.append(Passed(name, "not a picture by its name"))
-    if not files:
-        raise UserError(f"{called} holds no pictures (jpg, png, webp, ...) in folders of classes.")
-    tops = {name.split("/")[0] for _, name in files}
-    splits = {top: SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
-    if "train" in splits.values() and not _is_class(tops, splits, [name for _, name in files]):
-        outside = [name for _, name in files if name.split("/")[0] not in splits]
-        passed += [Passed(name, "beside the folder train, not in it") for name in outside]
-    else:
-        splits = {}
-    entries = [
-        _entry(path, name, splits)
-        for path, name in files
-        if not splits or name.split("/")[0] in splits
-    ]
-    return Listing(in_order(_named(entries, called)), tuple(passed))
+            folders = within[name][len(roots.get(top, ())) :]
+            entries.append(_entry(path, name, splits[top[0]] if splits else "", folders))
+    entries = _named(entries, called)
+    inner = [(*above, *root) for root in roots.values()] or [above]
+    there = [_folders(name) for name in found.folders]
+    lost = _lost(there, set(places.values()), inner, others)
+    return Listing(
+        in_order(entries),
+        (
+            *others,
+            *(Passed(name, _why_left(top, unlabelled)) for top in left for name in left[top]),
+        ),
+        tuple(lost),
+        tuple(_say_left(top, names, unlabelled) for top, names in left.items()),
+        (*_merged(splits, unlabelled), *_remarks(found.pictures, entries)),
+    )
 
 
-def _walk(
-    folder: Path, prefix: str, above: Sequence[str], passed: list[Passed]
-) -> Iterator[tuple[Path, str]]:
-    """Yield the files below a folder, with their names; hidden and system ones are noted instead.
+def _folders(name: str) -> Folders:
+    """Return the parts of a path, in Unicode's composed form."""
+    return tuple(normal(name).split("/"))
 
-    Args:
-        folder: where to look.
-        prefix: what the names of its entries begin with.
-        above: real paths of the folder and of those above it.
-        passed: what is passed over is added to it.
+
+def _roots(
+    places: Iterable[Folders], splits: Mapping[str, str]
+) -> tuple[dict[Folders, Folders], set[Folders]]:
+    """Return where the classes of each split begin, and the splits that have none.
+
+    A split whose pictures all lie right in it has no labels, unless no other one has any either.
     """
-    try:
-        found = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"Cannot read the folder {folder}: {error.strerror}.") from error
-    for entry in found:
-        path, name = Path(entry.path), prefix + _text(entry.name)
-        if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
-            passed.append(Passed(name, "hidden, or of the system"))
-        elif entry.is_dir():
-            real = os.path.realpath(path)
-            if real in above:
-                raise UserError(f"{path} is a link to a folder above it: remove it.")
-            yield from _walk(path, f"{name}/", (*above, real), passed)
-        else:
-            yield path, name
+    roots: dict[Folders, Folders] = {}
+    unlabelled: set[Folders] = set()
+    every = list(places)
+    for top, split in splits.items():
+        inside = [place[1:] for place in every if place[:1] == (top,)]
+        repeated = inner_wrapper(inside, split)
+        roots[(top,)] = (top, *repeated)
+        if all(len(place) == len(repeated) for place in inside):
+            unlabelled.add((top,))
+    training = [top for top, split in splits.items() if split == "train"]
+    return roots, set() if all((top,) in unlabelled for top in training) else unlabelled
 
 
-def _is_class(tops: set[str], splits: dict[str, str], names: Sequence[str]) -> bool:
-    """Return whether the only folder named as a split is a class beside others, such as trains."""
-    within = [name for name in names if name.split("/")[0] in splits]
-    return len(splits) == 1 < len(tops) and all(name.count("/") == 1 for name in within)
+def _why_left(top: Folders, unlabelled: set[Folders]) -> str:
+    return "in no class" if top in unlabelled else "beside the folders of splits"
 
 
-def _text(name: str) -> str:
-    """Return a file's name as text, which it need not be: bytes that are none are written out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _say_left(top: Folders, names: Sequence[str], unlabelled: set[Folders]) -> str:
+    pictures = count(len(names), "picture")
+    if top in unlabelled:
+        return f"{top[0]} has {pictures} in no folders of classes, so without labels"
+    where = f"in {top[0]}" if top else "in no folder"
+    return f"{pictures} {where}, beside the folders of splits, {_be(len(names))} in none of them"
 
 
-def _entry(path: Path, name: str, splits: dict[str, str]) -> Entry:
-    folders = name.split("/")[:-1]
-    split = splits[folders.pop(0)] if splits else ""
+def _be(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _merged(splits: Mapping[str, str], unlabelled: set[Folders]) -> list[str]:
+    """Return a sentence for each split that several folders name."""
+    tops: dict[str, list[str]] = defaultdict(list)
+    for top, split in sorted(splits.items()):
+        if (top,) not in unlabelled:
+            tops[split].append(top)
+    return [
+        f"The folders {' and '.join(names)} are both taken for {split}."
+        for split, names in tops.items()
+        if len(names) > 1
+    ]
+
+
+def _remarks(pictures: Iterable[tuple[Path, str]], entries: Sequence[Entry]) -> list[str]:
+    """Return sentences about names that are nearly the same."""
+    forms: dict[Folders, set[str]] = defaultdict(set)
+    for _, name in pictures:
+        for part in name.split("/")[:-1]:
+            if not part.isascii():
+                forms[(normal(part),)].add(part)
+    twice = [
+        f"The name {name!r} is written in {len(both)} forms of Unicode. They are taken for one."
+        for (name,), both in forms.items()
+        if len(both) > 1
+    ]
+    return [*twice, *near_names(entries)]
+
+
+def near_names(entries: Iterable[Entry]) -> list[str]:
+    """Return sentences about classes and superclasses whose names are nearly the same."""
+    labels, parents = set(), set()
+    for entry in entries:
+        labels.add(entry.label)
+        parents.add(entry.parent)
+    return [*alike_names(labels), *alike_names(parents)]
+
+
+def _entry(path: Path, name: str, split: str, folders: Folders) -> Entry:
     label = folders[-1] if folders else ""
     return Entry(path, name, split, label, "/".join(folders[:-1]))
 
@@ -181,6 +225,13 @@ def _named(entries: Sequence[Entry], called: str) -> list[Entry]:
             f"{called} has pictures at two depths, such as {flat.name} and {nested.name}: is "
             f"{nested.parent} a class or a superclass? Give all pictures one depth."
         )
+    classes: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        classes[entry.parent].add(entry.label)
+    if nested:
+        refuse_alike(classes, called)
+    else:
+        refuse_paired(classes[""], called)
     return qualified(entries)
 
 
@@ -195,3 +246,50 @@ def qualified(entries: Sequence[Entry]) -> list[Entry]:
         else entry
         for entry in entries
     ]
+
+
+def _lost(
+    folders: Iterable[Folders],
+    filled: Iterable[Folders],
+    roots: Sequence[Folders],
+    passed: Sequence[Passed],
+) -> list[Passed]:
+    """Return the folders that stand where classes do and hold no picture in any split.
+
+    Args:
+        folders: all there are.
+        filled: those that pictures lie right in.
+        roots: where classes or superclasses begin.
+        passed: files that are no pictures.
+    """
+
+    def within(folder: Folders) -> Folders | None:
+        return next((folder[len(r) :] for r in roots if folder[: len(r)] == r), None)
+
+    every = set(folders)
+    parents = {folder[:-1] for folder in every}
+    holding = {folder[:depth] for folder in filled for depth in range(len(folder) + 1)}
+    known = {within(folder) for folder in holding}
+    deep = max(len(inside) for folder in filled if (inside := within(folder)) is not None)
+    lost = []
+    for folder in in_natural_order("/".join(folder) for folder in every - holding):
+        parts, why = tuple(folder.split("/")), _why_empty(f"{folder}/", passed)
+        inside = within(parts)
+        if inside is None:  # beside the splits: one of them, or pictures that cannot be read
+            is_one = parts[:-1] in holding and (split_named(parts[-1]) or HEIC_REASON in why)
+        else:
+            leaf = len(inside) == deep or (len(inside) < deep and parts not in parents)
+            is_one = leaf and inside not in known
+        if is_one:
+            lost.append(Passed(folder, why))
+    return lost
+
+
+def _why_empty(below: str, passed: Iterable[Passed]) -> str:
+    """Return what a folder without pictures holds."""
+    reasons = Counter(
+        each.reason
+        for each in passed
+        if each.reason != HIDDEN and normal(each.name).startswith(below)
+    )
+    return ", ".join(f"{count(n, 'file')}: {reason}" for reason, n in reasons.items()) or "empty"

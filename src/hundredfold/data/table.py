@@ -1,71 +1,97 @@
 """A list of pictures in place of folders: CSV, TSV or parquet, a row a picture."""
 
 import csv
+import os
+import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from hundredfold.data.listing import SPLITS, Entry, Listing, in_order, qualified
-from hundredfold.errors import UserError, extra
+from hundredfold.data import parquet
+from hundredfold.data.listing import Entry, Listing, in_order, near_names, qualified
+from hundredfold.data.shape import normal, split_named
+from hundredfold.errors import UserError, shortened, some
+from hundredfold.files import cache_folder
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
+    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
     "label": ("label", "class", "class_name", "category", "fine_label", "target"),
     "split": ("split", "subset", "set"),
     "parent": ("superclass", "coarse_label", "parent", "supercategory"),
 }
 """What each column may be called, in any case; the first two are needed."""
+MISSING = {"", "nan", "NaN", "<NA>", "None", "null", "NULL"}
+"""What tables write where there is no value."""
+MOST_BYTES = 2**28
+"""Of a table of text, at most: it is held in memory."""
+MOST_NAME, MOST_PATH = 255, 4096
+"""Bytes of a class's name and of a path, at most, as for folders."""
 
 Row = Mapping[str, str]
+Numbered = Sequence[tuple[int, Row]]
+"""Rows, each with its line in the file."""
 
 
-def list_table(path: Path) -> Listing:
+def list_table(path: Path, called: str = "", root: Path | None = None) -> Listing:
     """List the pictures that a table names; relative paths begin at the table's own folder.
 
+    A parquet table may hold the pictures themselves, as Hugging Face's do. They are written once
+    into the user's cache folder.
+
+    Args:
+        path: of the table.
+        called: what errors call it; empty for its path.
+        root: the folder that all pictures must lie in; None for anywhere.
+
     Raises:
-        UserError: the table cannot be read, lacks a column, has an empty path or class, or names
-            superclasses for some pictures only.
+        UserError: the table cannot be read, lacks a column, has an empty path or class, names
+            superclasses for some pictures only, or names a file outside of `root`.
     """
-    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path)
+    called = called or str(path)
+    if path.suffix.lower() == ".parquet":
+        if parquet.holds_pictures(path, COLUMNS["path"]):
+            unpacked = parquet.unpack(path, cache_folder() / "unpacked", COLUMNS["path"])
+            return list_table(unpacked.folder / parquet.TABLE, called, unpacked.folder)
+        rows: Numbered = [(i, row) for i, row in enumerate(parquet.rows(path), 1)]
+    else:
+        rows = _text_rows(path, called)
     if not rows:
-        raise UserError(f"{path} has no rows: wanted is a header and a row a picture.")
-    columns = _columns(path, list(rows[0]))
-    entries = [_entry(path, row, columns, number) for number, row in enumerate(rows, 2)]
-    bare = [number for number, entry in enumerate(entries, 2) if not entry.parent]
+        raise UserError(f"{called} has no rows: wanted is a header and a row a picture.")
+    columns = _columns(called, list(rows[0][1]))
+    entries = [_entry(path, f"{called}, line {line}", row, columns) for line, row in rows]
+    bare = [line for (line, _), entry in zip(rows, entries, strict=True) if not entry.parent]
     if 0 < len(bare) < len(entries):
-        raise UserError(f"{path}, line {bare[0]}: no superclass, where other lines have one.")
-    return Listing(in_order(qualified(entries)), ())
+        raise UserError(f"{called}, line {bare[0]}: no superclass, where other lines have one.")
+    for entry in entries if root else ():
+        if not entry.path.resolve().is_relative_to(root.resolve()):  # type: ignore[union-attr]
+            raise UserError(f"{called} names a file outside of it, {shortened(entry.name)}.")
+    return Listing(in_order(qualified(entries)), remarks=tuple(near_names(entries)))
 
 
-def _text_rows(path: Path) -> list[Row]:
+def _text_rows(path: Path, called: str) -> Numbered:
+    if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        raise UserError(f"{called} is no regular file of at most {MOST_BYTES >> 20} MiB.")
+    rows = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             kind = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
-            return [
-                {key: value or "" for key, value in row.items() if key is not None}
-                for row in csv.DictReader(file, dialect=kind)
-            ]
+            reader = csv.DictReader(file, dialect=kind, restval="")
+            for row in reader:
+                if any(row.pop(None, ())):  # cells without a header
+                    raise UserError(
+                        f"{called}, line {reader.line_num}: more cells than the header has. Put a "
+                        "cell that has a comma between quotation marks."
+                    )
+                rows.append((reader.line_num, row))
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+        raise UserError(f"Cannot read {called}: {error.strerror}.") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no table of UTF-8 text: {error}.") from error
+        raise UserError(f"{called} is no table of UTF-8 text: {error}.") from error
+    return rows
 
 
-def _parquet_rows(path: Path) -> list[Row]:
-    with extra("parquet", f"To read {path} you need"):
-        from pyarrow import ArrowException, parquet  # noqa: PLC0415  # an extra
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (OSError, ArrowException) as error:
-        raise UserError(f"Cannot read {path}: {error}.") from error
-    return [
-        {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
-    ]
-
-
-def _columns(path: Path, names: Sequence[str]) -> dict[str, str]:
+def _columns(called: str, names: Sequence[str]) -> dict[str, str]:
     """Return the table's own name of each column that is there, by what it holds."""
-    lower = {name.strip().lower(): name for name in names}
+    lower = {normal(name).strip().lower(): name for name in names}
     found = {
         what: lower[alias]
         for what, aliases in COLUMNS.items()
@@ -75,26 +101,57 @@ def _columns(path: Path, names: Sequence[str]) -> dict[str, str]:
     for what in ("path", "label"):
         if what not in found:
             raise UserError(
-                f"{path} has no column {what} (or {', '.join(COLUMNS[what][1:])}): "
-                f"its columns are {', '.join(names)}."
+                f"{called} has no column {what} (or {', '.join(COLUMNS[what][1:])}): "
+                f"its columns are {some(map(shortened, names), 10)}."
             )
     return found
 
 
-def _entry(path: Path, row: Row, columns: Mapping[str, str], line: int) -> Entry:
-    values = {what: row.get(column, "").strip() for what, column in columns.items()}
+def _entry(path: Path, where: str, row: Row, columns: Mapping[str, str]) -> Entry:
+    """Return the picture that a row names.
+
+    Args:
+        path: of the table.
+        where: what errors call the row.
+        row: its cells.
+        columns: their names, by what they hold.
+    """
+    cells = {what: row.get(column, "").strip() for what, column in columns.items()}
+    values = {what: "" if cell in MISSING else cell for what, cell in cells.items()}
     for what in ("path", "label"):
         if not values[what]:
-            raise UserError(f"{path}, line {line}: no {what}.")
-        if "\0" in values[what]:
-            raise UserError(f"{path}, line {line}: the {what} has a zero byte.")
-    split = values.get("split", "").lower()
-    if split and split not in SPLITS:
-        raise UserError(f"{path}, line {line}: the split {split!r} is none of {', '.join(SPLITS)}.")
+            written = f" ({cells[what]} stands for none)" if cells[what] else ""
+            raise UserError(f"{where}: no {what}{written}.")
+    for what, value in values.items():
+        if "\0" in value:
+            raise UserError(f"{where}: the {what} has a zero byte.")
+        most = MOST_PATH if what == "path" else MOST_NAME
+        if len(os.fsencode(value)) > most or "\n" in value:
+            raise UserError(
+                f"{where}: the {what} is no line of at most {most:,} bytes, {shortened(value)}."
+            )
+    named = split_named(split := values.get("split", ""))
+    if split and (named is None or named[1]):
+        raise UserError(
+            f"{where}: the split {shortened(split)} is none of train, validation and test."
+        )
+    place = _find(path.parent, values["path"])
     return Entry(
-        path=path.parent / values["path"],
-        name=Path(values["path"]).as_posix(),
-        split=SPLITS.get(split, ""),
-        label=values["label"],
-        parent=values.get("parent", ""),
+        path=path.parent / place,
+        name=PurePosixPath(place).as_posix(),
+        split=named[0] if named else "",
+        label=normal(values["label"]),
+        parent=normal(values.get("parent", "")),
     )
+
+
+def _find(folder: Path, value: str) -> str:
+    """Return a path as the file that it names is written: by Windows, or in another form.
+
+    Where there is none, as it stands in the table.
+    """
+    if value.isascii() and "\\" not in value:
+        return value
+    slashed = value.replace("\\", "/")
+    forms = (value, slashed, normal(slashed), unicodedata.normalize("NFD", slashed))
+    return next((form for form in forms if os.path.exists(folder / form)), value)  # noqa: PTH110

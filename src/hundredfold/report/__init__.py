@@ -25,7 +25,7 @@ def write_report(
     Args:
         run: a finished run, or its directory.
         data: as in `evaluate`.
-        tell: takes a sentence where the pictures could not be had.
+        tell: takes a sentence where the pictures could not be had, or a class has no test picture.
 
     Raises:
         UserError: no such run, or it is not finished, damaged or cannot be written, or the data
@@ -40,6 +40,8 @@ def write_report(
         tell(f"The report has no pictures: {missing}")
     try:
         found = levels(run)
+        if found[0].untested:
+            tell(found[0].untested)
         drawn = draw_figures(run, found)
         page = render(run, found, drawn, test, missing)
     except KeyError as error:

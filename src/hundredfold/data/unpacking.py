@@ -1,0 +1,177 @@
+"""What a file packs, written once, safely, into the user's cache folder.
+
+Only pictures and tables are written, each under a path that stays below the folder. What a file may
+grow to is limited.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
+
+from hundredfold.errors import UserError, first_line, shortened
+from hundredfold.files import alone, stamp
+from hundredfold.pictures import is_picture
+from hundredfold.walk import HIDDEN, Passed, as_text, has_suffix, is_hidden, why_passed
+
+VERSION = 2
+"""Of how what is unpacked lies in the cache."""
+MOST_GROWTH = 50
+"""Times its own size that a file may unpack to, beyond FREE_BYTES: pictures hardly shrink."""
+FREE_BYTES = 2**30
+CHUNK = 2**20
+TABLES = (".csv", ".tsv", ".parquet")
+"""What the names of tables end with."""
+FILES, NOTES = "files", "notes.json"
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What was unpacked, and what was not."""
+
+    folder: Path
+    passed: tuple[Passed, ...]
+    remarks: tuple[str, ...]
+    """Sentences about what was decided for the user."""
+
+
+@dataclass
+class Target:
+    """A folder into which a file is unpacked."""
+
+    source: Path
+    """What is unpacked."""
+    folder: Path
+    most: int
+    """Bytes, at most, that it may unpack to."""
+    bytes: int = 0
+    """Unpacked so far, written or not."""
+    passed: list[Passed] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def count(self, number: int) -> None:
+        """Take note of bytes that were unpacked.
+
+        Raises:
+            UserError: these are too many.
+        """
+        self.bytes += number
+        if self.bytes > self.most:
+            raise UserError(
+                f"{self.source} unpacks to more than {self.most:,} bytes, {MOST_GROWTH} times its "
+                "size and more: if you trust it, unpack it yourself and name the folder."
+            )
+
+    def pass_over(self, name: str, reason: str) -> None:
+        """Take note of a member that is not written."""
+        self.passed.append(Passed(as_text(name), reason))
+
+    def path(self, name: str) -> Path:
+        """Return where a member is to be.
+
+        Raises:
+            UserError: its path leads outside.
+        """
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if ".." in parts or name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
+            raise UserError(
+                f"{self.source} has a path that leads outside, {shortened(name)}: "
+                "it is not unpacked."
+            )
+        return self.folder.joinpath(*parts)
+
+    def place(self, name: str, *, folder: bool = False) -> Path | None:
+        """Return where to write a member, with the folder for it; None where it is passed over.
+
+        A folder is made, and one for whatever is passed over, so that no class is lost unseen.
+
+        Raises:
+            UserError, OSError: its path leads outside, or a folder cannot be made.
+        """
+        path = self.path(name)
+        if any(is_hidden(part) for part in path.relative_to(self.folder).parts):
+            self.pass_over(name, HIDDEN)
+            return None
+        (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
+        if folder or path == self.folder:
+            return None
+        known = is_picture(path) or path.suffix.lower() in TABLES
+        if known or not has_suffix(path.name):  # the content of the latter tells
+            return path
+        self.pass_over(name, why_passed(name))
+        return None
+
+
+class Counted:
+    """A stream whose bytes count as unpacked when they are read."""
+
+    def __init__(self, stream: IO[bytes], target: Target) -> None:
+        self.stream, self.target = stream, target
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            UserError: more were unpacked than may be.
+        """
+        chunk = self.stream.read(size)
+        self.target.count(len(chunk))
+        return chunk
+
+
+def write(path: Path, file: IO[bytes] | Counted) -> None:
+    """Write all that can be read; of two members of one name the later counts, as for tar."""
+    path.unlink(missing_ok=True)
+    with path.open("wb") as out:
+        while chunk := file.read(CHUNK):
+            out.write(chunk)
+
+
+def unpack_once(path: Path, folder: Path, fill: Callable[[Path, Target], None]) -> Unpacked:
+    """Unpack a file below `folder`, unless it is there already.
+
+    Args:
+        path: the file.
+        folder: where unpacked files are kept.
+        fill: writes what the file holds.
+
+    Raises:
+        UserError: it is damaged, a path in it leads outside, it unpacks to too much, or the disk
+            is full.
+    """
+    key = repr((VERSION, str(path.resolve()), stamp(path)))
+    target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if not (target / NOTES).exists():
+        with alone(folder.with_suffix(".lock")):
+            if not (target / NOTES).exists():  # another process may have been faster
+                _unpack(path, target, fill)
+    notes = json.loads((target / NOTES).read_text())
+    passed = tuple(Passed(*each) for each in notes["passed"])
+    return Unpacked(target / FILES, passed, tuple(notes["remarks"]))
+
+
+def _unpack(path: Path, folder: Path, fill: Callable[[Path, Target], None]) -> None:
+    """Unpack a file into a folder that gets its name when it is whole."""
+    part = folder.with_suffix(".part")
+    for left in folder.parent.glob("*.part"):  # of processes that were killed
+        shutil.rmtree(left, ignore_errors=True)
+    most = MOST_GROWTH * path.stat().st_size + FREE_BYTES
+    target = Target(path, part / FILES, most)
+    try:
+        target.folder.mkdir(parents=True)
+        fill(path, target)
+        notes = {"passed": target.passed, "remarks": target.remarks}
+        (part / NOTES).write_text(json.dumps(notes))
+        shutil.rmtree(folder, ignore_errors=True)  # without its notes, it is not whole
+        part.replace(folder)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"Cannot unpack {path}: {error.strerror or error}.") from error
+    except Exception as error:  # files can be damaged in a score of ways
+        raise UserError(f"{path} is cut short or damaged: {first_line(error)}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
