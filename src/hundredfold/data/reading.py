@@ -146,7 +146,10 @@ def serve() -> None:
     store = map_file(file, shape, new=True)
     for line in sys.stdin:
         found = _decode_some(store, *json.loads(line))
-        print(json.dumps([dataclasses.astuple(fact) for fact in found]), flush=True)
+        try:
+            print(json.dumps([dataclasses.astuple(fact) for fact in found]), flush=True)
+        except BrokenPipeError:  # who asked was killed
+            os._exit(0)
 
 
 def _decode_some(store: Tensor, row: int, paths: Sequence[str]) -> list[Facts]:
