@@ -66,7 +66,10 @@ def test_the_folder_the_cache_and_the_environment_give_the_same(
     cifar: Dataset, official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = extract(official, tmp_path)
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / f"{cifar100.ARCHIVE}.part").write_text("a download that was cut")
     assert load_cifar100(folder).digest() == cifar100.DIGEST
+    assert {file.name for file in cache_folder().iterdir()} == {cache.DATA, cache.VERIFIED}
     with monkeypatch.context() as patch:  # from here on, reading it anew would fail
         patch.setattr(cifar100, "read", None)
         assert load_cifar100(tmp_path).digest() == cifar100.DIGEST
@@ -88,6 +91,9 @@ def test_the_folder_the_cache_and_the_environment_give_the_same(
     blob[-1] ^= 1
     copy.write_bytes(blob)
     assert cache.read() is None
+    (cache_folder() / cache.VERIFIED).write_text("[" * 200_000)
+    monkeypatch.setattr(cifar100, "read", lambda _: cifar)
+    assert load_cifar100(folder).digest() == cifar100.DIGEST
 
 
 def test_a_truncated_archive_is_named(official: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from hundredfold import Config, Dataset, Predictor, Run, UserError
 from hundredfold.cli import main
-from hundredfold.files import save_file
+from hundredfold.files import ABANDONED, UNFINISHED, save_file
 from hundredfold.new_run import new_run
 
 
@@ -29,6 +30,23 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
+
+
+def test_what_killed_processes_left_of_a_file_is_removed_when_it_is_written() -> None:
+    names = ("a.csv", "b.csv")
+    for name in names:
+        for age in (2, 2 * ABANDONED):
+            left = Path(f".{name}.{age}{UNFINISHED}")
+            left.touch()
+            os.utime(left, (time.time() - age,) * 2)
+    save_file(Path("a.csv"), "a,b\n")
+    left_now = {path.name for path in Path().iterdir()}
+    assert left_now == {
+        "a.csv",
+        f".a.csv.2{UNFINISHED}",  # may be at work
+        f".b.csv.2{UNFINISHED}",
+        f".b.csv.{2 * ABANDONED}{UNFINISHED}",
+    }
 
 
 def test_files_and_run_folders_get_the_rights_that_the_user_gives(
@@ -64,7 +82,16 @@ def test_the_home_folder_is_known_wherever_a_path_is_taken(
         ["track", "~/run", "--to", "nowhere"],
         ["reproduce", "~/run"],
         ["evaluate", "~/run"],
-        "lr-find ~/run/config.json --steps 10 --figure ~/figure.png --data sample".split(),
+        [
+            "lr-find",
+            "~/run/config.json",
+            "--steps",
+            "10",
+            "--figure",
+            "~/figure.png",
+            "--data",
+            "sample",
+        ],
     ):
         main(arguments)
         assert "~" not in capsys.readouterr().err

@@ -13,7 +13,7 @@ from kagglehub import exceptions
 
 from hundredfold import UnavailableError, UserError, load_data
 from hundredfold.data import cache, cifar100
-from hundredfold.files import cache_folder
+from hundredfold.files import UNFINISHED, cache_folder
 
 
 def test_auto_falls_back_to_the_sample_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +63,8 @@ def test_a_download_ends_as_the_converted_copy(
 ) -> None:
     (served[0] / cifar100.ARCHIVE).symlink_to(official)
     monkeypatch.setattr(cifar100, "URL", served[1])
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / f".{cache.DATA}.killed{UNFINISHED}").touch()
     assert load_data("auto").digest() == cifar100.DIGEST
     assert {file.name for file in cache_folder().iterdir()} == {cache.DATA, cache.VERIFIED}
     monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/")

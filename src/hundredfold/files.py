@@ -1,7 +1,9 @@
 """Files that are either whole or not there."""
 
+import glob
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,8 @@ from hundredfold.errors import UserError
 
 UNFINISHED = ".unfinished"
 """What the names of files end with that have not got their own yet."""
+ABANDONED = 3600
+"""Seconds after which a file that is still unfinished was left by a process that was killed."""
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -28,9 +32,15 @@ def cache_folder() -> Path:
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
     """Write a file under a temporary name, flush it to disk, then give it its name.
 
+    What killed processes left of it is removed.
+
     Raises:
         OSError: the folder cannot be written, or the disk is full; `path` is as it was before.
     """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+        with suppress(OSError):  # another process may have been faster
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with temporary.open("xb") as file:

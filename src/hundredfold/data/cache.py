@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from hundredfold.data import cifar100
 from hundredfold.data.dataset import Dataset, Split
+from hundredfold.data.download import partial_path
 from hundredfold.files import cache_folder, remove_unfinished, stamp, write_atomic
 
 DATA = "cifar100.safetensors"
@@ -36,6 +37,7 @@ def load(source: Path) -> Dataset:
         cache_folder().mkdir(parents=True, exist_ok=True)
         remove_unfinished(cache_folder())  # of processes that were killed
         _write(dataset)
+        partial_path(cache_folder() / cifar100.ARCHIVE).unlink(missing_ok=True)  # not needed now
         write_atomic(cache_folder() / VERIFIED, json.dumps([*_verified(), state]).encode())
     except OSError:
         pass  # a cache that cannot be written only costs time

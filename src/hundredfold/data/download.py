@@ -18,6 +18,11 @@ class _NetworkError(Exception):
     """The network's fault, not the disk's."""
 
 
+def partial_path(target: Path) -> Path:
+    """Return where what has come of a file is, until it is whole."""
+    return target.with_name(target.name + ".part")
+
+
 def download(url: str, target: Path) -> None:
     """Fetch `url` into `target`, by way of `target`.part, which a later call goes on from.
 
@@ -25,7 +30,7 @@ def download(url: str, target: Path) -> None:
         UnavailableError: no network, the server does not give the file, or the target cannot be
             written (permission, full disk).
     """
-    part = target.with_name(target.name + ".part")
+    part = partial_path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(TRIES):
