@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pets import picture, pictures
 from PIL import Image
 
-from hundredfold import Config, Dataset, Split, evaluate, fast, train
+from hundredfold import Config, Dataset, Split, evaluate, train
 from hundredfold.cli import main
 from hundredfold.data import dataset
 from hundredfold.data.source import choose_size
@@ -21,7 +21,6 @@ from hundredfold.data.split import held_by_content, unsettled
 from hundredfold.errors import UserError
 from hundredfold.files import cache_folder
 from hundredfold.predict import Predictor
-from hundredfold.recipes import fitted
 
 
 def test_pixels_are_those_of_the_files(tmp_path: Path, load: Load) -> None:
@@ -204,19 +203,6 @@ def test_cifar100_as_folders_trains_to_the_same_bits(
     weights = [(run.path / "weights.safetensors").read_bytes() for run in runs]
     assert weights[0] == weights[1]
     assert runs[0].metrics["test"] == runs[1].metrics["test"]
-
-
-def test_few_pictures_get_more_epochs_and_smaller_batches() -> None:
-    recipe = fast()
-    assert fitted(recipe, 47_500) == fitted(recipe, 25_000) == recipe
-    small = fitted(recipe, 4750)
-    assert (small.epochs, small.batch_size) == (42, 256)
-    tiny = fitted(recipe, 100)
-    assert (tiny.epochs, tiny.batch_size) == (60, 16)
-    long = fast(epochs=90)
-    assert fitted(long, 100).epochs == 90
-    for count in (2, 3, 17, 999):
-        assert 2 <= fitted(recipe, count).batch_size <= 512
 
 
 def test_the_commands_take_a_folder(

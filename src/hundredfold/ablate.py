@@ -16,6 +16,7 @@ from hundredfold.files import expanded
 from hundredfold.inference import predict_logits
 from hundredfold.job import refuse_unjudged, training_and_judged
 from hundredfold.metrics import learned_top1, measure
+from hundredfold.recipes import fitted
 from hundredfold.run import Run
 from hundredfold.train import train
 
@@ -102,6 +103,7 @@ def ablate(
     """
     if config.budget:
         raise UserError("An ablation compares equal trainings: give it epochs, not a budget.")
+    config = fitted(config, len(dataset.train))
     whole = variants(config)[""]
     refuse_unjudged(training_and_judged(dataset, whole)[1], whole)
     done, digest = _finished(expanded(config.out)), dataset.digest()

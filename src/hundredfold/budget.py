@@ -39,7 +39,7 @@ def choose_recipe(config: Config, dataset: Dataset) -> str:
         config = dataclasses.replace(config, batch_size=64, optimizer="sgd")  # a moment's work
     job = make_job(config, dataset.with_labels(config.labels), device)
     seconds = mean_seconds(0.0, seconds_by_size(first_state(job), job))
-    epochs = config.epochs * parse_duration(config.budget) / (seconds * job.steps)
+    epochs = job.config.epochs * parse_duration(config.budget) / (seconds * job.steps)
     epochs *= len(job.training) / CIFAR_PICTURES
     return next(name for name, least in LADDER if epochs >= least)
 

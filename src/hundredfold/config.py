@@ -18,6 +18,17 @@ TIMM = "timm:"
 """What the names of timm's models begin with."""
 
 
+class FlexibleFloat(float):
+    """A recipe's own number, made for CIFAR-100: training fits it to the number of pictures.
+
+    A plain number in its place, from a flag, a keyword or a file, is taken as it is.
+    """
+
+
+class FlexibleInt(int):
+    """The same for whole numbers."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that decides a run, but for the machine and the versions.

@@ -14,6 +14,7 @@ from hundredfold.device import keep_memory
 from hundredfold.errors import UserError
 from hundredfold.models import MODELS, ModelInfo, normalisation
 from hundredfold.processes import ALONE, Group
+from hundredfold.recipes import fitted
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def refuse_unjudged(judged: Split, config: Config) -> None:
 
 
 def make_job(config: Config, dataset: Dataset, device: torch.device, group: Group = ALONE) -> Job:
-    """Split the dataset and work out how its pictures are prepared.
+    """Fit the recipe to the dataset, split that and work out how its pictures are prepared.
 
     Raises:
         UserError: the configuration does not fit the data.
@@ -109,6 +110,7 @@ def make_job(config: Config, dataset: Dataset, device: torch.device, group: Grou
     side = dataset.train.store.shape[-1]
     if config.size not in (0, side):
         raise UserError(f"--size is {config.size}, but the pictures have {side} pixels a side.")
+    config = fitted(config, len(dataset.train))
     training, judged = training_and_judged(dataset, config)
     training = training.to(device)
     mean, std = channel_stats(training.parts())

@@ -1,18 +1,53 @@
-"""Named recipes: functions that return a configuration."""
+"""Named recipes: functions that return a configuration.
+
+A recipe's epochs, batch size and learning rates are those for CIFAR-100. `fitted` makes them fit
+other numbers of pictures; a value that is passed to a recipe stays as it is.
+"""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hundredfold.config import Config
+from hundredfold.config import Config, FlexibleFloat, FlexibleInt
 
 CIFAR_PICTURES = 47_500
 """Training pictures of CIFAR-100 without those held out, which the recipes are made for."""
 MOST_EPOCHS = 60.0
 """Of a set of few pictures."""
-FEWEST = 16
-"""Pictures of a batch."""
+SMALLEST_BATCH = 16
+STEPS_AN_EPOCH = 16
+"""That the batches of a small set are made for."""
+FLEXIBLE: Mapping[str, type[FlexibleFloat] | type[FlexibleInt]] = {
+    "epochs": FlexibleFloat,
+    "batch_size": FlexibleInt,
+    "lr": FlexibleFloat,
+    "muon_lr": FlexibleFloat,
+}
+"""What `fitted` may change where a recipe's own value stands."""
+
+Values = Mapping[str, Any]
+
+
+def _recipe(values: Values, changes: Values) -> Config:
+    """Return a configuration of a recipe's values and of what the caller changes."""
+    own = {name: kind(values[name]) for name, kind in FLEXIBLE.items() if name in values}
+    return Config(**{**values, **own, **changes})
+
+
+FAST: Values = {
+    "name": "fast",
+    "pad": 1,
+    "epochs": 4.2,
+    "batch_size": 512,
+    "optimizer": "muon",
+    "lr": 0.15,
+    "muon_lr": 0.15,
+    "bias_lr": 8.0,
+    "warmup": 0.1,
+    "label_smoothing": 0.2,
+    "sizes": (24, 32),
+}
 
 
 def fast(**changes: Any) -> Config:
@@ -22,35 +57,40 @@ def fast(**changes: Any) -> Config:
     single view; 99 s (3) in all on two cores of an AMD EPYC (AVX2), torch 2.14.1
     (benchmarks/results/2026-11-27-fast.json).
     """
-    values: dict[str, Any] = {
-        "name": "fast",
-        "pad": 1,
-        "epochs": 4.2,
-        "batch_size": 512,
-        "optimizer": "muon",
-        "lr": 0.15,
-        "muon_lr": 0.15,
-        "bias_lr": 8.0,
-        "warmup": 0.1,
-        "label_smoothing": 0.2,
-        "sizes": (24, 32),
-    }
-    return Config(**(values | changes))
+    return _recipe(FAST, changes)
+
+
+QUICK: Values = {
+    **FAST,
+    "name": "quick",
+    "pad": 2,
+    "widths": (48, 96, 192),
+    "epochs": 2.0,
+    "batch_size": 256,
+    "muon_lr": 0.2,
+    "bias_lr": 1.0,
+    "warmup": 0.2,
+}
 
 
 def quick(**changes: Any) -> Config:
     """`fast` with fewer channels and its former rates: for less than a minute."""
-    values: dict[str, Any] = {
-        "name": "quick",
-        "pad": 2,
-        "widths": (48, 96, 192),
-        "epochs": 2.0,
-        "batch_size": 256,
-        "muon_lr": 0.2,
-        "bias_lr": 1.0,
-        "warmup": 0.2,
-    }
-    return fast(**(values | changes))
+    return _recipe(QUICK, changes)
+
+
+STRONG: Values = {
+    **FAST,
+    "name": "strong",
+    "pad": 2,
+    "model": "whiteresnet",
+    "epochs": 20.0,
+    "lr": 1.0,
+    "bias_lr": 1.0,
+    "momentum": 0.85,
+    "lookahead": 0.95,
+    "warmup": 0.2,
+    "sizes": (20, 24, 32),
+}
 
 
 def strong(**changes: Any) -> Config:
@@ -60,24 +100,22 @@ def strong(**changes: Any) -> Config:
     single view; 44 min (2) on two cores of an AMD EPYC (AVX2), torch 2.14.1
     (benchmarks/results/2026-11-27-strong.json).
     """
-    values: dict[str, Any] = {
-        "name": "strong",
-        "pad": 2,
-        "model": "whiteresnet",
-        "epochs": 20.0,
-        "lr": 1.0,
-        "bias_lr": 1.0,
-        "momentum": 0.85,
-        "lookahead": 0.95,
-        "warmup": 0.2,
-        "sizes": (20, 24, 32),
-    }
-    return fast(**(values | changes))
+    return _recipe(STRONG, changes)
 
 
 def medium(**changes: Any) -> Config:
     """`strong` with fewer channels: for ten minutes and more on a CPU."""
-    return strong(**({"name": "medium", "widths": (64, 128, 256), "epochs": 10.0} | changes))
+    values = {**STRONG, "name": "medium", "widths": (64, 128, 256), "epochs": 10.0}
+    return _recipe(values, changes)
+
+
+BEST: Values = {
+    **STRONG,
+    "name": "best",
+    "validation": 0.02,
+    "widths": (64, 256, 768),
+    "epochs": 18.0,
+}
 
 
 def best(**changes: Any) -> Config:
@@ -87,13 +125,17 @@ def best(**changes: Any) -> Config:
     single view; 78.20 % and 86.92 % with flip TTA; 18.1 epochs on two cores of an AMD EPYC (AVX2),
     torch 2.14.1 (benchmarks/results/2026-11-27-best.json).
     """
-    values: dict[str, Any] = {
-        "name": "best",
-        "validation": 0.02,
-        "widths": (64, 256, 768),
-        "epochs": 18.0,
-    }
-    return strong(**(values | changes))
+    return _recipe(BEST, changes)
+
+
+GPU: Values = {
+    **BEST,
+    "name": "gpu",
+    "epochs": 9.0,
+    "batch_size": 500,
+    "validation": 0.0,
+    "sizes": (24, 32),
+}
 
 
 def gpu(**changes: Any) -> Config:
@@ -103,14 +145,23 @@ def gpu(**changes: Any) -> Config:
     0.23), coarse 85.00 % (0.20), single view; 4.71 s (0.11) from pictures in memory to a trained
     network on an H100, torch 2.11.0 (benchmarks/results/2026-11-27-gpu.json).
     """
-    values: dict[str, Any] = {
-        "name": "gpu",
-        "epochs": 9.0,
-        "batch_size": 500,
-        "validation": 0.0,
-        "sizes": (24, 32),
-    }
-    return best(**(values | changes))
+    return _recipe(GPU, changes)
+
+
+FINETUNE: Values = {
+    "name": "finetune",
+    "model": "timm:resnet18",
+    "weights": "hub",
+    "freeze": 0.3,
+    "epochs": 5.0,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "lr": 1e-3,
+    "weight_decay": 0.0,
+    "schedule": "one_cycle",
+    "warmup": 0.3,
+    "label_smoothing": 0.1,
+}
 
 
 def finetune(**changes: Any) -> Config:
@@ -119,21 +170,27 @@ def finetune(**changes: Any) -> Config:
     Needs `pip install 'hundredfold[timm]'`, and a network once or a file of weights (--weights).
     Not measured here: no pretrained weights were at hand.
     """
-    values: dict[str, Any] = {
-        "name": "finetune",
-        "model": "timm:resnet18",
-        "weights": "hub",
-        "freeze": 0.3,
-        "epochs": 5.0,
-        "batch_size": 64,
-        "optimizer": "adam",
-        "lr": 1e-3,
-        "weight_decay": 0.0,
-        "schedule": "one_cycle",
-        "warmup": 0.3,
-        "label_smoothing": 0.1,
-    }
-    return Config(**(values | changes))
+    return _recipe(FINETUNE, changes)
+
+
+TUTORIAL: Values = {
+    "name": "tutorial",
+    "labels": "coarse",
+    "validation": 0.0,
+    "validate_on": "test",
+    "pad": 4,
+    "flip": "random",
+    "model": "resnet9",
+    "epochs": 8.0,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "lr": 0.01,
+    "weight_decay": 1e-4,
+    "clip_value": 0.1,
+    "schedule": "one_cycle",
+    "warmup": 0.3,
+    "label_smoothing": 0.0,
+}
 
 
 def tutorial(**changes: Any) -> Config:
@@ -142,48 +199,45 @@ def tutorial(**changes: Any) -> Config:
     Its one difference: the channels' deviations are those of all pixels, not the mean of the
     deviations within each picture (docs/LOG.md, 2026-11-25).
     """
-    values: dict[str, Any] = {
-        "name": "tutorial",
-        "labels": "coarse",
-        "validation": 0.0,
-        "validate_on": "test",
-        "pad": 4,
-        "flip": "random",
-        "model": "resnet9",
-        "epochs": 8.0,
-        "batch_size": 64,
-        "optimizer": "adam",
-        "lr": 0.01,
-        "weight_decay": 1e-4,
-        "clip_value": 0.1,
-        "schedule": "one_cycle",
-        "warmup": 0.3,
-        "label_smoothing": 0.0,
-    }
-    return Config(**(values | changes))
+    return _recipe(TUTORIAL, changes)
 
 
 def tutorial_400(**changes: Any) -> Config:
     """The tutorial's own variant: batches of 400."""
-    return tutorial(**({"name": "tutorial-400", "batch_size": 400} | changes))
+    return _recipe({**TUTORIAL, "name": "tutorial-400", "batch_size": 400}, changes)
 
 
 def fitted(config: Config, pictures: int) -> Config:
-    """Return a recipe with epochs and a batch size for fewer pictures than CIFAR-100 has.
+    """Return a configuration whose flexible values fit a number of training pictures.
 
-    As many pictures pass as on CIFAR-100, but none more than MOST_EPOCHS times; a batch has a
-    sixteenth of the pictures, and from FEWEST to as many as on CIFAR-100. These are rules of thumb,
-    measured nowhere yet.
+    Fewer pictures than CIFAR-100 has are shown more often, up to MOST_EPOCHS times. Batches get
+    smaller, so that an epoch has STEPS_AN_EPOCH steps, and the learning rates follow them: in
+    proportion for SGD (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1), by the
+    square root for Adam (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient
+    Algorithms", 2022) and for Muon. docs/LOG.md has the measurements.
 
     Args:
-        config: a recipe as it is for CIFAR-100.
-        pictures: how many there are to train on.
+        config: as a recipe or a person has it; values that are not flexible stay as they are.
+        pictures: number of pictures to train on, held-out ones included.
+
+    Returns:
+        A configuration without flexible values.
     """
-    if pictures >= CIFAR_PICTURES / 2:
-        return config
-    epochs = min(config.epochs * CIFAR_PICTURES / pictures, max(config.epochs, MOST_EPOCHS))
-    batch = min(config.batch_size, max(FEWEST, 2 ** round(math.log2(max(2, pictures) / 16))))
-    return replace(config, epochs=float(round(epochs)), batch_size=batch)
+    pictures = max(1, pictures)
+    epochs = config.epochs * max(1.0, CIFAR_PICTURES / pictures)
+    batch, share = config.batch_size, 1.0
+    if isinstance(batch, FlexibleInt):
+        steps_fit = 2 ** round(math.log2(pictures / STEPS_AN_EPOCH))
+        batch = int(min(batch, max(SMALLEST_BATCH, steps_fit)))
+        share = min(batch, pictures) / config.batch_size
+    found = {
+        "epochs": round(min(epochs, max(MOST_EPOCHS, config.epochs)), 2),
+        "batch_size": batch,
+        "lr": config.lr * (share**0.5 if config.optimizer == "adam" else share),
+        "muon_lr": config.muon_lr * share**0.5,
+    }
+    flexible = [name for name, kind in FLEXIBLE.items() if isinstance(getattr(config, name), kind)]
+    return replace(config, **{name: found[name] for name in flexible})
 
 
 RECIPES: Mapping[str, Callable[..., Config]] = {

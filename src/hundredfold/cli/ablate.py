@@ -14,6 +14,7 @@ from rich.markup import escape
 from hundredfold.ablate import Outcome, ablate
 from hundredfold.cli.choose import choose
 from hundredfold.cli.table import show_table
+from hundredfold.config import FlexibleFloat
 from hundredfold.console import console
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
@@ -49,8 +50,7 @@ class Options:
     """As in train."""
 
 
-EPOCHS = 2.0
-"""Of CIFAR-100."""
+EPOCHS = FlexibleFloat(2.0)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -61,15 +61,13 @@ def main(arguments: Sequence[str]) -> None:
     recipe = choose("recipe", options.recipe, RECIPES)
     dataset = load_data(options.data, _tell)
     config = recipe(
-        epochs=EPOCHS,
+        epochs=options.epochs or EPOCHS,
         out=options.out,
         device=options.device,
         validation=options.validation,
         validate_on="validation",
     )
     config = fitted(config, len(dataset.train))
-    if options.epochs:
-        config = dataclasses.replace(config, epochs=options.epochs)
     found: list[Outcome] = []
     for outcome in ablate(config, dataset, options.seeds, _tell):
         found.append(outcome)

@@ -41,12 +41,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, "lr-find", name, flags)
     config = options.config
     dataset = load_data(config.data, size=config.size, strict=config.strict)
-    config = parse(Options, "lr-find", name, flags, len(dataset.train)).config
     with (
         explained_memory(config),
         counted(f"{config.name}: steps", options.steps) as advance,
     ):
         job = make_job(config, dataset.with_labels(config.labels), pick_device(config.device))
+        config = job.config
         curve = find_lr(first_state(job), job, options.steps, advance)
     suggestion = curve.steepest
     save_file(expanded(options.figure), to_png(draw_range_test(curve.lr, curve.loss, suggestion)))

@@ -10,7 +10,7 @@ from hundredfold.config import Config
 from hundredfold.errors import UserError
 from hundredfold.files import expanded
 from hundredfold.jsonio import from_json
-from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
+from hundredfold.recipes import RECIPES
 
 T = TypeVar("T")
 
@@ -22,18 +22,17 @@ def split_name(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     return "fast", arguments
 
 
-def named_config(name: str, pictures: int = CIFAR_PICTURES) -> Config:
-    """Return a recipe's configuration for so many pictures, or a file's as it is.
+def named_config(name: str) -> Config:
+    """Return a recipe's configuration, or a file's as it is.
 
     Args:
         name: of a recipe, or a file such as a run's config.json.
-        pictures: to train on.
 
     Raises:
         UserError: there is no such recipe or file, or the file is damaged.
     """
     if not name.endswith(".json"):
-        return fitted(choose("recipe", name, RECIPES)(), pictures)
+        return choose("recipe", name, RECIPES)()
     try:
         text = expanded(name).read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -41,9 +40,7 @@ def named_config(name: str, pictures: int = CIFAR_PICTURES) -> Config:
     return from_json(Config, text, name)
 
 
-def parse(
-    options: type[T], verb: str, name: str, flags: Sequence[str], pictures: int = CIFAR_PICTURES
-) -> T:
+def parse(options: type[T], verb: str, name: str, flags: Sequence[str]) -> T:
     """Return a command's options: a recipe's configuration, and what the flags change.
 
     --help exits here.
@@ -53,11 +50,10 @@ def parse(
         verb: the command.
         name: of the recipe or file, as in `named_config`.
         flags: what comes after it.
-        pictures: to train on.
     """
     recipe = RECIPES.get(name)
     about = (recipe.__doc__ if recipe else None) or f"The configuration in {name}."
-    default = options(named_config(name, pictures))  # type: ignore[call-arg]
+    default = options(named_config(name))  # type: ignore[call-arg]
     return tyro.cli(
         options,
         prog=f"hundredfold {verb} {name}",

@@ -30,7 +30,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train a recipe: its values, for as many pictures as there are, are the flags' defaults."""
+    """Train a recipe: its values are the flags' defaults."""
     if "--resume" in arguments:
         if arguments[0] != "--resume":
             raise UserError(
@@ -59,12 +59,11 @@ def _train(arguments: Sequence[str], group: Group) -> None:
         return
     with group.first_alone():
         dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
-    pictures, started = len(dataset.train), None
-    config = parse(Options, "train", name, flags, pictures).config
+    started = None
     if config.budget and flags is arguments:  # no recipe was named
         started = time.perf_counter()  # choosing counts
         name = choose_recipe(config, dataset)
-        config = parse(Options, "train", name, flags, pictures).config
+        config = parse(Options, "train", name, flags).config
     trained(
         lambda trackers: train(
             config, dataset, display=display, trackers=trackers, started=started

@@ -21,6 +21,7 @@ from hundredfold.figures import draw_tuning, to_png
 from hundredfold.files import expanded, make_folder, save_file
 from hundredfold.jsonio import to_json
 from hundredfold.metrics import METRICS
+from hundredfold.recipes import fitted
 from hundredfold.train import explained_memory
 from hundredfold.tune import Outcome, Tuning, search_space, tune
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--trials is {options.trials}, but must be at least 1.")
     config = options.config
     dataset = load_data(config.data, size=config.size, strict=config.strict)
-    config = parse(Options, "tune", name, flags, len(dataset.train)).config
+    config = fitted(config, len(dataset.train))
     dataset, folder = dataset.with_labels(config.labels), make_folder(expanded(options.to))
     space = search_space(config, options.vary)
     each = dataclasses.replace(config, epochs=options.trial_epochs or config.epochs)
