@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ def test_an_epoch_of_few_pictures_has_some_sixteen_steps(pictures: int, batch: i
     assert fitted(fast(), pictures).batch_size == batch
 
 
+@pytest.mark.parametrize(
+    ("pictures", "share"), [(50_000, 1), (4750, 256 / 512), (1000, 64 / 512), (4, 4 / 512)]
+)
+def test_the_learning_rate_falls_with_the_root_of_the_batch(pictures: int, share: float) -> None:
+    assert fitted(fast(), pictures).lr == pytest.approx(0.15 * math.sqrt(share))
+    assert fitted(fast(), pictures).muon_lr == 0.15
+
+
 @given(names, st.integers(1, 10**6))
 def test_fitting_twice_is_fitting_once(name: str, pictures: int) -> None:
     once = fitted(RECIPES[name](), pictures)
@@ -52,7 +61,7 @@ def test_fitting_twice_is_fitting_once(name: str, pictures: int) -> None:
 def test_a_value_of_the_users_own_stays(name: str, pictures: int) -> None:
     recipe = RECIPES[name]()
     own: dict[str, Any] = {"epochs": float(recipe.epochs), "lr": float(recipe.lr)}
-    own |= {"batch_size": 512, "muon_lr": 0.3}
+    own |= {"batch_size": 512}
     for config in (RECIPES[name](**own), dataclasses.replace(recipe, **own)):
         found = fitted(config, pictures)
         assert {key: getattr(found, key) for key in own} == own
@@ -127,5 +136,5 @@ def test_both_doors_train_the_same_by_every_recipe(tmp_path: Path, recipe: str) 
     library, command = both_doors(tmp_path, recipe, changes)
     assert library == command
     want = fitted(RECIPES[recipe](), 6)
-    fields = ("batch_size", "lr", "muon_lr")
+    fields = ("batch_size", "lr")
     assert {key: library[key] for key in fields} == {key: getattr(want, key) for key in fields}

@@ -22,7 +22,6 @@ FLEXIBLE: Mapping[str, type[FlexibleFloat] | type[FlexibleInt]] = {
     "epochs": FlexibleFloat,
     "batch_size": FlexibleInt,
     "lr": FlexibleFloat,
-    "muon_lr": FlexibleFloat,
 }
 """What `fitted` may change where a recipe's own value stands."""
 
@@ -211,10 +210,10 @@ def fitted(config: Config, pictures: int) -> Config:
     """Return a configuration whose flexible values fit a number of training pictures.
 
     Fewer pictures than CIFAR-100 has are shown more often, up to MOST_EPOCHS times. Batches get
-    smaller, so that an epoch has STEPS_AN_EPOCH steps, and the learning rates follow them: in
-    proportion for SGD (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.1), by the
-    square root for Adam (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient
-    Algorithms", 2022) and for Muon. docs/LOG.md has the measurements.
+    smaller, so that an epoch has STEPS_AN_EPOCH steps. The learning rate falls with the square root
+    of the batch size (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient
+    Algorithms", 2022, for Adam). Muon's own rate stays: it holds the norms of its steps, whatever
+    the batch. docs/LOG.md has the measurements.
 
     Args:
         config: as a recipe or a person has it; values that are not flexible stay as they are.
@@ -233,8 +232,7 @@ def fitted(config: Config, pictures: int) -> Config:
     found = {
         "epochs": round(min(epochs, max(MOST_EPOCHS, config.epochs)), 2),
         "batch_size": batch,
-        "lr": config.lr * (share**0.5 if config.optimizer == "adam" else share),
-        "muon_lr": config.muon_lr * share**0.5,
+        "lr": config.lr * share**0.5,
     }
     flexible = [name for name, kind in FLEXIBLE.items() if isinstance(getattr(config, name), kind)]
     return replace(config, **{name: found[name] for name in flexible})
