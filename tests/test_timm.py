@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +66,125 @@ def test_the_body_begins_with_the_files_weights(
     )
 
 
+def wrapped(given: dict[str, torch.Tensor], way: str) -> Any:
+    """Return weights as the programs of others keep them."""
+    if way == "nested":
+        others = {"optimizer": {"state": {0: torch.ones(3)}}, "epoch": 7}
+        return {"state_dict": {f"model.{k}": v for k, v in given.items()}, **others}
+    if way == "averaged":  # of two the averaged one, as timm takes it
+        return {"model": {k: v + 1 for k, v in given.items()}, "model_ema": given}
+    if way == "old":  # before PyTorch counted batches
+        return {k: v for k, v in given.items() if not k.endswith(".num_batches_tracked")}
+    beside = {"criterion.weight": torch.ones(3)} if way == "model." else {}
+    return {way + name: value for name, value in given.items()} | beside
+
+
+WAYS = ["model.", "module._orig_mod.", "backbone.", "encoder.net.", "nested", "averaged", "old"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_are_found_however_they_are_wrapped(
+    way: str, suffix: str, config: Config, weights: Path, tiny: Dataset
+) -> None:
+    given = load_file(weights)
+    content, path = wrapped(given, way), weights.with_name(f"wrapped{suffix}")
+    if suffix == ".pth":
+        torch.save(content, path)
+    else:
+        save_file(flattened(content), path)
+    own = first_state(job_of(dataclasses.replace(config, weights=str(path)), tiny)).model
+    for name, value in own.state_dict().items():
+        if not name.startswith("fc.") and not (way == "old" and name.endswith("tracked")):
+            assert value.equal(given[name]), name
+
+
+def flattened(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return what of a nested dictionary a .safetensors file can hold."""
+    found = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{name}": v.clone() for name, v in flattened(value).items()}
+        elif isinstance(value, torch.Tensor):
+            found[str(key)] = value
+    return found
+
+
+def test_a_transformers_places_are_converted_to_its_side(
+    config: Config, tiny: Dataset, tmp_path: Path
+) -> None:
+    timm = pytest.importorskip("timm")
+    given = timm.create_model("test_vit", img_size=160).state_dict()
+    torch.save({f"model.{name}": value for name, value in given.items()}, tmp_path / "vit.pth")
+    small = dataclasses.replace(config, model="timm:test_vit", weights="vit.pth")
+    own = first_state(job_of(small, tiny)).model.state_dict()
+    assert own["pos_embed"].shape != given["pos_embed"].shape
+    assert own["blocks.0.attn.qkv.weight"].equal(given["blocks.0.attn.qkv.weight"])
+    spread = (own["pos_embed"].std() / given["pos_embed"].std()).item()
+    assert 0.2 < spread < 2
+
+
+@pytest.mark.parametrize("lost", ["conv1.0.weight", "layer4.0.bn2.running_var"])
+def test_a_single_missing_tensor_is_an_error(
+    lost: str, config: Config, weights: Path, tiny: Dataset
+) -> None:
+    given = load_file(weights)
+    count = sum(not name.startswith("fc.") for name in given)
+    del given[lost]
+    save_file({f"model.{name}": value for name, value in given.items()}, weights)
+    with pytest.raises(UserError, match=f": {count - 1} of the model's {count} tensors"):
+        first_state(job_of(config, tiny))
+
+
+def test_a_larger_model_of_the_family_is_another_one(
+    config: Config, tiny: Dataset, tmp_path: Path
+) -> None:
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("resnet14t").state_dict(), tmp_path / "larger.pth")
+    other = dataclasses.replace(config, weights="larger.pth")
+    with pytest.raises(UserError, match=r"none besides\. Is the file of another"):
+        first_state(job_of(other, tiny))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "zeros"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_damaged_file_is_named(
+    damage: str, suffix: str, config: Config, weights: Path, tiny: Dataset
+) -> None:
+    path = weights.with_suffix(suffix)
+    torch.save(load_file(weights), weights.with_suffix(".pth"))
+    whole = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut": whole[: len(whole) // 2],
+            "empty": b"",
+            "text": b"<html>404</html>",
+            "zeros": b"\0" * 2000 + whole[2000:],
+        }[damage]
+    )
+    with pytest.raises(UserError, match=f"weights{suffix} is damaged, or is no file of weights"):
+        first_state(job_of(dataclasses.replace(config, weights=str(path)), tiny))
+
+
+class Model:
+    """An object such as training scripts pickle; it would leave a trace if it were read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("trace"),)
+
+
+def test_a_file_that_could_run_code_is_refused_in_our_words(
+    config: Config, weights: Path, tiny: Dataset
+) -> None:
+    path = weights.with_suffix(".pth")
+    for content in (Model(), {"model": Model(), "state_dict": load_file(weights)}):
+        torch.save(content, path)
+        with pytest.raises(UserError, match=r"It is refused\. .*save_file") as caught:
+            first_state(job_of(dataclasses.replace(config, weights=str(path)), tiny))
+        assert "weights_only" not in str(caught.value)
+    assert not Path("trace").exists()
+
+
 def test_only_the_head_learns_while_the_rest_is_frozen(config: Config, tiny: Dataset) -> None:
     job = job_of(config, tiny)
     state = first_state(job)
@@ -105,7 +225,11 @@ def test_transformers_are_told_the_side(tiny: Dataset, config: Config) -> None:
         ({"model": "timm:resnet99"}, "timm has no model 'resnet99'"),
         ({"model": "timm:resnet18.a9_in1k"}, "timm has no weights 'resnet18.a9_in1k'"),
         ({"weights": "nowhere.pth"}, r"nowhere\.pth: there is no such file"),
-        ({"model": "timm:resnet14t"}, "does not fit timm:resnet14t"),
+        (
+            {"model": "timm:resnet14t"},
+            r"does not fit timm:resnet14t: 65 of the model's 114 tensors",
+        ),
+        ({"model": "timm:tf_efficientnet_lite0"}, r": 2 of the model's 294 tensors"),
     ],
 )
 def test_mistakes_are_explained(
