@@ -1,5 +1,6 @@
 """What the terminal shows, and what the README promises."""
 
+import dataclasses
 import io
 import math
 import os
@@ -14,6 +15,7 @@ from rich.console import Console
 from hundredfold import Config, Dataset, Run, train
 from hundredfold.console import _Console, byte_progress, command, duration
 from hundredfold.display import Display, JsonDisplay
+from hundredfold.figures import draw_curves
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,6 +91,19 @@ def test_the_curves_are_a_picture(run: Run) -> None:
     assert colours
     shown = {colour for _, colour in colours}
     assert {(0x2F, 0x7D, 0xD1), (0xE0, 0x7A, 0x1F), (0x2E, 0x9B, 0x62)} <= shown
+
+
+@pytest.mark.parametrize(("epochs", "end"), [(0.5, 2 / 3), (1.0, 1.0), (1.4, 1 + 1 / 3)])
+def test_the_curves_end_where_training_did(
+    epochs: float, end: float, tiny: Dataset, tiny_config: Config
+) -> None:
+    config = dataclasses.replace(tiny_config, epochs=epochs, batch_size=24)  # 3 steps of 72
+    run = train(config, tiny, quiet=True)
+    whole = run.metrics["epoch_pictures"]
+    assert whole == 72
+    accuracy, losses, _ = draw_curves(run.history, "validation", whole).axes
+    for line in (accuracy.lines[0], losses.lines[0], losses.lines[1]):
+        assert line.get_xydata()[-1][0] == pytest.approx(end)
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from hundredfold import Dataset, fast, tutorial
+from hundredfold import Dataset, Split, fast, tutorial
 from hundredfold.augment import plan_epoch, prepare
 from hundredfold.batches import batches
 from hundredfold.cli.explore import not_shown
@@ -89,6 +89,29 @@ def test_augmented_sizes_are_as_pillow_resizes(tiny: Dataset) -> None:
     places = torch.cat([places[:1] for places in choose_pictures(trained_on(job, tiny), range(6))])
     for version in augmented(job, places, 6, 24).flatten(0, 1):
         assert find(pixels, version, 96)
+
+
+@pytest.mark.parametrize(
+    ("balance", "batch_size", "flip"), [("sampling", 16, "alternate"), ("none", 33, "random")]
+)
+def test_turns_are_those_of_the_batches(balance: str, batch_size: int, flip: str) -> None:
+    count, epochs = 100, 4  # in batches of 33 one picture of each epoch is left out
+    ramp = torch.arange(16, dtype=torch.uint8).expand(count, 16, 16)
+    number = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 16, 16)
+    images = torch.stack([number, ramp, ramp.transpose(1, 2)], 1)  # red says which picture it is
+    labels = torch.tensor([0] * 80 + [1] * 15 + [2] * 5)
+    config = fast(balance=balance, batch_size=batch_size, flip=flip, validation=0.0, sizes=())
+    job = make_job_of(Dataset("numbers", *[Split(images, labels)] * 2, ("a", "b", "c")), config)
+    seen: dict[int, list[torch.Tensor]] = {i: [] for i in range(count)}
+    for epoch in range(epochs):
+        for batch, _ in batches(job.training, epoch, config, job.device):
+            for picture in batch:
+                seen[int(picture[0, 0, 0])].append(picture)
+    assert {len(turns) for turns in seen.values()} > {epochs}
+    for i, versions in enumerate(augmented(job, torch.arange(count), epochs, 16)):
+        turns = seen[i][:epochs]
+        white = [torch.full_like(images[0], 255)] * (epochs - len(turns))
+        assert versions.equal(torch.stack(turns + white)), i
 
 
 @settings(max_examples=40)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from stopping import interrupted
 
 from hundredfold import Config, Dataset, evaluate, finetune, resume, train
-from hundredfold.ablate import variants
+from hundredfold.ablate import ablate, variants
 from hundredfold.batches import batches
 from hundredfold.errors import UserError
 from hundredfold.job import Job, make_job
@@ -252,6 +252,23 @@ def test_what_its_models_have_as_it_is_cannot_be_changed(config: Config) -> None
         with pytest.raises(UserError, match=f"--{next(iter(changes)).replace('_', '-')} is"):
             dataclasses.replace(config, **changes)
     assert {"batch norm", "residuals"} & variants(config).keys() == set()
+
+
+def test_an_ablation_knows_its_runs_wherever_it_is_called(
+    config: Config, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {"pad": 0, "flip": "none", "label_smoothing": 0.0}  # there is nothing to leave out
+    config = dataclasses.replace(config, weights="weights.safetensors", epochs=0.5, **whole)
+    (first,) = ablate(config, tiny, 1, lambda _: None, quiet=True)
+    lines: list[str] = []
+    (second,) = ablate(config, tiny, 1, lines.append, quiet=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    moved = dataclasses.replace(tiny, source="/mnt/the/same/pictures")
+    config = dataclasses.replace(config, weights="../weights.safetensors")
+    (third,) = ablate(config, moved, 1, lines.append, quiet=True)
+    assert first.run == second.run == third.run
+    assert all(line.endswith(f"already in {first.run}") for line in lines)
 
 
 def test_a_run_goes_on_without_the_file_that_it_began_with(

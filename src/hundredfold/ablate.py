@@ -14,7 +14,7 @@ from hundredfold.data import Dataset
 from hundredfold.errors import DivergedError, UserError
 from hundredfold.files import expanded
 from hundredfold.inference import predict_logits
-from hundredfold.job import refuse_unjudged, training_and_judged
+from hundredfold.job import as_recorded, refuse_unjudged, training_and_judged
 from hundredfold.metrics import learned_top1, measure
 from hundredfold.recipes import fitted
 from hundredfold.run import Run
@@ -109,7 +109,7 @@ def ablate(
     done, digest = _finished(expanded(config.out)), dataset.digest()
     for seed in range(seeds):
         for part, variant in variants(config).items():
-            wanted = dataclasses.replace(variant, seed=seed, data=dataset.source)
+            wanted = dataclasses.replace(as_recorded(variant, dataset), seed=seed)
             what = f"without {part}" if part else "whole"
             run = done.get((_key(wanted), digest))
             tell(f"{config.name}, {what}, seed {seed}" + (f": already in {run}" if run else ""))
@@ -122,8 +122,11 @@ def ablate(
 
 
 def _key(config: Config) -> Config:
-    """Return what two runs must share to be the same training, wherever they lie."""
-    return dataclasses.replace(config, out="", device="auto")
+    """Return what two runs on the same pictures must share to be the same training.
+
+    Where the runs and the pictures lie does not matter.
+    """
+    return dataclasses.replace(config, out="", data="", device="auto")
 
 
 def _finished(folder: Path) -> dict[tuple[Config, str], Run]:

@@ -125,7 +125,9 @@ def class_means(split: Split, classes: Sequence[int]) -> Tensor:
 
 
 def augmented(job: Job, chosen: Tensor, epochs: int, size: int) -> Tensor:
-    """Return training pictures just as the first epochs of a job see them.
+    """Return training pictures just as the first epochs of a job see them, turn after turn.
+
+    Where pictures are drawn by their classes, one may have several turns in an epoch, or none.
 
     Args:
         job: whose training pictures and augmentation.
@@ -134,16 +136,23 @@ def augmented(job: Job, chosen: Tensor, epochs: int, size: int) -> Tensor:
         size: side in pixels.
 
     Returns:
-        (P, epochs, 3, size, size) uint8.
+        (P, epochs, 3, size, size) uint8: the first turns; white where a picture has no more.
     """
-    versions, pad = [], border(job.config, job.training.store)
+    pad = border(job.config, job.training.store)
+    found = torch.full((len(chosen), epochs, 3, size, size), 255, dtype=torch.uint8)
+    turns = [0] * len(chosen)
     for epoch in range(epochs):
         plan = plan_epoch(job.training.labels, pad, epoch, job.config)
-        at = plan.order.argsort()[chosen]  # when in the epoch each picture has its turn
-        images = job.training[chosen].images
+        order = plan.order[: job.epoch_pictures]
+        rows, at = (chosen[:, None] == order).nonzero(as_tuple=True)
+        images = job.training[chosen[rows]].images
         images = crop_flip(images, plan.top[at], plan.left[at], plan.flip[at], pad)
-        versions.append(to_pixels(prepare(images, *job.channels, size), *job.channels))
-    return torch.stack(versions, 1)
+        images = to_pixels(prepare(images, *job.channels, size), *job.channels)
+        for row, image in zip(rows.tolist(), images, strict=True):
+            if turns[row] < epochs:
+                found[row, turns[row]] = image
+                turns[row] += 1
+    return found
 
 
 def to_pixels(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -167,12 +176,15 @@ def _draw_augmentation(job: Job, chosen: Sequence[Tensor], names: Sequence[str])
     epochs = max(1, VERSIONS // len(sizes))
     pad = border(config, originals)
     crop = f"cropped after {pad} px of reflected border" if pad else "not cropped"
+    how = "epoch after epoch"
+    if config.balance == "sampling":
+        how = f"as {epochs} epochs draw them by class"
     return draw_augmentation(
         originals,
         {size: augmented(job, places, epochs, size) for size in sizes},
         [names[i] for i, of_one in some.items() for _ in of_one],
         f"Training pictures as {config.name} augments them",
-        f"epoch after epoch: {crop}, {FLIPS[config.flip]}",
+        f"{how}: {crop}, {FLIPS[config.flip]}",
     )
 
 

@@ -1,17 +1,18 @@
 """What stays the same while training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from hundredfold.augment import channel_stats, class_weights
-from hundredfold.batches import count_steps
+from hundredfold.batches import batch_at, count_steps
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
 from hundredfold.device import keep_memory
 from hundredfold.errors import UserError
+from hundredfold.files import expanded
 from hundredfold.models import MODELS, ModelInfo, normalisation
 from hundredfold.processes import ALONE, Group
 from hundredfold.recipes import fitted
@@ -63,10 +64,26 @@ class Job:
         return self.device.type == "cuda" and self.group.size == 1 and ours
 
     @property
+    def epoch_pictures(self) -> int:
+        """Pictures that a whole epoch trains on: a batch is never of a single one."""
+        count, batch = len(self.training), self.config.batch_size
+        return batch_at(count_steps(count, batch) - 1, count, batch).stop
+
+    @property
     def steps(self) -> int:
         """Steps of all epochs together."""
         steps = count_steps(len(self.training), self.config.batch_size)
         return max(1, round(self.config.epochs * steps))
+
+
+def as_recorded(config: Config, dataset: Dataset) -> Config:
+    """Return a configuration as a run on a dataset records it.
+
+    It says where data and weights are, whichever folder a later command is called in.
+    """
+    path = expanded(config.weights)
+    weights = str(path.resolve()) if config.weights and path.is_file() else config.weights
+    return replace(config, data=dataset.source, weights=weights)
 
 
 def uses_bfloat16(config: Config, device: torch.device) -> bool:

@@ -25,9 +25,8 @@ from hundredfold.epoch import Epoch
 from hundredfold.errors import DivergedError, UserError
 from hundredfold.evaluate import measure_model
 from hundredfold.figures import draw_curves, to_png
-from hundredfold.files import expanded
 from hundredfold.inference import predict_logits
-from hundredfold.job import Job, make_job
+from hundredfold.job import Job, as_recorded, make_job
 from hundredfold.loop import Step, training
 from hundredfold.models import count_parameters
 from hundredfold.new_run import new_run
@@ -92,7 +91,7 @@ def train(
                 )
         digest = dataset.digest()
         dataset = dataset.with_labels(config.labels)
-        config = dataclasses.replace(config, data=dataset.source, weights=_whole(config.weights))
+        config = as_recorded(config, dataset)
         job, clock = make_job(config, dataset, device, group), None
         started = started or time.perf_counter()
         if config.budget:
@@ -102,12 +101,6 @@ def train(
         with writing(run, group):
             sitting = Sitting(run, job, state, dataset.test, clock, started)
             return go_on(sitting, display, trackers)
-
-
-def _whole(weights: str) -> str:
-    """Return where weights are, whichever folder a later command is called in."""
-    path = expanded(weights)
-    return str(path.resolve()) if weights and path.is_file() else weights
 
 
 @contextmanager
@@ -284,6 +277,7 @@ def _finish(sitting: Sitting) -> dict[str, Any]:
     now = time.perf_counter()
     train_seconds = math.fsum(epoch.seconds for epoch in state.history)
     metrics |= {
+        "epoch_pictures": job.epoch_pictures,
         "validated_on": job.config.validate_on if len(job.judged) else None,
         "seconds": now - sitting.started,
         "train_seconds": train_seconds,
@@ -291,7 +285,7 @@ def _finish(sitting: Sitting) -> dict[str, Any]:
         "test_seconds": now - began,
         "images_per_second": sum(epoch.pictures for epoch in state.history) / train_seconds,
     }
-    curves = draw_curves(state.history, job.config.validate_on)
+    curves = draw_curves(state.history, job.config.validate_on, job.epoch_pictures)
     sitting.run.save_history(state.history)
     sitting.run.figure(CURVES, to_png(curves))
     sitting.run.finish(state.model.state_dict(), info, metrics, tensors)

@@ -11,7 +11,7 @@ from hundredfold.config import Config
 from hundredfold.data import Dataset
 from hundredfold.device import own_generators, pick_device
 from hundredfold.errors import DivergedError, UserError, extra, first_line
-from hundredfold.job import Job, make_job, refuse_unjudged
+from hundredfold.job import Job, as_recorded, make_job, refuse_unjudged
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
 from hundredfold.state import first_state
@@ -158,7 +158,7 @@ def _study(
     optuna: Any, config: Config, dataset: Dataset, space: dict[str, Range], storage: str
 ) -> Any:
     """Return the study of just this search, new or as far as it is."""
-    same = dataclasses.replace(config, out="", device="", data="")
+    same = dataclasses.replace(as_recorded(config, dataset), out="", device="", data="")
     what = to_json(same) + repr(sorted(space.items())) + dataset.digest()
     name = f"{config.name}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
     return _created(optuna, storage, name)

@@ -12,13 +12,20 @@ from hundredfold.figures.style import BLUE, GREEN, GREY, ORANGE, STYLE, panel
 
 
 @rc_context(STYLE)
-def draw_curves(history: Sequence[Epoch], judged: str) -> Figure:
-    """Draw accuracy and losses by epoch and the learning rate by step, side by side."""
+def draw_curves(history: Sequence[Epoch], judged: str, epoch_pictures: int) -> Figure:
+    """Draw accuracy and losses by epoch and the learning rate by step, side by side.
+
+    Args:
+        history: the finished epochs, of which the last may be a part of one.
+        judged: what each epoch was judged on: validation or test.
+        epoch_pictures: pictures that a whole epoch trains on.
+    """
     figure = Figure(figsize=(12, 3.6))  # each training ends with it: no time for a layout engine
     figure.subplots_adjust(left=0.045, right=0.985, bottom=0.14, top=0.91, wspace=0.17)
     accuracy, loss, rate = figure.subplots(1, 3)
-    _draw_accuracy(accuracy, history, judged)
-    _draw_loss(loss, history, judged)
+    ends = _ends(history, epoch_pictures)
+    _draw_accuracy(accuracy, history, ends, judged)
+    _draw_loss(loss, history, ends, judged)
     _draw_rate(rate, history)
     return figure
 
@@ -39,24 +46,27 @@ def draw_range_test(lr: Sequence[float], loss: Sequence[float], suggestion: floa
 
 
 @rc_context(STYLE)
-def draw_history(history: Sequence[Epoch], judged: str) -> dict[str, Figure]:
+def draw_history(history: Sequence[Epoch], judged: str, epoch_pictures: int) -> dict[str, Figure]:
     """Draw the panels of `draw_curves` as figures of their own: accuracy, loss, rate."""
+    ends = _ends(history, epoch_pictures)
     accuracy, axes = panel()
-    _draw_accuracy(axes, history, judged)
+    _draw_accuracy(axes, history, ends, judged)
     loss, axes = panel()
-    _draw_loss(axes, history, judged)
+    _draw_loss(axes, history, ends, judged)
     rate, axes = panel()
     _draw_rate(axes, history)
     return {"accuracy": accuracy, "loss": loss, "rate": rate}
 
 
-def _draw_accuracy(axes: Axes, history: Sequence[Epoch], judged: str) -> None:
+def _draw_accuracy(
+    axes: Axes, history: Sequence[Epoch], ends: Sequence[float], judged: str
+) -> None:
     judges = any(epoch.validation for epoch in history)
     axes.set_title(f"Accuracy on the {judged} pictures" if judges else "No pictures held out")
     for level, colour in (("fine", BLUE), ("coarse", ORANGE)):
         points = [
             (end, epoch.validation[f"{level}_top1"])
-            for epoch, end in zip(history, _ends(history), strict=True)
+            for epoch, end in zip(history, ends, strict=True)
             if f"{level}_top1" in epoch.validation
         ]
         if not points:
@@ -73,9 +83,8 @@ def _draw_accuracy(axes: Axes, history: Sequence[Epoch], judged: str) -> None:
     axes.set_xlabel("epoch")
 
 
-def _draw_loss(axes: Axes, history: Sequence[Epoch], judged: str) -> None:
+def _draw_loss(axes: Axes, history: Sequence[Epoch], ends: Sequence[float], judged: str) -> None:
     axes.set_title("Loss (nats)")
-    ends = _ends(history)
     steps = [
         (epoch.epoch - 1 + (end - epoch.epoch + 1) * (step + 1) / len(epoch.loss), value)
         for epoch, end in zip(history, ends, strict=True)
@@ -95,10 +104,9 @@ def _draw_loss(axes: Axes, history: Sequence[Epoch], judged: str) -> None:
     axes.legend()
 
 
-def _ends(history: Sequence[Epoch]) -> list[float]:
+def _ends(history: Sequence[Epoch], epoch_pictures: int) -> list[float]:
     """Return where each epoch ends on an axis of epochs: the last may be a part of one."""
-    whole = max(epoch.pictures for epoch in history)
-    return [epoch.epoch - 1 + epoch.pictures / whole for epoch in history]
+    return [epoch.epoch - 1 + epoch.pictures / epoch_pictures for epoch in history]
 
 
 def _draw_rate(axes: Axes, history: Sequence[Epoch]) -> None:

@@ -30,7 +30,8 @@ def draw_figures(run: Run, levels: Sequence[Level]) -> dict[str, Drawn]:
     Raises:
         UserError: the run is damaged.
     """
-    figures = draw_history(run.whole_history, run.config.validate_on)
+    whole = run.metrics["epoch_pictures"]
+    figures = draw_history(run.whole_history, run.config.validate_on, whole)
     for level in levels:
         figures[f"confusion-{level.name}"] = draw_confusion(
             level.confusion, level.classes, level.parents
