@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,14 +95,15 @@ def test_augmented_sizes_are_as_pillow_resizes(tiny: Dataset) -> None:
 @pytest.mark.parametrize(
     ("balance", "batch_size", "flip"), [("sampling", 16, "alternate"), ("none", 33, "random")]
 )
-def test_turns_are_those_of_the_batches(balance: str, batch_size: int, flip: str) -> None:
+def test_turns_are_those_of_the_batches(balance: Any, batch_size: int, flip: Any) -> None:
     count, epochs = 100, 4  # in batches of 33 one picture of each epoch is left out
     ramp = torch.arange(16, dtype=torch.uint8).expand(count, 16, 16)
     number = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 16, 16)
     images = torch.stack([number, ramp, ramp.transpose(1, 2)], 1)  # red says which picture it is
     labels = torch.tensor([0] * 80 + [1] * 15 + [2] * 5)
     config = fast(balance=balance, batch_size=batch_size, flip=flip, validation=0.0, sizes=())
-    job = make_job_of(Dataset("numbers", *[Split(images, labels)] * 2, ("a", "b", "c")), config)
+    split = Split(images, labels)
+    job = make_job_of(Dataset("numbers", split, split, ("a", "b", "c")), config)
     seen: dict[int, list[torch.Tensor]] = {i: [] for i in range(count)}
     for epoch in range(epochs):
         for batch, _ in batches(job.training, epoch, config, job.device):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hundredfold.augment import channel_stats, class_weights
-from hundredfold.batches import batch_at, count_steps
+from hundredfold.batches import count_steps
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, hold_out
 from hundredfold.device import keep_memory
@@ -67,7 +67,7 @@ class Job:
     def epoch_pictures(self) -> int:
         """Pictures that a whole epoch trains on: a batch is never of a single one."""
         count, batch = len(self.training), self.config.batch_size
-        return batch_at(count_steps(count, batch) - 1, count, batch).stop
+        return min(count, count_steps(count, batch) * batch)
 
     @property
     def steps(self) -> int:
