@@ -1,14 +1,17 @@
 """Tables and archives of pictures."""
 
 import io
+import os
+import shutil
 import tarfile
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from conftest import Load
-from pets import RNG, pictures
+from pets import RNG, picture, pictures
 
 from hundredfold.data.archive import unpack
 from hundredfold.errors import UserError
@@ -97,6 +100,58 @@ def test_archives_are_as_their_folders(kind: str, tmp_path: Path, load: Load) ->
     assert load(path).source == str(path)
     unpacked = list((cache_folder() / "unpacked").iterdir())
     assert len(unpacked) == 1 and not list(unpacked[0].rglob("*.txt"))
+
+
+def test_what_was_unpacked_is_taken_only_as_it_was_written(tmp_path: Path, load: Load) -> None:
+    files = {
+        f"{split}/{label}/{i}.png": b""
+        for split in ("train", "test")
+        for label in "ab"
+        for i in (1, 2)
+    }
+    files = {name: picture(tmp_path / "x.png").read_bytes() for name in files}
+    path = archive(tmp_path / "pets.zip", files | {"train/c/notes.txt": b"passed over"})
+    want = load(path, size=32).digest()
+    (unpacked,) = (cache_folder() / "unpacked").iterdir()
+
+    def written() -> dict[str, bytes]:
+        (now,) = (cache_folder() / "unpacked").iterdir()
+        return {str(p.relative_to(now / "files")): p.read_bytes() for p in now.glob("files/*/*/*")}
+
+    whole, notes = written(), (unpacked / "notes.json").read_text()
+    lost, cut = unpacked / "files/train/a/1.png", unpacked / "files/test/b/2.png"
+    damages: list[Callable[[], object]] = [
+        lost.unlink,
+        lambda: cut.write_bytes(cut.read_bytes()[:99]),
+        lambda: os.replace(lost, cut),
+        lambda: (unpacked / "files/train/c").rmdir(),
+        (unpacked / "notes.json").unlink,
+        lambda: (unpacked / "notes.json").write_text(""),
+        lambda: (unpacked / "notes.json").write_text(notes[: len(notes) // 2]),
+        lambda: (unpacked / "notes.json").write_text(notes.replace("notes.txt", "nodes.txt")),
+        lambda: (unpacked / "notes.json").write_text("[" * 200_000),
+        lambda: shutil.rmtree(unpacked / "files"),
+    ]
+    for damage in damages:
+        damage()
+        assert load(path, size=32).digest() == want
+        assert written() == whole and (unpacked / "notes.json").read_text().endswith(
+            notes.partition("\n")[2]
+        )
+
+
+def test_an_archive_that_is_exchanged_is_unpacked_anew(tmp_path: Path, load: Load) -> None:
+    contents = [picture(tmp_path / "x.bmp").read_bytes() for _ in range(4)]
+    folder = cache_folder() / "unpacked"
+    digests = []
+    for some in (contents, contents[::-1]):
+        names = [f"{split}/{label}/1.bmp" for split in ("train", "test") for label in "ab"]
+        path = archive(tmp_path / "pets.tar", dict(zip(names, some, strict=True)))
+        os.utime(path, ns=(10**18, 10**18))
+        digests.append(load(path, size=32).digest())
+        (folder / "of a killed process.part").mkdir()
+    assert digests[0] != digests[1]
+    assert len([*folder.glob("*-*")]) == 1  # of the path there is one
 
 
 def test_an_archive_may_hold_a_table(tmp_path: Path, load: Load) -> None:

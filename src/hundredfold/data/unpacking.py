@@ -6,6 +6,7 @@ grow to is limited.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from hundredfold.files import alone, stamp
 from hundredfold.pictures import is_picture
 from hundredfold.walk import HIDDEN, Passed, as_text, has_suffix, is_hidden, why_passed
 
-VERSION = 2
+VERSION = 3
 """Of how what is unpacked lies in the cache."""
 MOST_GROWTH = 50
 """Times its own size that a file may unpack to, beyond FREE_BYTES: pictures hardly shrink."""
@@ -131,7 +132,7 @@ def write(path: Path, file: IO[bytes] | Counted) -> None:
 
 
 def unpack_once(path: Path, folder: Path, fill: Callable[[Path, Target], None]) -> Unpacked:
-    """Unpack a file below `folder`, unless it is there already.
+    """Unpack a file below `folder`, unless it is there already, each file as it was written.
 
     Args:
         path: the file.
@@ -142,30 +143,58 @@ def unpack_once(path: Path, folder: Path, fill: Callable[[Path, Target], None]) 
         UserError: it is damaged, a path in it leads outside, it unpacks to too much, or the disk
             is full.
     """
-    key = repr((VERSION, str(path.resolve()), stamp(path)))
-    target = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if not (target / NOTES).exists():
+    place, state = _digest(str(path.resolve())), _digest(VERSION, stamp(path))
+    target = folder / f"{place[:16]}-{state[:16]}"
+    found = _recall(target)
+    if found is None:
         with alone(folder.with_suffix(".lock")):
-            if not (target / NOTES).exists():  # another process may have been faster
-                _unpack(path, target, fill)
-    notes = json.loads((target / NOTES).read_text())
-    passed = tuple(Passed(*each) for each in notes["passed"])
-    return Unpacked(target / FILES, passed, tuple(notes["remarks"]))
+            found = _recall(target) or _unpack(path, target, fill)  # another may have been faster
+    return found
 
 
-def _unpack(path: Path, folder: Path, fill: Callable[[Path, Target], None]) -> None:
-    """Unpack a file into a folder that gets its name when it is whole."""
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _recall(folder: Path) -> Unpacked | None:
+    """Return what was unpacked, or None where it is not there, or not as it was written."""
+    try:
+        state, _, notes = (folder / NOTES).read_text().partition("\n")
+        if state != _state(folder / FILES, notes):
+            return None
+    except (OSError, ValueError):
+        return None
+    known = json.loads(notes)
+    passed = tuple(Passed(*each) for each in known["passed"])
+    return Unpacked(folder / FILES, passed, tuple(known["remarks"]))
+
+
+def _state(folder: Path, notes: str) -> str:
+    """Return what changes when the files in a folder do, or the notes about them."""
+    found: list[tuple[str, str, tuple[int, ...]]] = []
+    for above, folders, files in os.walk(folder):
+        inside = os.path.relpath(above, folder)
+        found += [(inside, name, ()) for name in folders]
+        found += [(inside, name, stamp(f"{above}/{name}")) for name in files]
+    return _digest(notes, sorted(found))
+
+
+def _unpack(path: Path, folder: Path, fill: Callable[[Path, Target], None]) -> Unpacked:
+    """Unpack a file into a folder that gets its name when it is whole.
+
+    What was unpacked of the same path before is removed.
+    """
     part = folder.with_suffix(".part")
-    for left in folder.parent.glob("*.part"):  # of processes that were killed
-        shutil.rmtree(left, ignore_errors=True)
+    place = folder.name.partition("-")[0]
+    for left in (*folder.parent.glob("*.part"), *folder.parent.glob(f"{place}-*")):
+        shutil.rmtree(left, ignore_errors=True)  # the former are of processes that were killed
     most = MOST_GROWTH * path.stat().st_size + FREE_BYTES
     target = Target(path, part / FILES, most)
     try:
         target.folder.mkdir(parents=True)
         fill(path, target)
-        notes = {"passed": target.passed, "remarks": target.remarks}
-        (part / NOTES).write_text(json.dumps(notes))
-        shutil.rmtree(folder, ignore_errors=True)  # without its notes, it is not whole
+        notes = json.dumps({"passed": target.passed, "remarks": target.remarks})
+        (part / NOTES).write_text(f"{_state(target.folder, notes)}\n{notes}")
         part.replace(folder)
     except UserError:
         raise
@@ -175,3 +204,4 @@ def _unpack(path: Path, folder: Path, fill: Callable[[Path, Target], None]) -> N
         raise UserError(f"{path} is cut short or damaged: {first_line(error)}.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    return Unpacked(folder / FILES, tuple(target.passed), tuple(target.remarks))
