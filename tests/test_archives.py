@@ -123,8 +123,8 @@ def test_what_was_unpacked_is_taken_only_as_it_was_written(tmp_path: Path, load:
     damages: list[Callable[[], object]] = [
         lost.unlink,
         lambda: cut.write_bytes(cut.read_bytes()[:99]),
-        lambda: os.replace(lost, cut),
-        lambda: (unpacked / "files/train/c").rmdir(),
+        lambda: lost.replace(cut),
+        (unpacked / "files/train/c").rmdir,
         (unpacked / "notes.json").unlink,
         lambda: (unpacked / "notes.json").write_text(""),
         lambda: (unpacked / "notes.json").write_text(notes[: len(notes) // 2]),
