@@ -103,13 +103,8 @@ def test_archives_are_as_their_folders(kind: str, tmp_path: Path, load: Load) ->
 
 
 def test_what_was_unpacked_is_taken_only_as_it_was_written(tmp_path: Path, load: Load) -> None:
-    files = {
-        f"{split}/{label}/{i}.png": b""
-        for split in ("train", "test")
-        for label in "ab"
-        for i in (1, 2)
-    }
-    files = {name: picture(tmp_path / "x.png").read_bytes() for name in files}
+    root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 2, "test/b": 2})
+    files = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.png")}
     path = archive(tmp_path / "pets.zip", files | {"train/c/notes.txt": b"passed over"})
     want = load(path, size=32).digest()
     (unpacked,) = (cache_folder() / "unpacked").iterdir()
@@ -119,7 +114,7 @@ def test_what_was_unpacked_is_taken_only_as_it_was_written(tmp_path: Path, load:
         return {str(p.relative_to(now / "files")): p.read_bytes() for p in now.glob("files/*/*/*")}
 
     whole, notes = written(), (unpacked / "notes.json").read_text()
-    lost, cut = unpacked / "files/train/a/1.png", unpacked / "files/test/b/2.png"
+    lost, cut = unpacked / "files/train/a/train-a-0.png", unpacked / "files/test/b/test-b-1.png"
     damages: list[Callable[[], object]] = [
         lost.unlink,
         lambda: cut.write_bytes(cut.read_bytes()[:99]),
