@@ -7,6 +7,7 @@ import hundredfold
 
 ROOT = Path(hundredfold.__file__).parent
 LAYERS = [  # each may import from the ones above it, and from its own line
+    {"starting", "text"},
     {"addresses", "errors", "files", "graphs", "pace", "pages", "pictures", "pixels", "processes"},
     {"walk"},
     {"arrays", "jsonio", "console", "signals"},

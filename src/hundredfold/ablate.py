@@ -10,6 +10,7 @@ import torch
 
 from hundredfold.augment import generator
 from hundredfold.config import Config
+from hundredfold.console import say
 from hundredfold.data import Dataset
 from hundredfold.errors import DivergedError, UserError
 from hundredfold.files import expanded
@@ -82,7 +83,7 @@ def ablate(
     config: Config,
     dataset: Dataset,
     seeds: int,
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = say,
     *,
     quiet: bool = False,
 ) -> Iterator[Outcome]:

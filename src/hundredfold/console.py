@@ -1,13 +1,18 @@
 """The terminal: one console, progress, numbers as people write them."""
 
+import json
 import math
+import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+from rich import markup
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,18 +23,62 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.segment import Segment
+
+from hundredfold.text import printable, printable_lines
+
+NARROWEST = 20
+"""Columns: fewer are taken for a mistake."""
 
 
 class _Console(Console):
-    """A console that leaves it to the command line what a closed pipe means."""
+    """A console that obeys no text, and leaves it to the command line what a closed pipe means."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            highlight=False, soft_wrap=True, emoji=False, _environ=_environment(), **options
+        )
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Render, whatever it comes from, without characters that a terminal obeys."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else printable_lines(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
 
     def on_broken_pipe(self) -> None:
         """Raise what Rich would turn into exit code 1."""
         raise BrokenPipeError
 
 
-console = _Console(highlight=False, soft_wrap=True)
-error_console = _Console(stderr=True, highlight=False, soft_wrap=True)
+def _environment() -> dict[str, str]:
+    """Return the environment without the size of a terminal that nothing could be read in."""
+    sizes = {"COLUMNS": NARROWEST, "LINES": 2}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in sizes or (re.fullmatch("[0-9]{1,4}", value) and int(value) >= sizes[name])
+    }
+
+
+console = _Console()
+error_console = _Console(stderr=True)
+
+
+def escape(text: str) -> str:
+    """Return text as a console shows just this in one line: no markup, no control characters."""
+    return markup.escape(printable(text))
+
+
+def say(text: str) -> None:
+    """Print a sentence for the user."""
+    console.print(escape(text))
+
+
+def print_json(value: Any) -> None:
+    """Write a value to the standard output as JSON that does nothing to a terminal either."""
+    print(printable_lines(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 @contextmanager
@@ -52,10 +101,11 @@ def _progress(
     what: str, columns: Sequence[ProgressColumn], total: int | None, done: int = 0
 ) -> Iterator[Callable[[int], None]]:
     """Show a bar with these columns and the time left in a terminal; yield what takes progress."""
-    shown = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
+    name = TextColumn("{task.description}", markup=False)
+    shown = (name, BarColumn(), *columns, TimeRemainingColumn())
     hidden = not console.is_terminal
     with Progress(*shown, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(what, total=total, completed=done)
+        task = progress.add_task(printable(what), total=total, completed=done)
         yield lambda count: progress.advance(task, count)
 
 

@@ -9,18 +9,18 @@ from typing import Any, Self
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from hundredfold.config import Config
-from hundredfold.console import command, console, duration
+from hundredfold.console import command, console, duration, escape
 from hundredfold.epoch import Epoch
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step
 from hundredfold.metrics import metric_rows, shown
 from hundredfold.run import Run
+from hundredfold.text import printable
 
 REFRESH = 0.5
 """Seconds between two readings of the loss, which make a GPU wait."""
@@ -85,7 +85,7 @@ class Display:
 
     def start(self, run: Run, config: Config, lines: list[str]) -> None:
         """Show what is about to be trained, and the table's head."""
-        self._print(f"[bold]{config.name}[/] -> {escape(str(run))}")
+        self._print(f"[bold]{escape(config.name)}[/] -> {escape(str(run))}")
         for line in lines:
             self._print(f"  {escape(line)}")
         if config.validate_on == "test":
@@ -147,7 +147,8 @@ class JsonDisplay(Display):
         self.out = console
 
     def _write(self, event: str, **values: Any) -> None:
-        self._print(Text(json.dumps({"event": event, **values}, ensure_ascii=False)))
+        line = json.dumps({"event": event, **values}, ensure_ascii=False)
+        self._print(Text(printable(line)))
 
     def _say(self, text: str) -> None:
         self._write("note", text=text)

@@ -27,6 +27,7 @@ from hundredfold.job import Job, make_job
 from hundredfold.models import WhiteNet
 from hundredfold.recipes import fitted, quick
 from hundredfold.state import State, first_state
+from hundredfold.text import quoted
 
 __all__ = [
     "Audit",
@@ -196,8 +197,8 @@ def cleaned_list(found: Audit) -> str:
     writer.writerow(["path", "label", "superclass", "split"])
     for i, path in enumerate(subject.paths):
         if i not in left_out and int(subject.labels[i]) in learned:
-            row = (path.absolute(), subject.class_of(i), subject.parents[i], subject.splits[i])
-            writer.writerow(row)
+            row = (str(path.absolute()), subject.class_of(i), subject.parents[i], subject.splits[i])
+            writer.writerow(map(quoted, row))
     return out.getvalue()
 
 

@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from rich.markup import escape
-
 from hundredfold.cli.choose import choose
-from hundredfold.console import console, error_console
+from hundredfold.console import console, error_console, escape
 from hundredfold.errors import FoundWrong, UserError
 from hundredfold.processes import below_torchrun
 from hundredfold.recipes import RECIPES

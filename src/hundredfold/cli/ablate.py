@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.markup import escape
 
 from hundredfold.ablate import Outcome, ablate
 from hundredfold.cli.choose import choose
 from hundredfold.cli.table import show_table
 from hundredfold.config import FlexibleFloat
-from hundredfold.console import console
+from hundredfold.console import console, escape
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
 from hundredfold.figures import Bar, draw_ablation, to_png
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.seeds < 1:
         raise UserError(f"--seeds is {options.seeds}, but must be at least 1.")
     recipe = choose("recipe", options.recipe, RECIPES)
-    dataset = load_data(options.data, _tell)
+    dataset = load_data(options.data)
     config = recipe(
         epochs=options.epochs or EPOCHS,
         out=options.out,
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     config = fitted(config, len(dataset.train))
     found: list[Outcome] = []
-    for outcome in ablate(config, dataset, options.seeds, _tell):
+    for outcome in ablate(config, dataset, options.seeds):
         found.append(outcome)
         _write(found, expanded(options.out))
     title = (
@@ -86,10 +85,6 @@ def _write(found: Sequence[Outcome], folder: Path) -> None:
     rows = [dataclasses.asdict(outcome) | {"run": str(outcome.run)} for outcome in found]
     folder.mkdir(parents=True, exist_ok=True)
     save_file(folder / "ablation.json", json.dumps(rows, indent=2) + "\n")
-
-
-def _tell(text: str) -> None:
-    console.print(escape(text))
 
 
 def _show(found: Sequence[Outcome], labels: str) -> list[Bar]:

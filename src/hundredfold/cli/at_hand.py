@@ -1,9 +1,7 @@
 """The data of a run, for commands that can do without it."""
 
-from rich.markup import escape
-
 from hundredfold.bundled import is_bundled
-from hundredfold.console import console
+from hundredfold.console import console, escape
 from hundredfold.data import Dataset, load_sample
 from hundredfold.evaluate import run_data_if_any
 from hundredfold.run import Run

@@ -6,12 +6,11 @@ from typing import Annotated
 
 import tyro
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from hundredfold.audit import Audit, audit, cleaned_list, load_subject, refuse_list
 from hundredfold.audit.page import render, to_json
-from hundredfold.console import console
+from hundredfold.console import console, escape
 from hundredfold.errors import FoundWrong
 from hundredfold.files import expanded, make_folder, save_file
 

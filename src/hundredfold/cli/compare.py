@@ -1,6 +1,5 @@
 """`hundredfold compare`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from rich.markup import escape
 
 from hundredfold.cli.table import show_table
 from hundredfold.compare import Comparison, Contrast, Group, compare, spread
-from hundredfold.console import console
+from hundredfold.console import console, escape, print_json
 from hundredfold.errors import UserError
 from hundredfold.figures import draw_comparison, to_png
 from hundredfold.files import expanded, save_file
@@ -49,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     _draw(found, expanded(options.out))
     if options.format == "json":
         result = _as_json(found) | {"figure": str(options.out)}
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result)
         return
     _show(found)
     console.print(f"Figure  {escape(str(options.out))}")
@@ -73,7 +71,8 @@ def _show(found: Comparison) -> None:
     elif len(names) > 1:
         console.print("Their configurations are the same.\n")
     for contrast in found.contrasts:
-        console.print(escape(_in_words(contrast)))
+        for sentence in _in_words(contrast):
+            console.print(escape(sentence))
     for note in found.notes:
         console.print(f"[yellow]{escape(note)}[/]")
 
@@ -87,7 +86,7 @@ def _cell(key: str, group: Group) -> str:
     return form.format(mean) + (f" ± {form.format(std)}" if std is not None else "")
 
 
-def _in_words(contrast: Contrast) -> str:
+def _in_words(contrast: Contrast) -> list[str]:
     """Say who is better: two networks picture by picture, then the means over the seeds."""
     level = contrast.level.capitalize()
     better, worse = _label(contrast.first), _label(contrast.second)
@@ -100,16 +99,17 @@ def _in_words(contrast: Contrast) -> str:
         said = f"{better} and {worse} beat each other on {wins:,} pictures each"
     else:
         said = f"{better} beats {worse} on {wins:,} pictures, loses on {losses:,}"
-    text = f"{level}: {said}; {_p_value(p)}."
+    sentences = [f"{level}: {said}; {_p_value(p)}."]
     if contrast.difference is None:
-        return text
+        return sentences
     mean, error = contrast.difference
     groups = (contrast.first, contrast.second)[:: 1 if mean >= 0 else -1]
-    return (
-        f"{text}\n{level}: {groups[0].name} is {100 * abs(mean):.2f} points above "
+    return [
+        *sentences,
+        f"{level}: {groups[0].name} is {100 * abs(mean):.2f} points above "
         f"{groups[1].name} in the mean of {len(groups[0].runs)} and {len(groups[1].runs)} seeds, "
-        f"standard error {100 * error:.2f}."
-    )
+        f"standard error {100 * error:.2f}.",
+    ]
 
 
 def _label(group: Group) -> str:

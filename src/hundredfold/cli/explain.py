@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.markup import escape
 from torch import Tensor
 
 from hundredfold.bundled import find_run
 from hundredfold.cli.at_hand import data_at_hand
 from hundredfold.cli.choose import choose
-from hundredfold.console import console
+from hundredfold.console import console, escape
 from hundredfold.data import Dataset
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import tyro
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from hundredfold.augment import channel_stats
 from hundredfold.cli.choose import choose
-from hundredfold.console import console
+from hundredfold.console import console, escape
 from hundredfold.data import Dataset, Split, load_data
 from hundredfold.explore import choose_classes, class_counts, explore
 from hundredfold.recipes import RECIPES
@@ -43,7 +42,7 @@ def explore_data(
     for path in paths:
         console.print(f"{path.stem.capitalize():14}{escape(str(path))}")
     for sentence in not_shown(dataset):
-        console.print(sentence)
+        console.print(escape(sentence))
 
 
 def not_shown(dataset: Dataset) -> list[str]:

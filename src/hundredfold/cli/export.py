@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.markup import escape
 
 from hundredfold.bundled import find_run
 from hundredfold.cli.table import show_table
-from hundredfold.console import console
+from hundredfold.console import console, escape
 from hundredfold.export import LIMIT, export
 from hundredfold.metrics import metric_rows
 

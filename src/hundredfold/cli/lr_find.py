@@ -8,7 +8,7 @@ import tyro
 
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
-from hundredfold.console import command, console, counted
+from hundredfold.console import command, console, counted, escape
 from hundredfold.data import load_data
 from hundredfold.device import pick_device
 from hundredfold.figures import draw_range_test, to_png
@@ -53,9 +53,10 @@ def main(arguments: Sequence[str]) -> None:
     console.print(
         f"The loss falls most steeply at {suggestion:.2g}, and is lowest at {curve.lowest:.2g}."
     )
-    console.print(f"{config.name} has{_rates(config, config.lr)}. Curve  {options.figure}")
+    own = f"{config.name} has{_rates(config, config.lr)}."
+    console.print(escape(f"{own} Curve  {options.figure}"))
     also = ", with the other flags that you gave here" if flags else ""
-    console.print(f"Next   {command()} train {name}{_rates(config, suggestion)}{also}")
+    console.print(escape(f"Next   {command()} train {name}{_rates(config, suggestion)}{also}"))
 
 
 def _rates(config: Config, lr: float) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich import box
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from hundredfold.addresses import is_address
 from hundredfold.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.cli.table import show_table
-from hundredfold.console import console, error_console
+from hundredfold.console import console, error_console, escape, print_json
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data
 from hundredfold.figures import draw_prediction, to_png
@@ -28,6 +26,7 @@ from hundredfold.files import expanded
 from hundredfold.pictures import Picture
 from hundredfold.predict import Prediction, Predictor, find_pictures, predict_many
 from hundredfold.run import Run, is_run
+from hundredfold.text import cell
 
 Named = tuple[str, Picture | UserError]
 """A picture to classify, with what to call it; or why it cannot be."""
@@ -166,8 +165,8 @@ def _one(name: str, prediction: Prediction) -> Table:
         table.add_column("probability", justify="right")
     ranked = zip_longest(prediction.classes, prediction.superclasses)
     for row in ranked:
-        cells = ((escape(s.name), f"{s.probability:.1%}") if s else ("", "") for s in row)
-        flat = [cell for pair in cells for cell in pair]
+        pairs = ((escape(s.name), f"{s.probability:.1%}") if s else ("", "") for s in row)
+        flat = [text for pair in pairs for text in pair]
         table.add_row(*flat[: len(table.columns)])
     return table
 
@@ -178,7 +177,7 @@ def _show_many(shown: list[tuple[str, Prediction]]) -> None:
     rows = []
     for name, prediction in shown:
         best = [prediction.classes[0], *prediction.superclasses[:1]]
-        rows.append([name, *(cell for s in best for cell in (s.name, f"{s.probability:.1%}"))])
+        rows.append([name, *(text for s in best for text in (s.name, f"{s.probability:.1%}"))])
     show_table(["picture", "class", "", *coarse], rows, left=2)
 
 
@@ -189,7 +188,7 @@ def _write_json(found: Found) -> None:
             rows.append({"picture": name, "error": str(outcome)})
             continue
         rows.append({"picture": name, **outcome.as_json()})
-    print(json.dumps(rows, indent=2, ensure_ascii=False))
+    print_json(rows)
 
 
 def _write_csv(top: int, found: Found) -> None:
@@ -200,8 +199,9 @@ def _write_csv(top: int, found: Found) -> None:
     writer.writerow(["picture", *head, "superclass", "superclass_probability", "error"])
     for name, outcome in found:
         if isinstance(outcome, UserError):
-            writer.writerow([name, *[""] * (2 * top + 2), outcome])
+            writer.writerow(map(cell, [name, *[""] * (2 * top + 2), str(outcome)]))
             continue
-        fine = [cell for score in outcome.classes for cell in score]
+        fine = [value for score in outcome.classes for value in score]
         coarse = list(outcome.superclasses[0]) if outcome.superclasses else ["", ""]
-        writer.writerow([name, *fine, *[""] * (2 * top - len(fine)), *coarse, ""])
+        row = [name, *fine, *[""] * (2 * top - len(fine)), *coarse, ""]
+        writer.writerow(map(cell, row))

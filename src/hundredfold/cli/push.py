@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.markup import escape
 
 from hundredfold.bundled import find_run
-from hundredfold.console import console
+from hundredfold.console import console, escape
 from hundredfold.files import expanded
 from hundredfold.hub import push, write_folder
 

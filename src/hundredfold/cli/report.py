@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.markup import escape
 
 from hundredfold.bundled import find_run
-from hundredfold.console import console
+from hundredfold.console import console, escape
 from hundredfold.report import write_report
 
 

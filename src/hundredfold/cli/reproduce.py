@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.markup import escape
 
 from hundredfold.bundled import find_run
-from hundredfold.console import console, counted
+from hundredfold.console import console, counted, escape
 from hundredfold.device import pick_device
 from hundredfold.environment import describe
 from hundredfold.errors import FoundWrong

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.markup import escape
 
 from hundredfold.cli.table import show_table
-from hundredfold.console import console
+from hundredfold.console import console, escape, print_json
 from hundredfold.metrics import METRICS
 from hundredfold.runs import Column, RunRow, list_runs, sort_rows
+from hundredfold.text import cell
 
 HEAD = (
     "run", "recipe", "labels", "state", "seed", "epochs",
@@ -75,10 +74,11 @@ def _cells(row: RunRow) -> list[str]:
 
 
 def _write_json(rows: Sequence[RunRow]) -> None:
-    print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2, ensure_ascii=False))
+    print_json([dataclasses.asdict(row) for row in rows])
 
 
 def _write_csv(rows: Sequence[RunRow]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(field.name for field in dataclasses.fields(RunRow))
-    writer.writerows(map(dataclasses.astuple, rows))  # None becomes an empty cell
+    for row in rows:
+        writer.writerow(map(cell, dataclasses.astuple(row)))  # None becomes an empty cell

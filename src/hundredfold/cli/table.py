@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from hundredfold.console import console
+from hundredfold.console import console, escape
 
 
 def show_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
@@ -17,7 +16,8 @@ def show_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for index, heading in enumerate(head):
-        table.add_column(escape(heading), justify="left" if index < left else "right")
+        lines = map(escape, heading.splitlines())
+        table.add_column("\n".join(lines), justify="left" if index < left else "right")
     for row in rows:
         table.add_row(*map(escape, row))
     unbound = console.options.update(max_width=10_000)

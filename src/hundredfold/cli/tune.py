@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import tyro
-from rich.markup import escape
 
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.cli.table import show_table
 from hundredfold.config import Config
-from hundredfold.console import command, console
+from hundredfold.console import command, console, escape
 from hundredfold.data import load_data
 from hundredfold.errors import UserError
 from hundredfold.figures import draw_tuning, to_png
@@ -22,6 +21,7 @@ from hundredfold.files import expanded, make_folder, save_file
 from hundredfold.jsonio import to_json
 from hundredfold.metrics import METRICS
 from hundredfold.recipes import fitted
+from hundredfold.text import cell
 from hundredfold.train import explained_memory
 from hundredfold.tune import Outcome, Tuning, search_space, tune
 
@@ -88,10 +88,11 @@ def _show(outcome: Outcome, labels: str) -> None:
 def _csv(found: Tuning) -> str:
     names = sorted({name for outcome in found.outcomes for name in outcome.values})
     writer = csv.writer(out := io.StringIO())
-    writer.writerow(["trial", "state", f"validation_{found.metric}", *names])
+    writer.writerow(map(cell, ["trial", "state", f"validation_{found.metric}", *names]))
     for outcome in found.outcomes:
         values = [outcome.values.get(name, "") for name in names]
-        writer.writerow([outcome.number, outcome.state, outcome.accuracy, *values])
+        row = [outcome.number, outcome.state, outcome.accuracy, *values]
+        writer.writerow(map(cell, row))
     return out.getvalue()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from hundredfold.console import say
 from hundredfold.data import cache, cifar100, kaggle
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.data.download import download
@@ -30,7 +31,7 @@ DATA_VARIABLE = "HUNDREDFOLD_DATA"
 
 def load_data(
     source: str,
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = say,
     *,
     size: int = 0,
     strict: bool = False,
@@ -87,8 +88,8 @@ def _cifar100_or_sample(tell: Callable[[str], None]) -> Dataset:
     try:
         return load_cifar100()
     except UnavailableError as error:
+        tell(f"CIFAR-100 could not be had: {error}")
         tell(
-            f"CIFAR-100 could not be had: {error}\n"
             "Training on the small sample that comes with hundredfold instead: 2,500 of its "
             "50,000 pictures. The accuracy is NOT comparable with CIFAR-100's."
         )

@@ -11,6 +11,7 @@ from hundredfold.data.listing import Entry, Listing, in_order, near_names, quali
 from hundredfold.data.shape import normal, split_named
 from hundredfold.errors import UserError, shortened, some
 from hundredfold.files import cache_folder
+from hundredfold.text import unquoted
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
@@ -81,7 +82,7 @@ def _text_rows(path: Path, called: str) -> Numbered:
                         f"{called}, line {reader.line_num}: more cells than the header has. Put a "
                         "cell that has a comma between quotation marks."
                     )
-                rows.append((reader.line_num, row))
+                rows.append((reader.line_num, {key: unquoted(row[key]) for key in row}))
     except OSError as error:
         raise UserError(f"Cannot read {called}: {error.strerror}.") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from hundredfold.augment import generator
+from hundredfold.console import say
 from hundredfold.data import Dataset, Split
 from hundredfold.errors import FoundWrong, UserError
 from hundredfold.evaluate import run_data_if_any
@@ -60,7 +61,7 @@ def export(
     data: Dataset | str = "",
     *,
     int8: bool = False,
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = say,
 ) -> Export:
     """Write a run's model for other programs, below the run's folder `export`.
 

@@ -10,6 +10,8 @@ from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hundredfold.text import printable_lines
+
 BLUE, ORANGE, GREEN, GREY = "#2f7dd1", "#e07a1f", "#2e9b62", "#8d97a3"
 COLOURS = (BLUE, ORANGE, GREEN, "#b0489b", "#c23b3b", "#7a6ad8", "#1d9aa8", "#a08420")
 INK = "#1f2a36"
@@ -52,7 +54,7 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
 def to_svg(figure: Figure) -> str:
     """Return a figure as an SVG element on nothing; the same figure gives the same text."""
     text = _save(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
-    return text[text.index("<svg") :]
+    return printable_lines(text[text.index("<svg") :])
 
 
 def _save(figure: Figure, form: str, **options: Any) -> bytes:

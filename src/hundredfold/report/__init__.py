@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hundredfold.bundled import find_run
+from hundredfold.console import say
 from hundredfold.data import Dataset
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data_if_any
@@ -16,7 +17,7 @@ __all__ = ["write_report"]
 
 
 def write_report(
-    run: Run | str | Path, data: Dataset | str = "", tell: Callable[[str], None] = print
+    run: Run | str | Path, data: Dataset | str = "", tell: Callable[[str], None] = say
 ) -> Path:
     """Write a run's report.html and its figures, from the run directory alone; return its path.
 

@@ -1,0 +1,174 @@
+"""Names from a stranger's archive: shown for what they are, obeyed by no program."""
+
+import csv
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.text import Text
+
+from hundredfold import Dataset, Run
+from hundredfold.cli import main
+from hundredfold.console import _Console, counted, escape
+from hundredfold.data.table import list_table
+from hundredfold.text import cell, plural, printable, quoted, unquoted
+
+TITLE, CLIPBOARD = "\x1b]0;owned\x07", "\x1b]52;c;b3duZWQ=\x07"
+CLASSES = (
+    f"cat{CLIPBOARD}", "dog\x9b2J", "=cmd|' calc'!A0", "owl\u202egnp", "emu\nerror forged",
+    "[red]fox[bold]", "-ant", "a=bug",
+)  # fmt: skip
+OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture
+def archive() -> Path:
+    """A zip of eight classes whose names do harm; one of its files is damaged."""
+    with zipfile.ZipFile("strange.zip", "w") as file:
+        for i, name in enumerate(CLASSES):
+            for number in range(6):
+                buffer = io.BytesIO()
+                Image.new("RGB", (32, 32), (30 * i, 40 * number, 0)).save(buffer, "PNG")
+                file.writestr(f"{name}/{number}{TITLE}.png", buffer.getvalue())
+        file.writestr(f"{CLASSES[0]}/bad{TITLE}.png", "no picture")
+    return Path("strange.zip")
+
+
+@pytest.fixture
+def folder(archive: Path) -> Path:
+    """The same in a folder."""
+    with zipfile.ZipFile(archive) as file:
+        file.extractall("strange")
+    return Path("strange")
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what was printed, which has nothing that a terminal obeys."""
+    out, error = capsys.readouterr()
+    assert not OBEYED.search(out + error), out + error
+    assert "\nerror forged" not in out + error
+    return out + error
+
+
+def test_a_strange_archive_is_looked_at_and_learned(
+    archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", str(archive), "--no-labels", "--no-near"]) == 0
+    assert r"cat\u001b]52;" in said(capsys)
+    page = Path("audit/audit.html").read_text()
+    assert not OBEYED.search(page)
+    assert "owl\\u202egnp" in page
+    assert json.loads(Path("audit/audit.json").read_text())["classes"][""][CLASSES[1]] == 6
+    assert main(["explore", str(archive)]) == 0
+    said(capsys)
+    small = ["--widths", "8", "8", "--epochs", "1", "--device", "cpu", "--validation", "0.2"]
+    for how in ("", "--log-json"):
+        assert main(["train", "--data", str(archive), *small, *filter(None, [how])]) == 0
+        assert "owned" in said(capsys)
+    run = min(Path("runs").iterdir())
+    assert main(["report", str(run), "--data", str(archive)]) == 0
+    said(capsys)
+    drawn = [path.read_text() for path in run.rglob("*.svg")] + [(run / "report.html").read_text()]
+    assert not OBEYED.search("".join(drawn))
+    assert "[red]fox[bold]" in drawn[-1]
+    assert main(["evaluate", str(run), "--data", str(archive)]) == 0
+    assert main(["predict", str(run), "--test", "0", "--data", str(archive)]) == 0
+    said(capsys)
+
+
+def test_predictions_name_strange_pictures(
+    folder: Path, tiny: Dataset, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = json.loads((run.path / "model.json").read_text())
+    (run.path / "model.json").write_text(json.dumps(info | {"classes": CLASSES[:6]}))
+    for form in ("table", "json", "csv"):
+        assert main(["predict", str(run.path), str(folder), "--format", form]) == 2
+        out, _ = capsys.readouterr()
+        assert not OBEYED.search(out)
+        assert out.count(r"\u001b]0;owned\u0007.png") >= 48
+        if form == "json":
+            assert {Path(row["picture"]).parent.name for row in json.loads(out)} == set(CLASSES)
+        if form == "csv":
+            rows = list(csv.reader(io.StringIO(out)))[1:]
+            assert not [text for row in rows for text in row if text.startswith(("=", "-", "+"))]
+
+
+def test_a_cleaned_table_names_the_same_pictures_and_classes(folder: Path) -> None:
+    assert main(["audit", str(folder), "--no-labels", "--no-near", "--fix", "clean.csv"]) == 0
+    with Path("clean.csv").open(newline="") as file:
+        cells = [text for row in csv.reader(file) for text in row]
+    assert not [text for text in cells if text.startswith(("=", "-", "+", "@"))]
+    entries = list_table(Path("clean.csv")).entries
+    assert {entry.label for entry in entries} == set(CLASSES)
+    assert all(entry.path.is_file() and entry.path.parent.name == entry.label for entry in entries)
+    assert len(entries) == 48
+
+
+def test_mistakes_with_strange_names_are_told_in_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = f"{TITLE}\nerror forged [bold]x[/bold]\u2028"
+    for command in ("evaluate", "report", "predict", "compare", "runs", "audit", "export", "tune"):
+        arguments = [name, name] if command == "compare" else [name]
+        assert main([command, *arguments]) == 2
+        error = said(capsys)
+        assert error.splitlines()[-1].startswith("error: ")
+        assert "[bold]x[/bold]" in error
+
+
+def test_whatever_is_printed_a_terminal_obeys_only_the_console() -> None:
+    console = _Console(file=io.StringIO(), force_terminal=True, width=60)
+    console.print(f"plain{TITLE}", Text(f"text{CLIPBOARD}"), f"[bold]{escape(TITLE)}[/]", ":bug:")
+    out = re.sub(r"\x1b\[\d*m", "", console.file.getvalue())  # type: ignore[attr-defined]
+    assert not OBEYED.search(out)
+    assert ":bug:" in out
+
+
+def test_a_progress_bar_shows_a_strange_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = _Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr("hundredfold.console.console", console)
+    with counted(f"[red]x[/red]{TITLE}\n", 3) as advance:
+        advance(3)
+    out = console.file.getvalue()  # type: ignore[attr-defined]
+    assert r"[red]x[/red]\u001b]0;owned\u0007\n" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("café 猫 👩‍🔬 می‌خواهم", "café 猫 👩‍🔬 می‌خواهم"),
+        ("a\tb\r\n", r"a\tb\r\n"),
+        ("\x00\x7f\x85\x9b", r"\u0000\u007f\u0085\u009b"),
+        ("\u2066a\u2069\u200f\ufeff\U000e0041", r"\u2066a\u2069\u200f\ufeff\udb40\udc41"),
+        ("\udcff", r"\udcff"),
+    ],
+)
+def test_characters_that_do_something_are_written_out(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        *((text, f"'{text}") for text in ("=1+1", "+cmd", "-x.jpg", "@SUM(A1)", "\t=x", "\r=x")),
+        *((text, f"'{text}") for text in ("'=1+1", "''-x", "＝1+1")),  # noqa: RUF001
+        *((text, text) for text in ("-1", "+2.5", "-", "=", "@", "a=b", "'", "'tis", "", "/-x")),
+    ],
+)
+def test_a_formula_is_text_in_a_spreadsheet_and_comes_back(text: str, written: str) -> None:
+    assert quoted(text) == written
+    assert unquoted(written) == text
+    assert cell(0.5) == 0.5
+    assert cell(None) is None
+
+
+def test_one_is_one() -> None:
+    assert plural(1, "picture") == "1 picture"
+    assert plural(0, "picture") == "0 pictures"
+    assert plural(2500, "class", "classes") == "2,500 classes"
+    assert plural(1.0, "epoch") == "1 epoch"
+    assert plural(3.42, "epoch") == "3.42 epochs"
