@@ -1,5 +1,8 @@
 """hundredfold: train accurate image classifiers in minutes on a plain CPU."""
 
+import hundredfold.starting  # noqa: F401  # first of all: the rest takes seconds
+
+# isort: split
 from hundredfold.config import Config
 from hundredfold.data import Dataset, Split, load_cifar100, load_data, load_sample
 from hundredfold.epoch import Epoch

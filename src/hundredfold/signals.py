@@ -10,9 +10,6 @@ from types import FrameType
 from hundredfold.errors import UserError
 from hundredfold.processes import below_torchrun
 
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a program that SIGTERM ended: 143."""
-
 
 @dataclass
 class Stop:

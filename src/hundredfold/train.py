@@ -33,7 +33,8 @@ from hundredfold.new_run import new_run
 from hundredfold.pace import Clock
 from hundredfold.processes import Group, joined
 from hundredfold.run import CURVES, Run
-from hundredfold.signals import TERMINATED, deferred_stop
+from hundredfold.signals import deferred_stop
+from hundredfold.starting import TERMINATED
 from hundredfold.state import State, first_state
 from hundredfold.track import Tracker, begin
 

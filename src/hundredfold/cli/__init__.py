@@ -13,8 +13,9 @@ from hundredfold.console import console, error_console, escape
 from hundredfold.errors import FoundWrong, UserError
 from hundredfold.processes import below_torchrun
 from hundredfold.recipes import RECIPES
+from hundredfold.starting import INTERRUPTED, end_at_once, loaded
 
-DONE, FOUND_WRONG, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+DONE, FOUND_WRONG, WRONG_USE = 0, 1, 2
 
 COMMANDS: Mapping[str, str] = {
     "explore": "show the data: pictures of each class, as augmented, counts",
@@ -48,6 +49,9 @@ def entry() -> NoReturn:
         code: str | int | None = main(sys.argv[1:])
     except SystemExit as asked:
         code = asked.code
+    except KeyboardInterrupt:  # a second one, while the first was told
+        code = INTERRUPTED
+    end_at_once(code if isinstance(code, int) else DONE)
     if below_torchrun() and isinstance(code, int):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -65,7 +69,9 @@ def main(arguments: Sequence[str]) -> int:
         else:
             choose("command", arguments[0], COMMANDS)
             module = arguments[0].replace("-", "_")
-            importlib.import_module(f"hundredfold.cli.{module}").main(arguments[1:])
+            command = importlib.import_module(f"hundredfold.cli.{module}")
+            loaded()
+            command.main(arguments[1:])
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads, `head` say, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
