@@ -21,6 +21,9 @@ from hundredfold.predict import Predictor
 MOST_AT_ONCE = 64
 """Connections; more are told to come again (503): waiting pictures must not fill the memory."""
 
+GRACE = 2
+"""Seconds for answers on their way when the server ends: an open page holds its connection."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -56,7 +59,8 @@ def main(arguments: Sequence[str]) -> None:
         with console.status("Looking at the training pictures"):
             name = run.config.name if is_bundled(run) else run.path.name
             subject = make_subject(name, predictor, dataset)
-        app = make_app(subject, Path(folder))
+        app = make_app(subject, Path(folder), options.host)
+        listening.listen()  # who opens the address at once has to wait, but is not turned away
         host = f"[{options.host}]" if ":" in options.host else options.host
         console.print(f"Open http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends it)")
         sys.stdout.flush()  # a pipe would hold it back
@@ -84,5 +88,10 @@ def _listen(host: str, port: int) -> socket.socket:
 def _serve(app: Any, listening: socket.socket) -> None:
     import uvicorn  # noqa: PLC0415  # comes with the extra
 
-    config = uvicorn.Config(app, log_level="warning", limit_concurrency=MOST_AT_ONCE)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        limit_concurrency=MOST_AT_ONCE,
+        timeout_graceful_shutdown=GRACE,
+    )
     uvicorn.Server(config).run(sockets=[listening])
