@@ -9,6 +9,7 @@ from types import FrameType
 
 from hundredfold.errors import UserError
 from hundredfold.processes import below_torchrun
+from hundredfold.starting import TERMINATED
 
 
 @dataclass
@@ -17,6 +18,11 @@ class Stop:
 
     number: int = 0
     """The signal; 0 for none yet."""
+
+
+def stopped(number: int) -> BaseException:
+    """Return what to raise after a signal to stop."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
 @contextmanager

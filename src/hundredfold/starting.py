@@ -5,6 +5,7 @@ become any other: Ctrl-C ends the program at once. Only `hundredfold` and `pytho
 so; to whoever imports the library nothing happens.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -54,3 +55,4 @@ def _open_streams() -> None:
 if IS_COMMAND:
     _open_streams()
     end_at_once()
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the last of all: it is over

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -33,8 +32,7 @@ from hundredfold.new_run import new_run
 from hundredfold.pace import Clock
 from hundredfold.processes import Group, joined
 from hundredfold.run import CURVES, Run
-from hundredfold.signals import deferred_stop
-from hundredfold.starting import TERMINATED
+from hundredfold.signals import deferred_stop, stopped
 from hundredfold.state import State, first_state
 from hundredfold.track import Tracker, begin
 
@@ -140,7 +138,7 @@ def _go_along(sitting: Sitting) -> None:
             if asked := agree(stop.number):
                 break
         if asked := asked or agree(stop.number):
-            raise _stopped(asked)
+            raise stopped(asked)
 
 
 def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> None:
@@ -169,14 +167,9 @@ def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> N
         asked = asked or job.group.agree(stop.number)  # what came after the last step counts, too
     if asked:
         display.note(f"Stopped. To go on: {command()} resume {run}")
-        raise _stopped(asked)
+        raise stopped(asked)
     metrics = _finish(sitting)
     display.summary(run, metrics)
-
-
-def _stopped(number: int) -> BaseException:
-    """Return what to raise after a signal to stop."""
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
 def _events(sitting: Sitting) -> Iterator[Step | Epoch]:

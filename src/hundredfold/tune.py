@@ -14,6 +14,7 @@ from hundredfold.errors import DivergedError, UserError, extra, first_line
 from hundredfold.job import Job, as_recorded, make_job, refuse_unjudged
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step, training
+from hundredfold.signals import deferred_stop, stopped
 from hundredfold.state import first_state
 
 
@@ -39,6 +40,8 @@ RANGES = {
     "warmup": Range(0.05, 0.5),
     "pad": Range(0, 6, "whole"),
 }
+FEWEST = 4
+"""Complete trials from which importances are known."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Tuning:
     """The recipe with the best trial's values."""
     importance: dict[str, float]
     """Of each field, the highest first: shares that add up to 1 (PED-ANOVA, Watanabe et al., 2023);
-    empty of fewer than four complete trials."""
+    empty of fewer than FEWEST complete trials, or where all of them
+    reached the same."""
 
 
 def search_space(config: Config, names: Sequence[str]) -> dict[str, Range]:
@@ -124,7 +128,10 @@ def tune(
     held_out = config.validation or dataset.validation is not None
     if config.budget or config.validate_on == "test" or not held_out:
         raise UserError("A search needs held-out pictures and epochs: --validation, no --budget.")
-    study = _study(optuna, config, dataset, space, storage)
+    with deferred_stop() as stop:  # a storage half made could never be used
+        study = _study(optuna, config, dataset, space, storage)
+    if stop.number:
+        raise stopped(stop.number)
     job = make_job(config, dataset, pick_device(config.device))  # what varies leaves all else be
     refuse_unjudged(job.judged, config)
 
@@ -150,7 +157,7 @@ def tune(
 def _optuna() -> Any:
     with extra("tune", "Tuning needs"):
         import optuna  # noqa: PLC0415  # an extra
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # not what Ctrl-C interrupted
     return optuna
 
 
@@ -209,7 +216,7 @@ def _tuning(optuna: Any, study: Any, config: Config) -> Tuning:
     if not complete:
         raise UserError("No trial came to its end: every one diverged. Lower --lr.")
     importance: dict[str, float] = {}
-    if len(complete) >= 4:
+    if len(complete) >= FEWEST and len({trial.value for trial in complete}) > 1:
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         importance = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Tuning(

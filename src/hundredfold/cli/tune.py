@@ -23,7 +23,7 @@ from hundredfold.metrics import METRICS
 from hundredfold.recipes import fitted
 from hundredfold.text import cell
 from hundredfold.train import explained_memory
-from hundredfold.tune import Outcome, Tuning, search_space, tune
+from hundredfold.tune import FEWEST, Outcome, Tuning, search_space, tune
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,13 @@ def _csv(found: Tuning) -> str:
 def _summary(found: Tuning, names: set[str], folder: Path) -> None:
     best = max((o for o in found.outcomes if o.state == "complete"), key=lambda o: o.accuracy or 0)
     reached = f"{best.accuracy:.2%} {METRICS[found.metric]}"
-    rows = [
-        [name, f"{best.values[name]:.4g}", f"{found.importance.get(name, float('nan')):.0%}"]
-        for name in sorted(names)
-    ]
+    shares = {name: f"{share:.0%}" for name, share in found.importance.items()}
+    rows = [[name, f"{best.values[name]:.4g}", shares.get(name, "-")] for name in sorted(names)]
     show_table([f"best: trial {best.number}, {reached}", "value", "importance"], rows)
+    if not shares:
+        console.print(
+            f"Importances are not known: fewer than {FEWEST} trials came to their end, or all "
+            "reached the same."
+        )
     console.print(f"Figure  {escape(str(folder / 'tuning.png'))}")
     console.print(f"Next    {command()} train {escape(str(folder / 'best.json'))}")

@@ -37,7 +37,7 @@ def draw_tuning(
     trials.xaxis.set_major_locator(MaxNLocator(integer=True))
     trials.set_xlabel("trial")
     figure.legend(loc="outside lower left", ncols=3)
-    fields.set_title("Importance" if importance else "Too few trials for importances")
+    fields.set_title("Importance" if importance else "Importance: not known")
     names = list(importance)[::-1]
     fields.set_axisbelow(True)
     fields.grid(axis="y", visible=False)
