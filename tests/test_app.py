@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import http.client
 import io
+import os
 import re
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -47,7 +50,7 @@ def subject(trained: Train, tiny: Dataset) -> Subject:
 @pytest.fixture
 def client(subject: Subject, tmp_path: Path) -> Iterator[TestClient]:
     """What asks its app."""
-    with TestClient(make_app(subject, tmp_path)) as asking:
+    with TestClient(make_app(subject, tmp_path, "Pictures.lan"), "http://127.0.0.1") as asking:
         yield asking
 
 
@@ -83,6 +86,12 @@ def test_what_it_cannot_answer_it_refuses_in_words(client: TestClient, tiny: Dat
         answer = client.post("/api/predict" + query, content=content)
         assert answer.status_code == status
         assert words in answer.json()["error"]
+    for method in ("GET", "PUT", "DELETE", "OPTIONS"):
+        answer = client.request(method, "/api/predict")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        assert answer.json() == {"error": "Send a picture's bytes by POST."}
+    answer = client.post("/api/classify", content=picture)
+    assert (answer.status_code, list(answer.json())) == (404, ["error"])
     answer = client.post("/api/predict?top=x", content=picture)
     assert (answer.status_code, answer.json()) == (422, {"error": "top must be a whole number."})
 
@@ -113,7 +122,86 @@ def test_a_request_names_no_file_and_no_address(client: TestClient, tiny: Datase
         with client.stream("GET", "/gradio_api/queue/data?session_hash=x") as events:
             said = "".join(events.iter_text())
         assert '"success":false' in said
+        assert "private" not in said
+        assert "gradio" not in said
         assert '"success":true' not in said
+
+
+@pytest.mark.parametrize(
+    ("host", "answered"),
+    [
+        *((name, True) for name in ("localhost", "127.0.0.1:7860", "192.168.1.5", "[::1]:7860")),
+        *((name, True) for name in ("PICTURES.lan:80", socket.gethostname())),
+        *(
+            (name, False)
+            for name in ("evil.example", "evil.example:7860", "127.0.0.1.evil.example")
+        ),
+        *((name, False) for name in ("localhost.evil.example", "[::1", "", "evil@localhost, x")),
+    ],
+)
+def test_only_names_of_this_machine_are_answered(
+    client: TestClient, host: str, *, answered: bool
+) -> None:
+    for path in ("/", "/config", "/gradio_api/queue/data?session_hash=x"):
+        status = client.head(path, headers={"host": host}).status_code
+        assert (status == 403) != answered
+
+
+def test_no_page_of_another_server_is_answered(client: TestClient, tiny: Dataset) -> None:
+    picture, host = png(tiny.test.images[0]), {"host": "localhost:7860"}
+    for origin, status in (
+        ("http://localhost:7860", 200),
+        ("https://localhost:7860", 200),  # behind a proxy that encrypts
+        ("http://localhost:8000", 403),
+        ("http://evil.example", 403),
+        ("null", 403),
+    ):
+        answer = client.post("/api/predict", content=picture, headers=host | {"origin": origin})
+        assert answer.status_code == status
+        asked = {"access-control-request-method": "POST", "origin": origin}
+        allowed = client.options("/gradio_api/upload", headers=host | asked).headers
+        assert ("access-control-allow-origin" in allowed) == (status == 200)
+
+
+def test_each_answer_tells_browsers_to_be_careful(client: TestClient) -> None:
+    for answer in (
+        client.get("/"),
+        client.get("/config"),
+        client.get("/nowhere"),
+        client.get("/gradio_api/file=/etc/hostname"),
+        client.get("/api/predict"),
+        client.post("/api/predict", content=b"no picture"),
+        client.get("/", headers={"host": "evil.example"}),
+    ):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert "/etc" not in answer.text.replace("not allowed: /etc/hostname", "")
+
+
+def test_asked_to_end_it_leaves_no_upload_and_waits_for_no_open_page(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "hundredfold", "app", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(temporary)}
+    ) as process:
+        assert process.stdout
+        address = urlsplit(process.stdout.readline().split()[1]).netloc
+        held, upload = (http.client.HTTPConnection(address) for _ in range(2))
+        held.request("GET", "/gradio_api/heartbeat/x")
+        assert held.getresponse().readline() == b"data: ALIVE\n"
+        kind = 'Content-Disposition: form-data; name="files"; filename="a.png"'
+        body = f"--x\r\n{kind}\r\n\r\nA\r\n--x--".encode()
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        upload.request("POST", "/gradio_api/upload", body, form)
+        assert upload.getresponse().status == 200
+        assert list(temporary.rglob("a.png"))
+        process.terminate()
+        assert process.wait(60) == 143
+        for connection in (held, upload):
+            connection.close()
+    assert not list(temporary.iterdir())
 
 
 def test_many_ask_at_once(subject: Subject, tiny: Dataset) -> None:

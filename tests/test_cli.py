@@ -158,6 +158,28 @@ def test_a_pipe_that_closes_early_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(closed: str) -> None:
+    command = f"{sys.executable} -m hundredfold runs {closed}"
+    assert subprocess.run(["bash", "-c", command], check=False).returncode == 2  # no folder runs
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("module", ["hundredfold.starting", "numpy", "hundredfold.cli"])
+def test_ctrl_c_while_it_loads_is_no_traceback(module: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    command = [sys.executable, "-X", "importtime", "-m", "hundredfold", "runs"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        while not process.stderr.readline().rstrip().endswith(f" {module}"):
+            pass
+        process.send_signal(signal.SIGINT)
+        error = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert "Interrupted.\n" in error
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_asked_to_stop_it_keeps_what_it_has(number: int, code: int, tmp_path: Path) -> None:
     told = [sys.executable, "-X", "importtime"]  # which modules are loaded, on the standard error

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from rich.table import Table
 
 from hundredfold import Config, Dataset, Run, train
 from hundredfold.console import _Console, byte_progress, command, duration
@@ -64,6 +65,20 @@ def test_a_download_shows_its_progress_in_a_terminal(terminal: io.StringIO) -> N
         advance(80)
     assert "file.tar.gz" in terminal.getvalue()
     assert "100/100 bytes" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "abc", "-5", "²", "9" * 5000, "20", ""])
+def test_any_width_shows_everything(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("LINES", "0")
+    out = io.StringIO()
+    console = _Console(file=out)
+    table = Table("class", "probability")
+    table.add_row("leopard", "31.0%")
+    console.print("A sentence of more than twenty letters.", table)
+    assert "A sentence of more than twenty letters." in out.getvalue()
+    assert "leopard" in out.getvalue()
+    assert "31.0%" in out.getvalue()
 
 
 @pytest.mark.parametrize(

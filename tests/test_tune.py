@@ -3,10 +3,13 @@
 import csv
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from PIL import Image
 
@@ -14,7 +17,7 @@ from hundredfold import Config, Dataset, Run, UserError, fast, train, tutorial
 from hundredfold.cli import main
 from hundredfold.cli.tune import _csv, _summary
 from hundredfold.jsonio import from_json
-from hundredfold.tune import Outcome, Range, search_space, tune
+from hundredfold.tune import Outcome, Range, Tuning, search_space, tune
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Optuna, about what is experimental
 
@@ -57,6 +60,43 @@ def test_it_goes_on_where_it_was_and_never_reads_the_test_set(
     other = tune(dataclasses.replace(config, seed=1), blind, space, 1, "sqlite:///tune.db")
     assert other.study != found.study
     assert len(other.outcomes) == 1
+
+
+def test_ctrl_c_ends_it_quietly_and_leaves_a_storage_to_go_on_with(
+    tiny: Dataset,
+    tiny_config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    config = dataclasses.replace(tiny_config, epochs=1)
+    space, create = search_space(config, ("lr",)), optuna.create_study
+
+    def pressed(*_: object, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return create(**options) if options else None
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    for where, what in ((optuna, "create_study"), (optuna.Trial, "report")):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(where, what, pressed)
+            tune(config, tiny, space, 1, "sqlite:///tune.db")
+    found = tune(config, tiny, space, 1, "sqlite:///tune.db")
+    assert [outcome.state for outcome in found.outcomes] == ["fail", "complete"]
+    assert capfd.readouterr().err == ""
+
+
+def test_importances_that_are_not_known_are_no_numbers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    outcome = Outcome(0, "complete", 0.5, {"lr": 0.1})
+    _summary(Tuning("study", "fine_top1", (outcome,), Config(), {}), {"lr"}, tmp_path)
+    out = capsys.readouterr().out
+    assert "nan" not in out
+    assert "Importances are not known: fewer than 4 trials" in out
+    _summary(Tuning("study", "fine_top1", (outcome,), Config(), {"lr": 1.0}), {"lr"}, tmp_path)
+    out = capsys.readouterr().out
+    assert "100%" in out
+    assert "not known" not in out
 
 
 def test_a_trial_is_the_training_of_its_values(tiny: Dataset, tiny_config: Config) -> None:

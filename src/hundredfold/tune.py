@@ -68,8 +68,7 @@ class Tuning:
     """The recipe with the best trial's values."""
     importance: dict[str, float]
     """Of each field, the highest first: shares that add up to 1 (PED-ANOVA, Watanabe et al., 2023);
-    empty of fewer than FEWEST complete trials, or where all of them
-    reached the same."""
+    empty of fewer than FEWEST complete trials, or where all reached the same."""
 
 
 def search_space(config: Config, names: Sequence[str]) -> dict[str, Range]:
