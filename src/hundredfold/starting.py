@@ -23,7 +23,7 @@ def end_at_once(code: int = INTERRUPTED) -> None:
     """Let Ctrl-C end this program at once, with an exit code, where nothing ignores it."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        if code == INTERRUPTED and "--multiprocessing-fork" not in sys.orig_argv:  # the first tells
+        if code == INTERRUPTED:
             os.write(2, b"Interrupted.\n")
         os._exit(code)
 

@@ -40,6 +40,11 @@ def pictures(path: Path, size: int) -> npt.NDArray[np.uint8]:
     return np.asarray(found)
 
 
+def plain(text: object) -> str:
+    """Return text without characters that a terminal obeys."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in str(text))
+
+
 def main(names: list[str]) -> int:
     """Predict files; return the exit code."""
     if not names or {"-h", "--help"} & {*names}:
@@ -49,7 +54,7 @@ def main(names: list[str]) -> int:
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has a score of kinds
-        print(f"error: {model} cannot be loaded: {error}", file=sys.stderr)
+        print(f"error: {plain(model)} cannot be loaded: {plain(error)}", file=sys.stderr)
         return 2
     facts = session.get_modelmeta().custom_metadata_map
     classes, size = json.loads(facts["classes"]), int(facts["image_size"])
@@ -58,13 +63,13 @@ def main(names: list[str]) -> int:
         try:
             given = pictures(Path(name), size)
         except Exception as error:  # Pillow and numpy raise a score of kinds
-            print(f"error: {name}: {error}", file=sys.stderr)
+            print(f"error: {plain(name)}: {plain(error)}", file=sys.stderr)
             failed = True
             continue
         for start in range(0, len(given), BATCH):
             for row in session.run(None, {"pictures": given[start : start + BATCH]})[0]:
                 best = row.argmax()
-                print(f"{name}\t{classes[best]}\t{row[best]:.4f}")
+                print(f"{plain(name)}\t{plain(classes[best])}\t{row[best]:.4f}")
     return 2 if failed else 0
 
 
