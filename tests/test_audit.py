@@ -78,7 +78,7 @@ def test_every_fault_is_found(faulty: Path) -> None:
     assert items(found, "passed_over") == [
         "notes.txt: beside the folder train, not in it"
     ] or items(found, "passed_over") == ["notes.txt: not a picture by its name"]
-    assert items(found, "unknown") == ["owl: 1 pictures in test, none to train on"]
+    assert items(found, "unknown") == ["owl: 1 picture in test, none to train on"]
     assert items(found, "singletons") == ["hen: 1 picture"]
     assert items(found, "missing") == ["hen: none in test"]
     assert items(found, "unequal") == ["hen: 1 to train on, cat: 17"]
@@ -182,7 +182,7 @@ def test_three_pictures_are_audited(tmp_path: Path) -> None:
     for i in range(3):
         save(scene(i), tmp_path / f"pets/class{i % 2}/{i}.png")
     found = audit(load_subject(str(tmp_path / "pets")))
-    assert "needs 100 pictures, and there are 3" in found.skipped[0]
+    assert "needs 100 pictures, not 3" in found.skipped[0]
     assert not found.near and not found.wrong
     assert "Nothing that must be mended" in render(found)
 

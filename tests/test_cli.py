@@ -60,7 +60,7 @@ def test_evaluate_of_an_unfinished_run_says_so(
     path = next(Path("runs").iterdir())
     assert main(["evaluate", str(path)]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"not finished: these are its weights after 0\.\d+ of 1 epochs", out)
+    assert re.search(r"not finished: these are its weights after 0\.\d+ of 1 epoch\.", out)
 
 
 def test_evaluate_notices_other_numbers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,7 +189,7 @@ def test_what_several_processes_cannot_do(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UserError, match="--budget follows the clock of one process"):
         make_job(Config(budget="9s"), load_sample(), torch_cpu(), Group(0, 2))
-    with pytest.raises(UserError, match=r"Cannot join the other 1 processes: .* torchrun"):
+    with pytest.raises(UserError, match=r"Cannot join 1 other process: .* torchrun"):
         train(Config(data="sample", device="cpu"), quiet=True)
 
 

@@ -56,7 +56,8 @@ def test_it_goes_on_where_it_was_and_never_reads_the_test_set(
         assert outcome.values["pad"] in range(7)
     best = max(found.outcomes, key=lambda outcome: outcome.accuracy or 0)
     assert (found.best.lr, found.best.pad) == (best.values["lr"], best.values["pad"])
-    assert sum(found.importance.values()) == pytest.approx(1)
+    reached = {outcome.accuracy for outcome in found.outcomes if outcome.state == "complete"}
+    assert sum(found.importance.values()) == pytest.approx(1 if len(reached) > 1 else 0)
     other = tune(dataclasses.replace(config, seed=1), blind, space, 1, "sqlite:///tune.db")
     assert other.study != found.study
     assert len(other.outcomes) == 1

@@ -20,7 +20,7 @@ from hundredfold.jsonio import to_json
 from hundredfold.loop import Step
 from hundredfold.metrics import metric_rows, shown
 from hundredfold.run import Run
-from hundredfold.text import printable
+from hundredfold.text import plural, printable
 
 REFRESH = 0.5
 """Seconds between two readings of the loss, which make a GPU wait."""
@@ -188,7 +188,7 @@ def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
 def metrics_table(metrics: dict[str, Any]) -> Table:
     """Return the test metrics, single view and with flip TTA, as a table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(f"test set, {metrics['test_pictures']:,} pictures")
+    table.add_column(f"test set, {plural(metrics['test_pictures'], 'picture')}")
     table.add_column("single view", justify="right")
     table.add_column("flip TTA", justify="right")
     for row in metric_rows(metrics["test"], metrics["test_flip"]):

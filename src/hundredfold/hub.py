@@ -10,6 +10,7 @@ from hundredfold.metrics import metric_rows
 from hundredfold.models import count_parameters
 from hundredfold.new_run import copy_model
 from hundredfold.run import Run
+from hundredfold.text import plural
 
 HEAD = """---
 library_name: hundredfold
@@ -60,7 +61,9 @@ def card(run: Run, name: str) -> str:
     """Return a run's model card, Markdown."""
     config, info, metrics = run.config, run.info, run.metrics
     views = {"test": "single view", "test_flip": "flip test-time augmentation"}
-    lines = [f"| {metrics['test_pictures']:,} test pictures | {' | '.join(views.values())} |"]
+    lines = [
+        f"| {plural(metrics['test_pictures'], 'test picture')} | {' | '.join(views.values())} |"
+    ]
     lines.append("|---|---|---|")
     rows = metric_rows(*(metrics[view] for view in views))
     lines += [f"| {' | '.join(row)} |" for row in rows]
@@ -69,11 +72,11 @@ def card(run: Run, name: str) -> str:
     about = (
         f"{count_parameters(run.model()) / 1e6:.2f} M weights, trained with "
         f"hundredfold by the recipe `{config.name}` "
-        f"(seed {config.seed}, {config.epochs:g} epochs) on {Path(config.data).name}."
+        f"(seed {config.seed}, {plural(config.epochs, 'epoch')}) on {Path(config.data).name}."
     )
     limits = (
-        f"It knows {len(info.classes)} classes and no others: {classes}{more}. Of whatever it is "
-        f"shown it names one of them. Pictures are brought to {info.image_size} x "
+        f"It knows {plural(len(info.classes), 'class')} and no others: {classes}{more}. Of "
+        f"whatever it is shown it names one of them. Pictures are brought to {info.image_size} x "
         f"{info.image_size} pixels."
     )
     table = "\n".join(lines)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from hundredfold.errors import UserError, first_line
+from hundredfold.text import plural
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,10 @@ def joined() -> Iterator[Group]:
             timeout=PATIENCE,
         )
     except (RuntimeError, ValueError) as error:
+        others = plural(group.size - 1, "other process")
         raise UserError(
-            f"Cannot join the other {group.size - 1} processes: {first_line(error)}. They are "
-            "started by torchrun --nproc-per-node=N -m hundredfold train ..."
+            f"Cannot join {others}: {first_line(error)}. All are started by "
+            "torchrun --nproc-per-node=N -m hundredfold train ..."
         ) from error
     _current.append(group)
     try:

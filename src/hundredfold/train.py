@@ -34,6 +34,7 @@ from hundredfold.processes import Group, joined
 from hundredfold.run import CURVES, Run
 from hundredfold.signals import deferred_stop, stopped
 from hundredfold.state import State, first_state
+from hundredfold.text import plural
 from hundredfold.track import Tracker, begin
 
 
@@ -245,14 +246,15 @@ def _header(job: Job, model: nn.Module) -> list[str]:
     about = f"{config.budget}: about " if config.budget else ""
     where = device_name(job.device)
     if job.device.type == "cpu":
-        where += f", {torch.get_num_threads()} threads"
+        where += f", {plural(torch.get_num_threads(), 'thread')}"
     if job.group.size > 1:
         where = f"{job.group.size} processes, each on {where}"
     return [
         f"{config.data}: {len(job.training):,} training{judged} pictures, "
-        f"{len(job.info.classes)} {config.labels} classes",
+        f"{plural(len(job.info.classes), f'{config.labels} class')}",
         f"{config.model}: {count_parameters(model) / 1e6:.2f} M parameters, seed {config.seed}, "
-        f"{about}{config.epochs:.3g} epochs, {job.steps:,} steps of {config.batch_size}",
+        f"{about}{plural(config.epochs, 'epoch')}, {plural(job.steps, 'step')} of "
+        f"{config.batch_size}",
         where,
     ]
 

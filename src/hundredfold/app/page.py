@@ -15,6 +15,7 @@ from hundredfold.explain import captioned
 from hundredfold.figures import heat_picture
 from hundredfold.pictures import to_image
 from hundredfold.predict import Score
+from hundredfold.text import plural
 
 SHOWN = 5
 """Classes."""
@@ -67,10 +68,11 @@ def mount_page(app: FastAPI, subject: Subject, folder: Path) -> Any:
 
 def _about(subject: Subject) -> str:
     info = subject.predictor.info
-    coarse = f" in {len(info.superclasses)} superclasses" if info.superclasses else ""
+    above = len(info.superclasses)
+    coarse = f" in {plural(above, 'superclass')}" if above else ""
     return (
-        f"Knows {len(info.classes)} classes{coarse}, and no others: of whatever it is shown, it "
-        "names one of them."
+        f"Knows {plural(len(info.classes), 'class')}{coarse}, and no others: of whatever it is "
+        "shown, it names one of them."
     )
 
 

@@ -132,7 +132,7 @@ def _too_few(subject: Subject) -> str:
     if len(subject.classes) < 2:
         return "there is only one class"
     if len(subject) < FEWEST_PICTURES:
-        return f"that needs {FEWEST_PICTURES} pictures, and there are {len(subject)}"
+        return f"that needs {FEWEST_PICTURES} pictures, not {len(subject)}"
     return ""
 
 

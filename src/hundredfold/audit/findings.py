@@ -11,6 +11,7 @@ from hundredfold.audit.duplicates import Pair
 from hundredfold.audit.labels import Suspect
 from hundredfold.audit.subject import Subject
 from hundredfold.data.reading import Facts
+from hundredfold.text import plural
 
 SMALL, HUGE, LONG = 32, 50_000_000, 4.0
 """Shorter side in pixels below which a picture is small, pixels above which it is huge, and longer
@@ -101,7 +102,7 @@ def class_findings(subject: Subject) -> list[Finding]:
     if present and present[many] >= UNEQUAL * present[few]:
         unequal = [f"{few}: {training[few]:,} to train on, {many}: {training[many]:,}"]
     unknown = [
-        f"{name}: {count:,} pictures in {split}, none to train on"
+        f"{name}: {plural(count, 'picture')} in {split}, none to train on"
         for split, names in counts.items()
         for name, count in names.items()
         if count and not training.get(name)

@@ -21,6 +21,7 @@ from hundredfold.figures import Bar, draw_ablation, to_png
 from hundredfold.files import expanded, save_file
 from hundredfold.metrics import METRICS
 from hundredfold.recipes import RECIPES, fitted
+from hundredfold.text import plural
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,8 @@ def main(arguments: Sequence[str]) -> None:
     for outcome in ablate(config, dataset, options.seeds):
         found.append(outcome)
         _write(found, expanded(options.out))
-    title = (
-        f"Accuracy, {config.labels}: {config.name}, {config.epochs:g} epochs, n = {options.seeds}"
-    )
+    what = f"{config.name}, {plural(config.epochs, 'epoch')}, n = {options.seeds}"
+    title = f"Accuracy, {config.labels}: {what}"
     bars = _show(found, config.labels)
     path = expanded(options.out) / "ablation.png"
     if bars:

@@ -13,6 +13,7 @@ from hundredfold.audit.page import render, to_json
 from hundredfold.console import console, escape
 from hundredfold.errors import FoundWrong
 from hundredfold.files import expanded, make_folder, save_file
+from hundredfold.text import plural
 
 LONGEST = 200
 """Letters of an example: a thousand copies of a file have a thousand names."""
@@ -71,7 +72,7 @@ def findings_table(found: Audit) -> Table:
     table.add_column("found", justify="right")
     table.add_column(escape(subject.source))
     table.add_column("such as")
-    table.add_row(f"{len(subject):,}", f"pictures of {len(subject.classes):,} classes", "")
+    table.add_row(f"{len(subject):,}", f"pictures of {plural(len(subject.classes), 'class')}", "")
     for finding in found.findings:
         if finding.items:
             style = "red" if finding.wrong else ""

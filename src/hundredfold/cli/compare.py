@@ -15,6 +15,7 @@ from hundredfold.errors import UserError
 from hundredfold.figures import draw_comparison, to_png
 from hundredfold.files import expanded, save_file
 from hundredfold.metrics import METRICS
+from hundredfold.text import plural
 
 SCORES = {
     "fine_top1": METRICS["fine_top1"],
@@ -96,9 +97,9 @@ def _in_words(contrast: Contrast) -> list[str]:
     if not wins:
         said = f"{better} and {worse} get the same pictures right"
     elif wins == losses:
-        said = f"{better} and {worse} beat each other on {wins:,} pictures each"
+        said = f"{better} and {worse} beat each other on {plural(wins, 'picture')} each"
     else:
-        said = f"{better} beats {worse} on {wins:,} pictures, loses on {losses:,}"
+        said = f"{better} beats {worse} on {plural(wins, 'picture')}, loses on {losses:,}"
     sentences = [f"{level}: {said}; {_p_value(p)}."]
     if contrast.difference is None:
         return sentences

@@ -11,6 +11,7 @@ from hundredfold.console import console
 from hundredfold.display import metrics_table
 from hundredfold.errors import FoundWrong
 from hundredfold.evaluate import compare_with_record, evaluate
+from hundredfold.text import plural
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -35,7 +36,9 @@ def evaluate_run(
     console.print(metrics_table(metrics))
     if not found.finished:
         last, epochs = found.checkpoint(), found.config.epochs
-        progress = f"{(last.facts['progress'] if last else 1) * epochs:.3g} of {epochs:g} epochs"
+        progress = (
+            f"{(last.facts['progress'] if last else 1) * epochs:.3g} of {plural(epochs, 'epoch')}"
+        )
         console.print(f"The run was not finished: these are its weights after {progress}.")
         return
     if difference := compare_with_record(found, metrics):

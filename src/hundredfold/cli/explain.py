@@ -22,6 +22,7 @@ from hundredfold.figures import draw_explanation, to_png
 from hundredfold.pictures import load_picture
 from hundredfold.predict import Predictor, predictions
 from hundredfold.run import Run
+from hundredfold.text import plural
 
 MOST_LIKE = 64
 """Training pictures to show beside the picture."""
@@ -98,6 +99,6 @@ def _like(
     predictor: Predictor, image: Tensor, dataset: Dataset, count: int
 ) -> list[tuple[Tensor, str]]:
     """Return the training pictures most like a picture, with captions."""
-    with console.status(f"Comparing with {len(dataset.train):,} training pictures"):
+    with console.status(f"Comparing with {plural(len(dataset.train), 'training picture')}"):
         found = nearest(predictor, image, dataset.train, count)
     return captioned(found, dataset.train, dataset.classes)

@@ -15,6 +15,7 @@ from hundredfold.console import console, escape
 from hundredfold.data import Dataset, Split, load_data
 from hundredfold.explore import choose_classes, class_counts, explore
 from hundredfold.recipes import RECIPES
+from hundredfold.text import plural
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -54,9 +55,11 @@ def not_shown(dataset: Dataset) -> list[str]:
             f"the other {classes - shown:,} are in the counts alone."
         )
     counts = class_counts(dataset)
-    equal = [f"{each[0]:,} {name}" for name, each in counts.items() if len(set(each)) == 1]
+    equal = [
+        plural(each[0], f"{name} picture") for name, each in counts.items() if len(set(each)) == 1
+    ]
     if equal:
-        sentences.append(f"Every class has {' and '.join(equal)} pictures: no chart shows that.")
+        sentences.append(f"Every class has {' and '.join(equal)}: no chart shows that.")
     return sentences
 
 

@@ -12,6 +12,7 @@ from hundredfold.cli.table import show_table
 from hundredfold.console import console, escape
 from hundredfold.export import LIMIT, export
 from hundredfold.metrics import metric_rows
+from hundredfold.text import plural
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     most = max(found.parity.values())
     console.print(
-        f"Equal to the predictor on {found.pictures} pictures, in batches of "
+        f"Equal to the predictor on {plural(found.pictures, 'picture')}, in batches of "
         f"{', '.join(found.parity)}: probabilities differ by at most {most:.1e} "
         f"(limit {LIMIT:.0e})."
     )

@@ -26,7 +26,7 @@ from hundredfold.files import expanded
 from hundredfold.pictures import Picture
 from hundredfold.predict import Prediction, Predictor, find_pictures, predict_many
 from hundredfold.run import Run, is_run
-from hundredfold.text import cell
+from hundredfold.text import cell, plural
 
 Named = tuple[str, Picture | UserError]
 """A picture to classify, with what to call it; or why it cannot be."""
@@ -85,7 +85,9 @@ def main(arguments: Sequence[str]) -> None:
     for error in failures:
         error_console.print(f"[red]error:[/] {escape(str(error))}")
     if failures:
-        raise UserError(f"{len(failures)} of {len(named)} pictures could not be classified.")
+        raise UserError(
+            f"{len(failures):,} of {plural(len(named), 'picture')} could not be classified."
+        )
 
 
 def _is_picture_source(text: str) -> bool:

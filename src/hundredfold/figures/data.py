@@ -26,6 +26,7 @@ from hundredfold.figures.pages import (
     write,
 )
 from hundredfold.figures.style import COLOURS, STYLE, shortened
+from hundredfold.text import plural
 
 SMALL, LARGE = 64, 96
 """Pixels of a picture's side on a page of many and of few."""
@@ -126,7 +127,7 @@ def draw_counts(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> Fi
         figure = Figure(figsize=(2 + 4 * len(counts), 1.2 + 0.15 * len(names)), layout=pad)
         panels = figure.subplots(1, len(counts), squeeze=False, sharey=True)
     for axes, (name, values), colour in zip(panels.flat, counts.items(), COLOURS, strict=False):
-        axes.set_title(f"{sum(values):,} {name} pictures")
+        axes.set_title(plural(sum(values), f"{name} picture"))
         axes.set_axisbelow(True)
         draw = _draw_steps if len(names) > 100 else _draw_bars
         draw(axes, [values[i] for i in order], short, colour)

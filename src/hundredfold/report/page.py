@@ -17,6 +17,7 @@ from hundredfold.pages import render_page
 from hundredfold.pictures import data_address
 from hundredfold.report.figures import Drawn
 from hundredfold.run import Run
+from hundredfold.text import plural
 
 PAIRS, EXAMPLES, SHOWN = 10, 4, 24
 """Pairs of confused classes, pictures of each, and pictures in each of the other galleries."""
@@ -84,8 +85,8 @@ def _about(run: Run, level: Level) -> str:
     return " · ".join(
         [
             config.data,
-            f"{len(level.classes)} {level.name} classes",
-            f"{config.model}, {config.epochs:.3g} epochs, seed {config.seed}",
+            plural(len(level.classes), f"{level.name} class"),
+            f"{config.model}, {plural(config.epochs, 'epoch')}, seed {config.seed}",
             f"{started[:10]}",
         ]
     )
