@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -136,7 +137,7 @@ class Display:
             )
         self._print(f"Run     {escape(str(run))}")
         self._print(f"Curves  {escape(str(run.curves))}")
-        self._print(f"Next    {command()} report {escape(str(run))}")
+        self._print(f"Next    {command()} report {escape(shlex.quote(str(run)))}")
 
 
 class JsonDisplay(Display):

@@ -1,6 +1,7 @@
 """A run for the Hugging Face Hub: a folder with its model and its card, and the way there."""
 
 import dataclasses
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hundredfold.metrics import metric_rows
 from hundredfold.models import count_parameters
 from hundredfold.new_run import copy_model
 from hundredfold.run import Run
-from hundredfold.text import plural
+from hundredfold.text import plural, printable
 
 HEAD = """---
 library_name: hundredfold
@@ -43,7 +44,7 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
         UserError: the run is not finished, or the folder is not empty or cannot be written.
     """
     if not run.finished:
-        raise UserError(f"{run} is not finished: hundredfold resume {run}")
+        raise UserError(f"{run} is not finished: hundredfold resume {shlex.quote(str(run))}")
     if any(make_folder(folder).iterdir()):
         raise UserError(f"{folder} is not empty: name another folder.")
     config = dataclasses.replace(
@@ -67,7 +68,7 @@ def card(run: Run, name: str) -> str:
     lines.append("|---|---|---|")
     rows = metric_rows(*(metrics[view] for view in views))
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    classes = ", ".join(f"`{name}`" for name in info.classes[:20])
+    classes = ", ".join(f"`{printable(name)}`" for name in info.classes[:20])
     more = f" and {len(info.classes) - 20} more" if len(info.classes) > 20 else ""
     about = (
         f"{count_parameters(run.model()) / 1e6:.2f} M weights, trained with "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -234,7 +235,7 @@ def reproduce(
     run = find_run(run)
     config, device = run.config, pick_device(run.config.device)
     if not run.finished:
-        raise UserError(f"{run} is not finished: hundredfold resume {run}")
+        raise UserError(f"{run} is not finished: hundredfold resume {shlex.quote(str(run))}")
     if config.budget:
         raise UserError(f"{run} followed the clock (--budget): no two such runs are the same.")
     dataset, history = run_data(run, data), run.whole_history

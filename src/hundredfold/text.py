@@ -53,12 +53,13 @@ def unquoted(text: str) -> str:
     return text[1:] if text.startswith("'") and quoted(text[1:]) == text else text
 
 
-def plural(number: float, one: str) -> str:
+def plural(number: float, one: str, many: str = "") -> str:
     """Return a number of things, such as 1 picture, 2,500 classes or 3.4 epochs.
 
     Args:
         number: of them.
-        one: what one is called; several have an s more, or es after an s.
+        one: what one is called.
+        many: what several are called; empty for an s more, or es after an s.
     """
     shown = f"{number:,}" if isinstance(number, int) else f"{number:.3g}"
-    return f"{shown} {one if number == 1 else one + ('es' if one.endswith('s') else 's')}"
+    return f"{shown} {one if number == 1 else many or one + ('es' if one.endswith('s') else 's')}"

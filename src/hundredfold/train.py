@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -167,7 +168,7 @@ def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> N
         _save(lambda: _save_checkpoint(sitting), display)
         asked = asked or job.group.agree(stop.number)  # what came after the last step counts, too
     if asked:
-        display.note(f"Stopped. To go on: {command()} resume {run}")
+        display.note(f"Stopped. To go on: {command()} resume {shlex.quote(str(run))}")
         raise stopped(asked)
     metrics = _finish(sitting)
     display.summary(run, metrics)

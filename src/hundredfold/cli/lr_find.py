@@ -1,5 +1,6 @@
 """`hundredfold lr-find`."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str]) -> None:
     own = f"{config.name} has{_rates(config, config.lr)}."
     console.print(escape(f"{own} Curve  {options.figure}"))
     also = ", with the other flags that you gave here" if flags else ""
-    console.print(escape(f"Next   {command()} train {name}{_rates(config, suggestion)}{also}"))
+    again = f"{command()} train {shlex.quote(name)}{_rates(config, suggestion)}{also}"
+    console.print(escape(f"Next   {again}"))
 
 
 def _rates(config: Config, lr: float) -> str:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -108,4 +109,4 @@ def _summary(found: Tuning, names: set[str], folder: Path) -> None:
             "reached the same."
         )
     console.print(f"Figure  {escape(str(folder / 'tuning.png'))}")
-    console.print(f"Next    {command()} train {escape(str(folder / 'best.json'))}")
+    console.print(escape(f"Next    {command()} train {shlex.quote(str(folder / 'best.json'))}"))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hundredfold.data.sentences import count
 from hundredfold.data.shape import (
     Folders,
     alike_names,
@@ -19,6 +18,7 @@ from hundredfold.data.shape import (
     wrapper,
 )
 from hundredfold.errors import UserError, some
+from hundredfold.text import plural
 from hundredfold.walk import HEIC_REASON, HIDDEN, Passed, in_natural_order, natural, walk
 
 
@@ -152,7 +152,7 @@ def _why_left(top: Folders, unlabelled: set[Folders]) -> str:
 
 
 def _say_left(top: Folders, names: Sequence[str], unlabelled: set[Folders]) -> str:
-    pictures = count(len(names), "picture")
+    pictures = plural(len(names), "picture")
     if top in unlabelled:
         return f"{top[0]} has {pictures} in no folders of classes, so without labels"
     where = f"in {top[0]}" if top else "in no folder"
@@ -292,4 +292,4 @@ def _why_empty(below: str, passed: Iterable[Passed]) -> str:
         for each in passed
         if each.reason != HIDDEN and normal(each.name).startswith(below)
     )
-    return ", ".join(f"{count(n, 'file')}: {reason}" for reason, n in reasons.items()) or "empty"
+    return ", ".join(f"{plural(n, 'file')}: {reason}" for reason, n in reasons.items()) or "empty"

@@ -1,5 +1,6 @@
 """A person's own pictures: from a folder, an archive or a table to a dataset."""
 
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -8,10 +9,11 @@ from pathlib import Path
 import torch
 
 from hundredfold.data.dataset import Dataset, Split
-from hundredfold.data.sentences import count, untested
+from hundredfold.data.sentences import untested
 from hundredfold.data.source import Source, read_source
 from hundredfold.data.split import split_rows
 from hundredfold.errors import UserError, some
+from hundredfold.text import plural
 from hundredfold.walk import in_natural_order
 
 MOST_LOST = 50
@@ -51,12 +53,12 @@ def what_is_left_out(source: Source, path: Path) -> list[str]:
     sentences = list(source.listing.left_out)
     if source.bad:
         sentences.append(
-            f"{count(len(source.bad), 'picture')} of {path} cannot be used: "
+            f"{plural(len(source.bad), 'picture')} of {path} cannot be used: "
             + some(f"{name} ({reason})" for name, reason in source.bad)
         )
     if lost := source.lost:
         sentences.append(
-            f"{count(len(lost), 'class has', 'classes have')} no picture that can be used: "
+            f"{plural(len(lost), 'class has', 'classes have')} no picture that can be used: "
             + some((f"{name} ({reason})" for name, reason in lost), MOST_LOST)
         )
     return sentences
@@ -75,7 +77,7 @@ def assemble(source: Source, tell: Callable[[str], None], *, strict: bool = Fals
     names = in_natural_order(entries[i].label for i in rows["train"])
     if len(names) < 2:
         raise UserError(
-            f"{source.path} has {count(len(names), 'class', 'classes')} to learn: there must be "
+            f"{source.path} has {plural(len(names), 'class')} to learn: there must be "
             "two at least, each in a folder of its name."
         )
     index = {name: i for i, name in enumerate(names)}
@@ -137,17 +139,17 @@ def describe(dataset: Dataset, source: Source) -> str:
         )
     )
     where = f"mapped from {source.mapped}" if source.mapped else "in memory"
-    each = f"{few:,} to {many:,}" if few != many else f"{few:,}"
+    each = (f"{few:,} to " if few != many else "") + plural(many, "training picture")
     parts = [
         f"Pictures of {width} x {height} pixels (the medians), taken at {side} x {side}, {where}; "
-        f"{each} training pictures a class."
+        f"{each} a class."
     ]
     if shared := shared_content(dataset, source):
-        parts.append(f"{count(shared, 'picture')} of the test are in training too, byte for byte.")
+        parts.append(f"{plural(shared, 'picture')} of the test are in training too, byte for byte.")
     if source.passed:
-        parts.append(f"{count(len(source.passed), 'other file')} passed over.")
+        parts.append(f"{plural(len(source.passed), 'other file')} passed over.")
     if shared or source.passed or source.bad:
-        parts.append(f"See `hundredfold audit {source.path}`.")
+        parts.append(f"See `hundredfold audit {shlex.quote(str(source.path))}`.")
     return " ".join(parts)
 
 

@@ -5,11 +5,6 @@ from collections.abc import Sequence
 from hundredfold.errors import some
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """Return a number with what it counts."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def untested(classes: Sequence[str], counts: Sequence[int]) -> str:
     """Return a sentence about the classes without test pictures; empty where there are none.
 

@@ -12,12 +12,12 @@ from hundredfold.data.archive import ARCHIVES, is_archive, unpack
 from hundredfold.data.kept import read_pictures
 from hundredfold.data.listing import Entry, Listing, list_folder
 from hundredfold.data.reading import Facts
-from hundredfold.data.sentences import count
 from hundredfold.data.table import list_table
 from hundredfold.data.unpacking import TABLES
 from hundredfold.errors import UserError
 from hundredfold.files import cache_folder
 from hundredfold.pixels import open_picture
+from hundredfold.text import plural
 from hundredfold.walk import Passed, in_natural_order, is_hidden, natural
 
 SIZES = (32, 48, 64, 96, 128)
@@ -63,7 +63,7 @@ class Source:
         usable = {entry.label for entry, fact in both if not fact.problem}
         bad = Counter(entry.label for entry, _ in both if entry.label not in usable)
         damaged = [
-            Passed(name, f"{count(bad[name], 'picture')}, damaged or missing")
+            Passed(name, f"{plural(bad[name], 'picture')}, damaged or missing")
             for name in in_natural_order(bad)
         ]
         return sorted([*self.listing.lost, *damaged], key=lambda each: natural(each.name))

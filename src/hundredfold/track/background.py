@@ -1,6 +1,7 @@
 """A tracker that never holds up training, whatever happens to it."""
 
 import queue
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -57,9 +58,10 @@ class Background:
         if self.thread.is_alive():
             self.failure = f"it has not answered for {PATIENCE:.0f} s"
         if self.failure:
+            run = shlex.quote(str(self.run))
             self.tell(
                 f"{self.name} did not get all of the run: {self.failure}. The run's own files are "
-                f"complete; to send them later: hundredfold track {self.run} --to {self.name}"
+                f"complete; to send them later: hundredfold track {run} --to {self.name}"
             )
 
     def _work(self) -> None:
