@@ -158,7 +158,7 @@ def test_a_pipe_that_closes_early_is_no_error() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_error(closed: str) -> None:
     command = f"{sys.executable} -m hundredfold runs {closed}"
     assert subprocess.run(["bash", "-c", command], check=False).returncode == 2  # no folder runs

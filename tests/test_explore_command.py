@@ -31,7 +31,7 @@ def test_the_command_on_the_sample(capsys: pytest.CaptureFixture[str]) -> None:
         r"Means +seen/means.png",
     ):
         assert re.search(row, out), row
-    assert "Every class has 25 training and 5 test pictures" in out
+    assert "Every class has 25 training pictures and 5 test pictures:" in out
     assert sorted(path.name for path in Path("seen").iterdir()) == [
         "augmentation.png",
         "means.png",

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich import markup
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -24,6 +25,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.segment import Segment
+from rich.table import Table
 
 from hundredfold.text import printable, printable_lines
 
@@ -69,6 +71,13 @@ error_console = _Console(stderr=True)
 def escape(text: str) -> str:
     """Return text as a console shows just this in one line: no markup, no control characters."""
     return markup.escape(printable(text))
+
+
+def whole(table: Table) -> Table:
+    """Return a table as wide as it needs to be: a number that is cut short is of no use."""
+    unbound = console.options.update(max_width=10_000)
+    table.width = Measurement.get(console, unbound, table).maximum
+    return table
 
 
 def say(text: str) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hundredfold.config import Config
-from hundredfold.console import command, console, duration, escape
+from hundredfold.console import command, console, duration, escape, whole
 from hundredfold.epoch import Epoch
 from hundredfold.jsonio import to_json
 from hundredfold.loop import Step
@@ -194,4 +194,4 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
     table.add_column("flip TTA", justify="right")
     for row in metric_rows(metrics["test"], metrics["test_flip"]):
         table.add_row(*row)
-    return table
+    return whole(table)

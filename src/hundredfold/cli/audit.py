@@ -70,8 +70,8 @@ def findings_table(found: Audit) -> Table:
     subject = found.subject
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("found", justify="right")
-    table.add_column(escape(subject.source))
-    table.add_column("such as")
+    table.add_column(escape(subject.source), overflow="fold")
+    table.add_column("such as", overflow="fold")
     table.add_row(f"{len(subject):,}", f"pictures of {plural(len(subject.classes), 'class')}", "")
     for finding in found.findings:
         if finding.items:

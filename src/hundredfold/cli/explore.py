@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hundredfold.augment import channel_stats
 from hundredfold.cli.choose import choose
-from hundredfold.console import console, escape
+from hundredfold.console import console, escape, whole
 from hundredfold.data import Dataset, Split, load_data
 from hundredfold.explore import choose_classes, class_counts, explore
 from hundredfold.recipes import RECIPES
@@ -74,7 +74,7 @@ def facts_table(dataset: Dataset) -> Table:
     test = _facts(dataset.test, counts["test"], dataset.parents)
     for name, value in training.items():
         table.add_row(name, value, test[name])
-    return table
+    return whole(table)
 
 
 def _facts(split: Split, counts: Sequence[int], parents: Sequence[int]) -> dict[str, str]:

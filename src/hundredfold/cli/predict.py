@@ -18,7 +18,7 @@ from rich.table import Table
 from hundredfold.addresses import is_address
 from hundredfold.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.cli.table import show_table
-from hundredfold.console import console, error_console, escape, print_json
+from hundredfold.console import console, error_console, escape, print_json, whole
 from hundredfold.errors import UserError
 from hundredfold.evaluate import run_data
 from hundredfold.figures import draw_prediction, to_png
@@ -170,7 +170,7 @@ def _one(name: str, prediction: Prediction) -> Table:
         pairs = ((escape(s.name), f"{s.probability:.1%}") if s else ("", "") for s in row)
         flat = [text for pair in pairs for text in pair]
         table.add_row(*flat[: len(table.columns)])
-    return table
+    return whole(table)
 
 
 def _show_many(shown: list[tuple[str, Prediction]]) -> None:

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.measure import Measurement
 from rich.table import Table
 
-from hundredfold.console import console, escape
+from hundredfold.console import console, escape, whole
 
 
 def show_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
@@ -20,6 +19,4 @@ def show_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1
         table.add_column("\n".join(lines), justify="left" if index < left else "right")
     for row in rows:
         table.add_row(*map(escape, row))
-    unbound = console.options.update(max_width=10_000)
-    table.width = Measurement.get(console, unbound, table).maximum
-    console.print(table)
+    console.print(whole(table))
