@@ -40,8 +40,8 @@ __all__ = [
     "refuse_list",
 ]
 
-NO_TEXT = re.compile(r"[\ud800-\udfff]")
-"""What Python has in place of the bytes of a path that are not UTF-8."""
+NO_TEXT = re.compile(r"[\n\ud800-\udfff]")
+"""The end of a line, and what Python has in place of the bytes of a path that are not UTF-8."""
 FEWEST_PICTURES = 100
 """From which on labels are judged: of fewer, a network learns nothing."""
 MOST_EPOCHS = 20.0
@@ -157,7 +157,8 @@ def refuse_list(subject: Subject) -> None:
     """Refuse to list pictures that a table cannot name.
 
     Raises:
-        UserError: the source is not of files, is an archive, or has a file whose name is no text.
+        UserError: the source is not of files, is an archive, or has a file whose name is no line of
+            text.
     """
     if not subject.paths:
         raise UserError(f"{subject.source} is not of files, so there is no list to write.")
@@ -168,7 +169,7 @@ def refuse_list(subject: Subject) -> None:
         )
     for path, name in zip(subject.paths, subject.names, strict=True):
         if NO_TEXT.search(str(path)):
-            raise UserError(f"{name} has a name that is no text (UTF-8): rename it first.")
+            raise UserError(f"{name} has a name that is no line of text (UTF-8): rename it first.")
 
 
 def cleaned_list(found: Audit) -> str:
