@@ -1,7 +1,10 @@
 """What every benchmark needs: the machine in words, a dated file for the result."""
 
+import ast
+import hashlib
 import json
 import statistics
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from hundredfold.environment import describe
 TUTORIAL_PICTURES = 8 * 50_000
 """That the tutorial trains on in all."""
 RESULTS = Path(__file__).parent / "results"
+SOURCES = Path(__file__).parents[1] / "src" / "hundredfold"
 MACHINE = describe(torch.device("cpu"), "")
 """The machine and the versions, the code's by the time at which it was loaded."""
 
@@ -25,6 +29,26 @@ def spread(values: list[float]) -> dict[str, Any]:
         "std": round(statistics.stdev(values), 5) if len(values) > 1 else None,
         "values": [round(value, 5) for value in values],
     }
+
+
+def code_digests(names: Iterable[str]) -> dict[str, str]:
+    """Return a digest of the code of each source file, comments and docstrings left out.
+
+    A result keeps those of the files that decide it. tests/test_results.py compares them with the
+    files as they are, and so notices figures that are older than the code.
+
+    Args:
+        names: paths below src/hundredfold.
+    """
+    return {name: _code_digest(SOURCES / name) for name in names}
+
+
+def _code_digest(path: Path) -> str:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = None  # a text that stands alone
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 def save_result(name: str, what: str, figures: dict[str, Any]) -> None:

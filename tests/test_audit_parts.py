@@ -9,15 +9,20 @@ import torch.nn.functional as F
 from pets import scene
 from torch import Tensor
 
+from hundredfold import Dataset, Split, quick
 from hundredfold.audit.duplicates import (
     SIDE,
     TEMPLATE,
     crowding,
+    descriptors,
     exact_groups,
     match,
     neighbours,
 )
 from hundredfold.audit.labels import FOLDS, fold_of, suspects
+from hundredfold.job import make_job
+from hundredfold.models import WhiteNet
+from hundredfold.state import first_state
 
 
 def test_equal_digests_are_grouped() -> None:
@@ -41,6 +46,28 @@ def test_neighbours_are_the_nearest_of_either(monkeypatch: pytest.MonkeyPatch) -
     for i, j, mirror in zip(first.tolist(), second.tolist(), turned.tolist(), strict=True):
         ways = [(mirrored[a] @ plain[b] > plain[a] @ plain[b]).item() for a, b in ((i, j), (j, i))]
         assert mirror in ways
+
+
+def test_every_network_has_an_equal_say() -> None:
+    images = torch.stack(
+        [torch.from_numpy(np.array(scene(i, 32))).permute(2, 0, 1) for i in range(6)]
+    )
+    names = tuple("abcdef")
+    split = Split(images, torch.arange(6))
+    dataset = Dataset("scenes", split, split, names)
+    models = []
+    for seed in (0, 1):
+        job = make_job(quick(validation=0.0, seed=seed), dataset, torch.device("cpu"))
+        model = first_state(job).model
+        assert isinstance(model, WhiteNet)
+        models.append(model)
+    cosines = []
+    for some in ([models[0]], [models[1]], models):
+        plain, mirrored = descriptors(some, images.split(4), job.info)
+        torch.testing.assert_close(plain.norm(dim=1), torch.ones(6))
+        cosines.append(plain @ mirrored.T)
+    assert not cosines[0].allclose(cosines[1], atol=1e-3)
+    torch.testing.assert_close(cosines[2], (cosines[0] + cosines[1]) / 2)
 
 
 def test_crowding_is_the_mean_cosine_of_the_other_neighbours() -> None:

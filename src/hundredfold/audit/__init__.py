@@ -95,13 +95,13 @@ def audit(subject: Subject, *, near: bool = True, labels: bool = True) -> Audit:
     pairs: list[Pair] = []
     with torch.random.fork_rng([]):
         job = make_job(config, dataset, torch.device("cpu"))
-        state = None
+        states: list[State] = []
         if not no_labels:
             with counted("Judging labels", count_audit_steps(len(subject), config)) as advance:
-                probabilities, state = out_of_sample(job, advance)
+                probabilities, states = out_of_sample(job, advance)
             found = suspects(probabilities, subject.labels)
         if not no_near:
-            pairs = _near(job, state or first_state(job))
+            pairs = _near(job, states or [first_state(job)])
     digests = subject.digests
     pairs = [p for p in pairs if not digests[p.first] or digests[p.first] != digests[p.second]]
     findings = [
@@ -145,11 +145,11 @@ def _too_many(subject: Subject) -> str:
     return ""
 
 
-def _near(job: Job, state: State) -> list[Pair]:
-    model, pictures = state.model, job.training
-    assert isinstance(model, WhiteNet)  # noqa: S101  # `quick` is one
+def _near(job: Job, states: Sequence[State]) -> list[Pair]:
+    pictures = job.training
+    models = [state.model for state in states if isinstance(state.model, WhiteNet)]  # `quick` is
     with counted("Comparing", len(pictures)) as advance:
-        plain, mirrored = descriptors(model, pictures.parts(), job.info)
+        plain, mirrored = descriptors(models, pictures.parts(), job.info)
         return near_pairs(pictures.store, plain, mirrored, advance)
 
 

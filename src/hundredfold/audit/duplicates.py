@@ -1,6 +1,6 @@
 """Find pictures that are the same, or nearly: shots of one scene, crops, mirror images.
 
-In three steps. Features of a network's early groups, which small shifts and changes of colour
+In three steps. Features of several networks' early groups, which small shifts and changes of colour
 hardly move, give each picture its nearest neighbours. Of these pairs the pixels are compared: how
 well the middle of one picture matches some place in the other (normalised cross-correlation over
 shifts and three scales), as they are and without what is smooth. And a pair counts the less the
@@ -25,12 +25,15 @@ DIMENSIONS = 256
 """Principal components of the features that neighbours are found by."""
 NEIGHBOURS = 10
 """Of each picture that are looked at more closely."""
-LEAST_COSINE, LEAST_MATCH = 0.55, 1.4
+LEAST_COSINE, LEAST_MATCH = 0.55, 1.3
 """Cosine of the features, and that plus the correlation of the pixels, below which a pair is not
 looked at any further."""
-THRESHOLD = 2.29
-"""Score from which on two pictures are near duplicates: 95 % of the known ones of CIFAR-100 have
-it, of the half that it was chosen on (benchmarks/audit.py)."""
+COSINE, CROWDING, SMOOTH, ROUGH = 4.0, 1.5, 0.5, 1.0
+"""What counts how much in a score: the cosine; less the mean one of each picture's other
+neighbours; the correlation of the pixels as they are, and without what is smooth. By logistic
+regression on known pairs of CIFAR-100, rounded (benchmarks/audit.py, docs/audit.md)."""
+THRESHOLD = 1.86
+"""Score from which on two pictures are near duplicates."""
 SIDE, TEMPLATE = 20, 13
 """Of the pictures that are matched, and of the middle that is looked for, in pixels."""
 SCALES = (1.0, 0.87, 1.15)
@@ -49,8 +52,7 @@ class Pair(NamedTuple):
     second: int
     """Above `first`."""
     score: float
-    """How alike they are, THRESHOLD to 4: three times the cosine of the features, less the mean one
-    of each picture's other neighbours, plus both correlations of the pixels."""
+    """How alike they are, THRESHOLD to 3.85, as COSINE and the others weigh it."""
 
 
 def exact_groups(digests: Sequence[str]) -> list[list[int]]:
@@ -63,26 +65,31 @@ def exact_groups(digests: Sequence[str]) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def descriptors(model: WhiteNet, parts: Iterable[Tensor], info: ModelInfo) -> tuple[Tensor, Tensor]:
+def descriptors(
+    models: Sequence[WhiteNet], parts: Iterable[Tensor], info: ModelInfo
+) -> tuple[Tensor, Tensor]:
     """Return what pictures are compared by, and the same of their mirror images.
 
     Args:
-        model: trained on such pictures, or at least whitened.
+        models: one or more, trained on such pictures, or at least whitened.
         parts: each (B, 3, S, S) uint8.
-        info: how the model's pictures are prepared.
+        info: how the models' pictures are prepared.
 
     Returns:
         two tensors (N, D) float32 of unit length.
     """
     mean, std = torch.tensor(info.mean), torch.tensor(info.std)
-    model.eval()
-    plain, mirrored = [], []
+    found: list[list[Tensor]] = [[], []]
     for part in parts:
         x = prepare(part, mean, std)
-        plain.append(_features(model, x))
-        mirrored.append(_features(model, x.flip(3)))
-    groups = (zip(*features, strict=True) for features in (plain, mirrored))
-    return _compared(*([torch.cat(group) for group in some] for some in groups))
+        for rows, view in zip(found, (x, x.flip(3)), strict=True):
+            features = [maps for model in models for maps in _features(model.eval(), view)]
+            rows.append(torch.cat(features, 1))
+    widths = [maps.shape[1] for maps in features]
+    plain = torch.cat(found.pop(0))  # large: none is kept twice
+    mirrored = torch.cat(found.pop())
+    _compare_(plain, mirrored, widths)
+    return plain, mirrored
 
 
 def _features(model: WhiteNet, x: Tensor) -> list[Tensor]:
@@ -91,14 +98,14 @@ def _features(model: WhiteNet, x: Tensor) -> list[Tensor]:
     return [F.adaptive_avg_pool2d(stage, pool).flatten(1) for stage, pool in maps]
 
 
-def _compared(plain: list[Tensor], mirrored: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Standardise the features of each group, and bring them to the same length."""
-    both: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for one, other in zip(plain, mirrored, strict=True):
+def _compare_(plain: Tensor, mirrored: Tensor, widths: Sequence[int]) -> None:
+    """Standardise the columns of each group's features, and bring them to one length, in place."""
+    for one, other in zip(plain.split(widths, 1), mirrored.split(widths, 1), strict=True):
         mean, std = one.mean(0), one.std(0, correction=0).clamp_min(1e-5)
-        for out, features in zip(both, (one, other), strict=True):
-            out.append(F.normalize((features - mean) / std) / len(plain) ** 0.5)
-    return torch.cat(both[0], 1), torch.cat(both[1], 1)
+        for features in (one, other):
+            features.sub_(mean).div_(std)
+            length = features.norm(dim=1, keepdim=True).clamp_min(1e-12)
+            features.div_(length * len(widths) ** 0.5)
 
 
 def neighbours(
@@ -224,7 +231,7 @@ def near_pairs(
     pairs = neighbours(plain, mirrored, advance)
     cosine = _blockwise(pairs, similar)
     crowd = crowding(pairs, cosine, len(store))
-    score = 3 * cosine - crowd[pairs[0]] - crowd[pairs[1]]
+    score = COSINE * cosine - CROWDING * (crowd[pairs[0]] + crowd[pairs[1]])
     pairs, cosine, score = _where(cosine >= LEAST_COSINE, pairs, cosine, score)
 
     def matched(i: Tensor, j: Tensor, m: Tensor, *, smooth: bool) -> Tensor:
@@ -232,8 +239,9 @@ def near_pairs(
         return match(first, store[j], smooth=smooth)
 
     pixels = _blockwise(pairs, partial(matched, smooth=True))
-    pairs, cosine, score = _where(cosine + pixels >= LEAST_MATCH, pairs, cosine, score + pixels)
-    score = score + _blockwise(pairs, partial(matched, smooth=False))
+    score = score + SMOOTH * pixels
+    pairs, score = _where(cosine + pixels >= LEAST_MATCH, pairs, score)
+    score = score + ROUGH * _blockwise(pairs, partial(matched, smooth=False))
     (first, second, _), score = _where(score >= THRESHOLD, pairs, score)
     found = zip(first.tolist(), second.tolist(), score.tolist(), strict=True)
     return sorted((Pair(*each) for each in found), key=lambda pair: (-pair.score, pair))

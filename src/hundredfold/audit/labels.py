@@ -55,7 +55,7 @@ def count_audit_steps(count: int, config: Config) -> int:
     return FOLDS * max(1, round(config.epochs * steps))
 
 
-def out_of_sample(job: Job, advance: Callable[[int], None]) -> tuple[Tensor, State]:
+def out_of_sample(job: Job, advance: Callable[[int], None]) -> tuple[Tensor, list[State]]:
     """Predict each picture by a network that was not trained on it.
 
     Args:
@@ -63,7 +63,7 @@ def out_of_sample(job: Job, advance: Callable[[int], None]) -> tuple[Tensor, Sta
         advance: takes a number of finished steps.
 
     Returns:
-        (N, C) probabilities; and what came of the first fold.
+        (N, C) probabilities; and what came of each fold.
     """
     pictures, states = job.training, []
     folds = fold_of(pictures.labels)
@@ -78,7 +78,7 @@ def out_of_sample(job: Job, advance: Callable[[int], None]) -> tuple[Tensor, Sta
         parts = pictures.select(held.nonzero()[:, 0]).parts()
         probabilities[held] = predict_logits(state.model, parts, job.info).softmax(1)
         states.append(state)
-    return probabilities, states[0]
+    return probabilities, states
 
 
 def suspects(probabilities: Tensor, labels: Tensor) -> list[Suspect]:
