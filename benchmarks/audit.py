@@ -5,8 +5,7 @@
 The pairs are test pictures with a duplicate in the training set, as judged by hand (Barz and
 Denzler, "Do We Train on Test Data?", 2020): columns test_index, train_index, judgment, of which 0
 is an exact copy, 1 one camera shot, 2 very similar. They may be a part of all; --share says which.
-The weights and the threshold were chosen on the lines with an even number (from 0); the others were
-not looked at for that.
+The weights and the threshold were chosen on the lines with an even number (from 0).
 """
 
 import csv

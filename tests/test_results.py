@@ -84,3 +84,22 @@ def test_the_page_of_the_audit_has_the_figures_of_the_newest_result() -> None:
         f"{result['suspects']['test']} of the test set",
     ):
         assert figure in words, figure
+
+
+def test_the_curve_reads_results_of_before_and_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    curve = importlib.import_module("curve")
+    monkeypatch.setattr(curve, "RESULTS", tmp_path)
+    monkeypatch.setattr(curve, "PICTURE", tmp_path / "curve.png")
+    (tmp_path / "2026-11-27-peer.json").write_text((RESULTS / "2026-11-27-peer.json").read_text())
+    before = [(RESULTS / f"2026-11-27-{name}.json").read_text() for name in ("curve", "strong")]
+    now = [re.sub(r'(["\.])top1"', r'\1fine_top1"', text) for text in before]
+    drawn = []
+    for points, strong in (before, now):
+        (tmp_path / "2026-11-28-strong.json").write_text(strong)
+        curve.draw([*json.loads(points)["points"], curve.whole("strong")])
+        drawn.append((tmp_path / "curve.png").read_bytes())
+    assert before != now
+    assert drawn[0] == drawn[1]

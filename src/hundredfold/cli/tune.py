@@ -72,7 +72,11 @@ def main(arguments: Sequence[str]) -> None:
     save_file(folder / "best.json", to_json(best))
     save_file(folder / "trials.csv", _csv(found))
     points = {
-        state: [(o.number, o.accuracy) for o in found.outcomes if o.state == state and o.accuracy]
+        state: [
+            (o.number, o.accuracy)
+            for o in found.outcomes
+            if o.state == state and o.accuracy is not None
+        ]
         for state in ("complete", "pruned")
     }
     figure = draw_tuning(points["complete"], points["pruned"], found.importance, config.labels)
