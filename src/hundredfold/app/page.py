@@ -1,6 +1,5 @@
 """The web page, by Gradio: pictures in; ranked classes, heat map and likenesses out."""
 
-import html
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +81,7 @@ def _one_picture(subject: Subject, folder: Path) -> None:
         with gr.Column():
             picture = _picture_input()
         with gr.Column():
-            note = gr.HTML(visible=False)
+            note = gr.Markdown(visible=False)  # gr.HTML needs eval, which is forbidden
             classes = gr.Label(label="Classes", num_top_classes=SHOWN)
             superclasses = gr.Label(
                 label="Superclasses", num_top_classes=SHOWN, visible=_has_superclasses(subject)
@@ -102,15 +101,15 @@ def _one_picture(subject: Subject, folder: Path) -> None:
         )
 
     def show(path: str | None) -> list[Any]:
-        nothing = [gr.HTML(visible=False), None, None, gr.Row(visible=False), None, None]
+        nothing = [gr.Markdown(visible=False), None, None, gr.Row(visible=False), None, None]
         if path is None:
             return nothing
         try:
             found = subject.explain(Path(path).read_bytes())
         except UserError as error:
-            return [gr.HTML(html.escape(str(error)), visible=True), *nothing[1:]]
+            return [gr.Markdown(_markdown(str(error)), visible=True), *nothing[1:]]
         return [
-            gr.HTML(visible=False),
+            gr.Markdown(visible=False),
             _bars(found.prediction.classes),
             _bars(found.prediction.superclasses),
             gr.Row(visible=True),
