@@ -76,7 +76,7 @@ def put_folder(path: Path, _: random.Random) -> None:
     path.mkdir()
 
 
-def ways(bits: int) -> list[tuple[str, Damage]]:
+def all_ways(bits: int) -> list[tuple[str, Damage]]:
     """Return all kinds of damage, by name, with so many flipped bits."""
     cuts = [("cut", cut(share)) for share in (0.01, 0.5, 0.9, 0.999)]
     others = [("digit changed", change_digit), ("removed", remove), ("a folder", put_folder)]
@@ -179,8 +179,10 @@ def meet(command: str, path: Path, want: Answer | None) -> str:
     return outcome
 
 
-def campaign(bits: int, commands: Sequence[str], seed: int = 0) -> Counter[str]:
-    """Damage each file in each way, and call each command; return how they ended.
+def campaign(
+    kinds: Sequence[tuple[str, Damage]], commands: Sequence[str], seed: int = 0
+) -> Counter[str]:
+    """Damage each file in each of these ways, and call each command; return how they ended.
 
     The current folder takes the runs.
 
@@ -205,7 +207,7 @@ def campaign(bits: int, commands: Sequence[str], seed: int = 0) -> Counter[str]:
         assert (wanted[command] is None) == (command == "resume")
     names = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file())
     for name in names:
-        for number, (kind, damage) in enumerate(ways(bits)):
+        for number, (kind, damage) in enumerate(kinds):
             state = rng.getstate()
             for command in commands:
                 if command in SLOW and kind == "bit flipped" and number % 10:
@@ -230,7 +232,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
-        counts = campaign(options.bits, options.commands, options.seed)
+        counts = campaign(all_ways(options.bits), options.commands, options.seed)
         os.chdir("/")
     ends = {end: counts.pop(end) for end in ("refused", "named as damaged", "the same")}
     found = {"n": sum(ends.values()), "ends": ends, "commands": options.commands, "damage": counts}

@@ -244,7 +244,7 @@ class Run:
     def add_sitting(self, environment: dict[str, Any]) -> None:
         """Note on what the run goes on, beside what it began on."""
         before = self.environment
-        sittings = [*before.get("resumed", []), environment]
+        sittings = [*(before.get("resumed") or ()), environment]
         self._write(ENVIRONMENT, as_json(before | {"resumed": sittings}))
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

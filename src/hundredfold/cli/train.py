@@ -51,10 +51,11 @@ def _train(arguments: Sequence[str], group: Group) -> None:
         if run.finished:
             display.note(f"{run} is finished already.")
             return
+        data = run.config.data  # which this launch named
         trained(
-            lambda trackers: resume_run(run, display=display, trackers=trackers),
+            lambda trackers: resume_run(run, data, display=display, trackers=trackers),
             options.logs.trackers(display.note),
-            run.config.data,
+            data,
         )
         return
     with group.first_alone():

@@ -4,10 +4,11 @@ import dataclasses
 import logging
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from hundredfold.epoch import Epoch
-from hundredfold.errors import extra
+from hundredfold.errors import UserError, extra
 from hundredfold.run import Run
 from hundredfold.track.base import epoch_metrics, final_metrics
 
@@ -70,9 +71,12 @@ class MLflow:
             self._metrics(final_metrics(run), self.sent)
         for path in (run.path / name for name in FILES):
             if path.exists():
+                _refuse_link(path)
                 self.client.log_artifact(self.id, str(path))
-        if (run.path / "figures").is_dir():
-            self.client.log_artifacts(self.id, str(run.path / "figures"), "figures")
+        if (figures := run.path / "figures").is_dir():
+            for path in (figures, *figures.rglob("*")):
+                _refuse_link(path)
+            self.client.log_artifacts(self.id, str(figures), "figures")
         self.client.set_terminated(self.id, "FINISHED" if run.finished else "KILLED")
 
     def _experiment(self) -> str:
@@ -91,6 +95,12 @@ class MLflow:
 
         now = time.time_ns() // 10**6
         self.client.log_batch(self.id, [Metric(k, v, now, step) for k, v in values.items()])
+
+
+def _refuse_link(path: Path) -> None:
+    """Refuse to send what a link in a run names: the run may be somebody else's, the file mine."""
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, so what it names is not sent: remove it.")
 
 
 def _client(address: str) -> Any:
