@@ -109,7 +109,7 @@ COMMANDS: dict[str, Sequence[str]] = {
     "reproduce": ("reproduce", str(RUN)),
     "export": ("export", str(RUN), "--to", "torch"),
 }
-SLOW = ("reproduce", "export")
+SLOW = ("reproduce", "export", "report")
 """They take seconds; they meet each kind of damage fewer times."""
 WRITTEN = ("report.html", "figures", "export/model.pt2.json")
 
@@ -234,7 +234,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
         counts = campaign(all_ways(options.bits), options.commands, options.seed)
         os.chdir("/")
-    ends = {end: counts.pop(end) for end in ("refused", "named as damaged", "the same")}
+    ends = {end: counts.pop(end, 0) for end in ("refused", "named as damaged", "the same")}
     found = {"n": sum(ends.values()), "ends": ends, "commands": options.commands, "damage": counts}
     print(json.dumps(found, indent=2))
     if save:
