@@ -1,6 +1,7 @@
 """What was kept of a person's own pictures is taken only where it is whole and theirs."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from PIL import Image
 
 from hundredfold import Dataset
 from hundredfold.data.kept import KEPT, PLACE
+from hundredfold.errors import UserError
 from hundredfold.files import cache_folder
 
 SPLITS = {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1}
@@ -142,6 +144,24 @@ def test_what_killed_processes_left_is_removed(root: Path, load: Load) -> None:
     left = {path.name for path in folder.iterdir()} - {path.name for path in kept()}
     assert {name for name in left if not name.endswith(".lock")} == {f"{written}-1.7.part"}
     assert len(kept()) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only there room is reserved")
+def test_where_nothing_can_be_kept_small_sets_are_read_all_the_same(
+    root: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = load(root).digest()
+    kept()[0].unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # as a disk that is full
+    try:
+        assert load(root).digest() == want
+        monkeypatch.setattr("hundredfold.data.kept.MOST_IN_MEMORY", 1000)
+        with pytest.raises(UserError, match=r"Cannot write .*pictures: File too large"):
+            load(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert {path.suffix for path in (cache_folder() / "pictures").iterdir()} == {".lock"}
 
 
 SCRIPT = """

@@ -6,11 +6,11 @@ too large for memory stay there, mapped from the file as they are needed.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -72,13 +72,20 @@ def read_pictures(entries: Sequence[Entry], size: int, folder: Path) -> Reading:
             return reading
         if locked:
             _tidy(folder, place)
-        no_room = _no_room(folder, prod(shape))
+        part = kept.with_suffix(f".{os.getpid()}.part")
+        no_room = _no_room(part, prod(shape))
         if no_room and large:
             raise UserError(no_room)
         if no_room:  # what cannot be kept only costs time
             store = torch.zeros(shape, dtype=torch.uint8)
             return Reading(store, decode(paths, store, None), None)
-        _decode_and_keep(paths, shape, state, kept)
+        try:
+            _decode_and_keep(paths, shape, state, part)
+            part.replace(kept)
+        except OSError as error:
+            raise UserError(f"Cannot write {kept}: {error.strerror}.") from error
+        finally:
+            part.unlink(missing_ok=True)
         reading = _recall(kept, shape, state, large=large)
     if reading is None:
         raise UserError(f"{kept} does not hold what was just written to it: is the disk sound?")
@@ -122,30 +129,15 @@ def _checksum(store: Tensor, about: bytes) -> bytes:
     return zlib.crc32(about, zlib.crc32(store.numpy().data)).to_bytes(4, "big")
 
 
-def _decode_and_keep(paths: Sequence[str], shape: Shape, state: bytes, kept: Path) -> None:
-    """Decode files into a file of pixels, which gets its name when it is whole and on the disk.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    part = kept.with_suffix(f".{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):  # a full disk would end a process that maps the file
-                os.posix_fallocate(file.fileno(), 0, prod(shape))
-        store = map_file(part, shape, new=True)
-        facts = decode(paths, store, part)
-        about = state + json.dumps([dataclasses.astuple(fact) for fact in facts]).encode()
-        with part.open("ab") as file:
-            file.write(about + _checksum(store, about))
-            file.flush()
-            os.fsync(file.fileno())
-        del store  # some systems give no name to a mapped file
-        part.replace(kept)
-    except OSError as error:
-        raise UserError(f"Cannot write {kept}: {error.strerror}.") from error
-    finally:
-        part.unlink(missing_ok=True)
+def _decode_and_keep(paths: Sequence[str], shape: Shape, state: bytes, part: Path) -> None:
+    """Decode files into a file that has their pixels' size, and complete and flush it."""
+    store = map_file(part, shape, new=True)
+    facts = decode(paths, store, part)
+    about = state + json.dumps([dataclasses.astuple(fact) for fact in facts]).encode()
+    with part.open("ab") as file:
+        file.write(about + _checksum(store, about))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _tidy(folder: Path, place: str) -> None:
@@ -171,18 +163,36 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _no_room(folder: Path, size: int) -> str:
-    """Return why so many bytes cannot be kept in a folder, which is made; empty where they can."""
+def _no_room(part: Path, size: int) -> str:
+    """Return why a file of so many bytes cannot be made, or nothing where it is made now."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            free = shutil.disk_usage(folder).free
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            free = shutil.disk_usage(part.parent).free
+            if free >= 1.05 * size:
+                _reserve(file.fileno(), size)
+                return ""
+        part.unlink()
     except OSError as error:
-        return f"Cannot write {folder}: {error.strerror}."
-    if free < 1.05 * size:
-        return (
-            f"The pictures take {size / 2**30:.1f} GiB at this size, and {folder} has "
-            f"{free / 2**30:.1f} GiB of room: take a smaller --size, empty that folder, or name "
-            "another cache folder in the environment variable XDG_CACHE_HOME."
-        )
-    return ""
+        _remove(part)
+        return f"Cannot write {part.parent}: {error.strerror}."
+    return (
+        f"The pictures take {size / 2**30:.1f} GiB at this size, and {part.parent} has "
+        f"{free / 2**30:.1f} GiB of room: take a smaller --size, empty that folder, or name "
+        "another cache folder in the environment variable XDG_CACHE_HOME."
+    )
+
+
+def _reserve(file: int, size: int) -> None:
+    """Give a file its size and its room: where it is mapped, a full disk would end the process.
+
+    Raises:
+        OSError: there is no room, or the user may not have so much.
+    """
+    os.truncate(file, size)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+    except OSError as error:  # some file systems cannot, and need not
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise

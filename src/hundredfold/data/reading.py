@@ -72,7 +72,8 @@ def decode(paths: Sequence[str], store: Tensor, file: Path | None) -> tuple[Fact
         file: what the store is mapped from; None where it is in memory.
     """
     count = os.cpu_count() or 1
-    if file and len(paths) >= MANY:
+    packed = hasattr(sys, "frozen")  # a program that holds its Python can start no other
+    if file and len(paths) >= MANY and not packed:
         with suppress(OSError, ValueError), _processes(count, file, store.shape) as idle:
             return _gather(count, partial(_ask, idle), paths)
     return _gather(count, partial(_decode_some, store), paths)
@@ -102,8 +103,8 @@ def _processes(count: int, file: Path, shape: Shape) -> Iterator[SimpleQueue[Pop
     guard would read the same pictures again, and wait for this process for ever.
     """
     program = f"from {__name__} import serve; serve()"
-    command = [sys.executable, "-P", "-c", program, str(file), *map(str, shape)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable or "python", "-P", "-c", program, str(file), *map(str, shape)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
     idle: SimpleQueue[Popen[str]] = SimpleQueue()
     with ExitStack() as stack:
         stack.callback(_turn(file).unlink, missing_ok=True)
