@@ -21,28 +21,50 @@ def random_predictions(seed: int, scale: float) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 9.0])
-def test_the_temperature_is_what_scipy_finds(scale: float) -> None:
-    logits, labels = random_predictions(0, scale)
+@pytest.mark.parametrize(("pictures", "prior"), [(400, 0.0), (400, 5.0), (12, 5.0), (2, 5.0)])
+def test_the_temperature_is_what_scipy_finds(scale: float, pictures: int, prior: float) -> None:
+    logits, labels = (part[:pictures] for part in random_predictions(0, scale))
 
-    def loss(log_temperature: float) -> float:
-        return F.cross_entropy(logits.double() / math.exp(log_temperature), labels).item()
+    def cost(log_temperature: float) -> float:
+        temperature = math.exp(log_temperature)
+        loss = F.cross_entropy(logits.double() / temperature, labels, reduction="sum").item()
+        return loss + prior * (1 / temperature + log_temperature)
 
-    want = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9}).x
-    assert fit_temperature(logits, labels) == pytest.approx(math.exp(want), rel=1e-5)
+    want = minimize_scalar(cost, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9}).x
+    assert fit_temperature(logits, labels, prior) == pytest.approx(math.exp(want), rel=1e-5)
 
 
 @given(st.integers(0, 50), st.floats(0.1, 10))
-def test_scaling_the_logits_scales_the_temperature(seed: int, scale: float) -> None:
+def test_without_a_prior_scaling_the_logits_scales_the_temperature(seed: int, scale: float) -> None:
     logits, labels = random_predictions(seed, 1.0)
-    once, scaled = fit_temperature(logits, labels), fit_temperature(scale * logits.double(), labels)
+    once, scaled = (fit_temperature(z, labels, 0.0) for z in (logits, scale * logits.double()))
     assert scaled == pytest.approx(scale * once, rel=1e-6)
+
+
+@given(st.integers(1, 12), st.integers(0, 50))
+def test_a_handful_of_right_pictures_does_not_make_it_certain(pictures: int, seed: int) -> None:
+    """Of a model that is right two times in three, each time with a probability of a half."""
+    labels = torch.randint(0, 7, (400,), generator=torch.Generator().manual_seed(seed))
+    logits = math.log(6.0) * F.one_hot(labels, 7).double()  # 6 / (6 + 6)
+    temperature = fit_temperature(logits[:pictures], labels[:pictures])
+    assert 0.4 < temperature < 1
+    shifted = torch.where(torch.arange(400) % 3 == 0, (labels + 1) % 7, labels)
+    loss = F.cross_entropy(logits / temperature, shifted)
+    assert loss < F.cross_entropy(logits, shifted) + 0.5  # nats
+
+
+def test_of_hundreds_of_pictures_the_prior_hardly_matters() -> None:
+    logits, labels = random_predictions(0, 3.0)
+    assert fit_temperature(logits, labels) == pytest.approx(
+        fit_temperature(logits, labels, 0.0), rel=0.02
+    )
 
 
 def test_the_temperature_stays_in_bounds_where_all_is_right_or_all_wrong() -> None:
     labels = torch.arange(4)
     logits = 5 * F.one_hot(labels).float()
-    assert fit_temperature(logits, labels) == pytest.approx(SHARPEST)
-    assert fit_temperature(logits, (labels + 1) % 4) == pytest.approx(FLATTEST)
+    assert fit_temperature(logits, labels, 0.0) == pytest.approx(SHARPEST)
+    assert fit_temperature(logits, (labels + 1) % 4, 0.0) == pytest.approx(FLATTEST)
 
 
 def test_reliability_equals_a_loop() -> None:

@@ -12,6 +12,8 @@ SHARPEST, FLATTEST = 0.01, 100.0
 """Bounds of the temperature."""
 PRIOR = 5.0
 """Weight of the prior: the larger, the more pictures it takes to move the temperature from 1."""
+ENOUGH = 100
+"""Pictures from which on the prior hardly matters."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from hundredfold.calibration import ENOUGH
 from hundredfold.config import Config
 from hundredfold.console import command, console, duration, escape, whole
 from hundredfold.epoch import Epoch
@@ -132,9 +133,11 @@ class Display:
         )
         if (temperature := run.info.temperature) != 1:
             self._print(
-                f"Probabilities are calibrated: logits are divided by {temperature:.3g}, as fits "
-                "the validation pictures."
+                f"Probabilities are calibrated on {metrics['calibration_pictures']:,} validation "
+                f"pictures: logits are divided by {temperature:.3g}."
             )
+            if metrics["calibration_pictures"] < ENOUGH:
+                self._print("So few tell little: the divisor is drawn towards 1.")
         self._print(f"Run     {escape(str(run))}")
         self._print(f"Curves  {escape(str(run.curves))}")
         self._print(f"Next    {command()} report {escape(shlex.quote(str(run)))}")

@@ -263,19 +263,20 @@ def _header(job: Job, model: nn.Module) -> list[str]:
 def _finish(sitting: Sitting) -> dict[str, Any]:
     """Read the test split, write the final metrics and the curves; return the metrics."""
     began, job, state = time.perf_counter(), sitting.job, sitting.state
-    info = job.info
+    info, calibration = job.info, 0
     if len(job.judged) and job.config.validate_on == "validation":
         if state.judged_logits is None:  # another process judged the last epoch
             parts = job.judged.parts()
             state.judged_logits = predict_logits(state.model, parts, info)
         temperature = fit_temperature(state.judged_logits, job.judged.labels)
-        info = dataclasses.replace(info, temperature=temperature)
+        info, calibration = dataclasses.replace(info, temperature=temperature), len(job.judged)
     metrics, tensors = measure_model(state.model, sitting.test, info)
     now = time.perf_counter()
     train_seconds = math.fsum(epoch.seconds for epoch in state.history)
     metrics |= {
         "epoch_pictures": job.epoch_pictures,
         "validated_on": job.config.validate_on if len(job.judged) else None,
+        "calibration_pictures": calibration,
         "seconds": now - sitting.started,
         "train_seconds": train_seconds,
         "validation_seconds": math.fsum(epoch.validation_seconds for epoch in state.history),

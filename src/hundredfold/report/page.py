@@ -8,6 +8,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from hundredfold.analysis import confused_pairs, inside_share
+from hundredfold.calibration import ENOUGH
 from hundredfold.console import duration
 from hundredfold.data import Split
 from hundredfold.figures import INK
@@ -63,10 +64,21 @@ def render(
         pairs=_pairs(first, test),
         galleries=_galleries(first, test),
         missing=missing,
-        temperature=run.info.temperature,
-        judged=run.metrics.get("validated_on"),
+        calibration=_calibration(run),
         tables=_tables(run),
         percent=percent,
+    )
+
+
+def _calibration(run: Run) -> str:
+    """Return where the temperature is from, in sentences."""
+    pictures = run.metrics.get("calibration_pictures", 0)
+    if not pictures:
+        return "Without validation pictures no temperature could be fitted."
+    few = "" if pictures >= ENOUGH else " So few tell little: the temperature is drawn towards 1."
+    return (
+        f"Logits are divided by {run.info.temperature:.3g}, a temperature fitted on "
+        f"{pictures:,} validation pictures.{few}"
     )
 
 

@@ -1,0 +1,104 @@
+"""`fast` on few pictures: its learning rate as for CIFAR-100, and as `fitted` lets it fall.
+
+python benchmarks/small_sets.py PHOTOS/clothing PHOTOS/hand-signs --save
+
+Each folder has a folder for each class, and split.csv with columns path, split and class. Pictures
+that are not for training are judged on; those of the test are left alone.
+"""
+
+import csv
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import torch
+import tyro
+from common import save_result, spread
+
+from hundredfold import Dataset, fast, load_data, measure, predict_logits
+from hundredfold.job import make_job
+from hundredfold.loop import epochs
+from hundredfold.recipes import fitted
+from hundredfold.state import first_state
+
+CPU = torch.device("cpu")
+HELD_OUT = 330
+"""Training pictures that are judged on, where a set has no validation pictures of its own."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Sets of photos."""
+    pictures: tuple[int, ...] = (4, 20, 57, 250, 1000)
+    """How many to train on: as evenly of all classes as can be; four are of two classes."""
+    size: int = 32
+    """Side in pixels."""
+    seeds: int = 3
+    """Seeds 0, 1, ... of each."""
+    save: bool = False
+    """Write the result to benchmarks/results."""
+
+
+def subset(folder: Path, pictures: int, size: int) -> Dataset:
+    """Return so many training pictures of a set, and the validation pictures as the test."""
+    rows = list(csv.DictReader((folder / "split.csv").open()))
+    training = [row for row in rows if row["split"] == "train"]
+    judged = [row for row in rows if row["split"] == "validation"]
+    random.Random(0).shuffle(training)
+    if not judged:
+        judged, training = training[:HELD_OUT], training[HELD_OUT:]
+    members = defaultdict(list)
+    for row in training:
+        members[row["class"]].append(row)
+    classes = sorted(members)[: 2 if pictures == 4 else None]
+    rounds = [members[name][i] for i in range(1000) for name in classes if i < len(members[name])]
+    chosen = [(row, "train") for row in rounds[:pictures]]
+    chosen += [(row, "test") for row in judged if row["class"] in classes]
+    with TemporaryDirectory() as name:
+        table = Path(name) / "list.csv"
+        with table.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "split", "class"])
+            for row, split in chosen:
+                writer.writerow([(folder / row["path"]).resolve(), split, row["class"]])
+        return load_data(str(table), lambda _: None, size=size)
+
+
+def trained(dataset: Dataset, lr: float, seed: int) -> dict[str, float]:
+    """Return the accuracy in percent and the loss in the end, and the highest loss of an epoch."""
+    config = fitted(fast(validation=0.0, seed=seed, device="cpu"), len(dataset.train))
+    config = fast(**{**vars(config), "lr": lr or config.lr})
+    job = make_job(config, dataset, CPU)
+    state = first_state(job)
+    losses = [epoch.train_loss for epoch in epochs(state, job)]
+    logits = predict_logits(state.model, dataset.test.parts(), job.info)
+    found = measure(logits, dataset.test.labels, "fine")
+    highest = max(losses[1:])
+    return {"fine": 100 * found["fine_top1"], "loss": found["loss"], "highest loss": highest}
+
+
+def main(options: Options) -> None:
+    """Measure, print and save."""
+    figures: dict[str, Any] = {"size": options.size}
+    for folder in options.folders:
+        for pictures in options.pictures:
+            dataset = subset(folder, pictures, options.size)
+            for name, lr in (("as for CIFAR-100", 0.15), ("fitted", 0.0)):
+                each = [trained(dataset, lr, seed) for seed in range(options.seeds)]
+                key = f"{folder.name}, {pictures} pictures, rate {name}"
+                figures[key] = {what: spread([found[what] for found in each]) for what in each[0]}
+                means = {what: figures[key][what]["mean"] for what in each[0]}
+                print(key, means, flush=True)
+    if options.save:
+        what = "recipe fast on few photos, 60 epochs, judged on pictures that are no test pictures"
+        save_result("small-sets", what, figures)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
