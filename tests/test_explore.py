@@ -204,7 +204,7 @@ def test_counts_are_drawn_from_most_to_fewest() -> None:
 def test_only_counts_that_differ_are_drawn(tiny: Dataset) -> None:
     assert [path.stem for path in explore(tiny, fast(), "out")] == KINDS[:3]
     assert not_shown(tiny) == [
-        "Every class has 16 training and 4 test pictures: no chart shows that."
+        "Every class has 16 training pictures and 4 test pictures: no chart shows that."
     ]
     uneven = Dataset("uneven", tiny.train[:95], tiny.test[:23], tiny.classes)
     assert [path.stem for path in explore(uneven, fast(), "uneven")] == KINDS

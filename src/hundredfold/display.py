@@ -132,12 +132,12 @@ class Display:
             f"test {duration(metrics['test_seconds'])}."
         )
         if (temperature := run.info.temperature) != 1:
+            count = metrics["calibration_pictures"]
+            few = "" if count >= ENOUGH else " So few tell little: the divisor is kept near 1."
             self._print(
-                f"Probabilities are calibrated on {metrics['calibration_pictures']:,} validation "
-                f"pictures: logits are divided by {temperature:.3g}."
+                f"Probabilities are calibrated on {plural(count, 'validation picture')}: "
+                f"logits are divided by {temperature:.3g}.{few}"
             )
-            if metrics["calibration_pictures"] < ENOUGH:
-                self._print("So few tell little: the divisor is drawn towards 1.")
         self._print(f"Run     {escape(str(run))}")
         self._print(f"Curves  {escape(str(run.curves))}")
         self._print(f"Next    {command()} report {escape(shlex.quote(str(run)))}")
