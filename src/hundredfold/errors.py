@@ -1,5 +1,6 @@
 """The one exception that means: the user can mend this."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,12 +9,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MOST_WORD = 300
+"""Characters of a word in an error, at most."""
+
+
 class UserError(Exception):
     """Wrong use or bad input.
 
     Its text says what is wrong, which file or value, and what to do. The command line prints it
     without a traceback and exits with code 2.
     """
+
+    def __str__(self) -> str:
+        return brief(super().__str__())
 
 
 class DamagedError(UserError):
@@ -63,9 +71,13 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def shortened(value: object, most: int = 60) -> str:
-    """Return a value as Python writes it, without its middle where it is longer than a line."""
-    text = repr(value)
+def brief(text: str) -> str:
+    """Return a text in which no word, a value say, is longer than a few lines."""
+    return re.sub(rf"\S{{{MOST_WORD + 1},}}", lambda found: shortened(found[0], MOST_WORD), text)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text, without its middle where it is longer than a line."""
     return text if len(text) <= most else f"{text[: most - 9]} ... {text[-4:]}"
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from hundredfold.cli.choose import choose
 from hundredfold.console import console, error_console, escape
-from hundredfold.errors import FoundWrong, UserError
+from hundredfold.errors import FoundWrong, UserError, brief
 from hundredfold.processes import below_torchrun
 from hundredfold.recipes import RECIPES
 from hundredfold.starting import INTERRUPTED, end_at_once, loaded
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         error_console.print(escape(str(found)))
         return FOUND_WRONG
     except (UserError, OSError) as error:  # an OSError says which file, and why not
-        error_console.print(f"[red]error:[/] {escape(str(error))}")
+        error_console.print(f"[red]error:[/] {escape(brief(str(error)))}")
         return WRONG_USE
     except KeyboardInterrupt:
         error_console.print("Interrupted.")

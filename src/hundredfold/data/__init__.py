@@ -71,7 +71,7 @@ def find_source(source: str) -> Path | None:
     if source == "auto" or source in READY:
         return None
     path = kaggle.fetch(source) if source.startswith(kaggle.PREFIX) else expanded(source)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  # pathlib's raises where a name is too long
         raise UserError(f"There is no file or folder {source}.")
     return path
 

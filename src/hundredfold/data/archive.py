@@ -71,8 +71,7 @@ def _fill_from_zip(path: Path, target: Target) -> None:
                 raise UserError(f"{path} is encrypted: unpack it yourself, name the folder.")
             name, kind = rename(info), info.external_attr >> 28  # of Unix: 4 a folder, 8 a file
             if kind not in (0, 4, 8):  # 0 is not said
-                target.path(name)
-                target.pass_over(name, "a link or a device")
+                _pass_over(name, target)
             elif place := target.place(name, folder=info.is_dir()):
                 with archive.open(info) as content:
                     write(place, Counted(content, target))
@@ -93,7 +92,7 @@ def _names(
     encoding = next(each for each in ("utf-8", "gb2312", "cp437") if _can_be(raw, each))
     if encoding != "utf-8":
         guess = "are taken for Chinese" if encoding == "gb2312" else "may be read wrongly"
-        example = shortened(raw[0].decode(encoding))
+        example = repr(shortened(raw[0].decode(encoding)))
         target.remarks.append(
             f"{path} does not say in which encoding its names are. They {guess}, such as "
             f"{example}. If that is wrong, unpack it yourself and name the folder."
@@ -148,8 +147,8 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Target)
     """Write a member of a .tar that is a regular file, or a link to one that was written."""
     if member.issparse():  # its size is not what it takes
         raise UserError(
-            f"{target.source} has a sparse file, {shortened(member.name)}: unpack it yourself and "
-            "name the folder."
+            f"{target.source} has a sparse file, {shortened(member.name)!r}: unpack it yourself "
+            "and name the folder."
         )
     if member.isreg() or member.isdir():
         if place := target.place(member.name, folder=member.isdir()):
@@ -159,8 +158,13 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Target)
             with linked.open("rb") as content:
                 write(place, Counted(content, target))
     else:
-        target.path(member.name)
-        target.pass_over(member.name, "a link or a device")
+        _pass_over(member.name, target)
+
+
+def _pass_over(name: str, target: Target) -> None:
+    """Take note of a link or a device, which is not written, and make the folder that it is in."""
+    if target.place(name):
+        target.pass_over(name, "a link or a device")
 
 
 def _linked(member: tarfile.TarInfo, target: Target) -> Path | None:

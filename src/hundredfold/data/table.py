@@ -64,7 +64,7 @@ def list_table(path: Path, called: str = "", root: Path | None = None) -> Listin
         raise UserError(f"{called}, line {bare[0]}: no superclass, where other lines have one.")
     for entry in entries if root else ():
         if not entry.path.resolve().is_relative_to(root.resolve()):  # type: ignore[union-attr]
-            raise UserError(f"{called} names a file outside of it, {shortened(entry.name)}.")
+            raise UserError(f"{called} names a file outside of it, {shortened(entry.name)!r}.")
     return Listing(in_order(qualified(entries)), remarks=tuple(near_names(entries)))
 
 
@@ -129,12 +129,12 @@ def _entry(path: Path, where: str, row: Row, columns: Mapping[str, str]) -> Entr
         most = MOST_PATH if what == "path" else MOST_NAME
         if len(os.fsencode(value)) > most or "\n" in value:
             raise UserError(
-                f"{where}: the {what} is no line of at most {most:,} bytes, {shortened(value)}."
+                f"{where}: the {what} is no line of at most {most:,} bytes, {shortened(value)!r}."
             )
     named = split_named(split := values.get("split", ""))
     if split and (named is None or named[1]):
         raise UserError(
-            f"{where}: the split {shortened(split)} is none of train, validation and test."
+            f"{where}: the split {shortened(split)!r} is none of train, validation and test."
         )
     place = _find(path.parent, values["path"])
     return Entry(
@@ -147,12 +147,21 @@ def _entry(path: Path, where: str, row: Row, columns: Mapping[str, str]) -> Entr
 
 
 def _find(folder: Path, value: str) -> str:
-    """Return a path as the file that it names is written: by Windows, or in another form.
+    """Return a path as its file is named, which a table may write in Windows' way or another form.
 
-    Where there is none, as it stands in the table.
+    Where there is no such file, as it stands in the table.
     """
     if value.isascii() and "\\" not in value:
         return value
+    if _exists(folder / value):
+        return value
     slashed = value.replace("\\", "/")
-    forms = (value, slashed, normal(slashed), unicodedata.normalize("NFD", slashed))
-    return next((form for form in forms if os.path.exists(folder / form)), value)  # noqa: PTH110
+    found = Path("/" if slashed.startswith("/") else "")
+    for part in slashed.split("/"):
+        forms = (part, normal(part), unicodedata.normalize("NFD", part))
+        found /= next((form for form in forms if _exists(folder / found / form)), part)
+    return str(found)
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110  # pathlib's raises where a name is too long

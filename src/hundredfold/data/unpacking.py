@@ -79,7 +79,7 @@ class Target:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if ".." in parts or name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
             raise UserError(
-                f"{self.source} has a path that leads outside, {shortened(name)}: "
+                f"{self.source} has a path that leads outside, {shortened(name)!r}: "
                 "it is not unpacked."
             )
         return self.folder.joinpath(*parts)
