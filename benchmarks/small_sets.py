@@ -24,6 +24,7 @@ from hundredfold.loop import epochs
 from hundredfold.recipes import fitted
 from hundredfold.state import first_state
 
+WHAT = "recipe fast on few photos, 60 epochs, judged on pictures that are no test pictures"
 CPU = torch.device("cpu")
 HELD_OUT = 330
 """Training pictures that are judged on, where a set has no validation pictures of its own."""
@@ -84,7 +85,7 @@ def trained(dataset: Dataset, lr: float, seed: int) -> dict[str, float]:
 
 
 def main(options: Options) -> None:
-    """Measure, print and save."""
+    """Measure, print and save; after each row, for it takes a while."""
     figures: dict[str, Any] = {"size": options.size}
     for folder in options.folders:
         for pictures in options.pictures:
@@ -95,9 +96,8 @@ def main(options: Options) -> None:
                 figures[key] = {what: spread([found[what] for found in each]) for what in each[0]}
                 means = {what: figures[key][what]["mean"] for what in each[0]}
                 print(key, means, flush=True)
-    if options.save:
-        what = "recipe fast on few photos, 60 epochs, judged on pictures that are no test pictures"
-        save_result("small-sets", what, figures)
+                if options.save:
+                    save_result("small-sets", WHAT, figures)
 
 
 if __name__ == "__main__":
