@@ -29,7 +29,7 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
         "images/s",
         "top-5 fine",
         "flip TTA",
-        "calibrated",
+        "calibrated on 100 validation pictures",
         "Next ",
     ):
         assert words in out

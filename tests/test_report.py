@@ -225,3 +225,13 @@ def test_levels_agree_with_the_recorded_metrics(reported: Path) -> None:
     assert fine.correct.double().mean().item() == metrics["fine_top1"]
     assert coarse.correct.double().mean().item() == metrics["coarse_top1"]
     assert len(load_sample().test) == len(fine.labels)
+
+
+def test_it_says_on_how_many_pictures_probabilities_were_calibrated(
+    run: Run, tiny: Dataset, reported: Path
+) -> None:
+    assert "a temperature fitted on 100 validation pictures.\n" in reported.read_text()
+    assert (
+        "fitted on 24 validation pictures. So few tell little"
+        in write_report(run, tiny).read_text()
+    )
