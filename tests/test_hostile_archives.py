@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -139,9 +140,14 @@ def test_headers_larger_than_any_name_are_refused(kind: bytes, tmp_path: Path, l
     path = tmp_path / "x.tar.gz"
     with gzip.open(path, "wb", 1) as out, tarfile.open(fileobj=out, mode="w|") as tar:
         add(tar, "a/1.png", content(tmp_path))
-        add(tar, "././@LongLink", b"x" * 2**23, kind)
-    with pytest.raises(UserError, match="a member whose header is larger than"):
-        load(path)
+        add(tar, "././@LongLink", b"x" * 2**25, kind)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="a member whose header is larger than"):
+            load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23  # not even to see whether it is CIFAR-100
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_name_of_a_few_hundred_bytes_is_fine(tmp_path: Path, load: Load) -> None:

@@ -4,29 +4,18 @@ Only regular files are written, and copies of them where a .tar has links to the
 devices never.
 """
 
-import bz2
-import gzip
 import io
-import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
-from hundredfold.data.unpacking import Counted, Target, Unpacked, unpack_once, write
+from hundredfold.data.counted import Counted, tar_members
+from hundredfold.data.unpacking import Target, Unpacked, unpack_once, write
 from hundredfold.errors import UserError, shortened
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-OPENERS: dict[bytes, Callable[[Path], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-}
-"""What reads a compressed file, by how it begins."""
-MOST_HEADER = 2**20
-"""Bytes, at most, that a .tar may spend on a member's name and the like: these are held in
-memory."""
 MOST_DIRECTORY = 2**28
 """Bytes, at most, of a .zip's list of members: it is held in memory, ten times as large."""
 
@@ -74,7 +63,7 @@ def _fill_from_zip(path: Path, target: Target) -> None:
                 _pass_over(name, target)
             elif place := target.place(name, folder=info.is_dir()):
                 with archive.open(info) as content:
-                    write(place, Counted(content, target))
+                    write(place, Counted(content, target.budget))
 
 
 def _names(
@@ -110,53 +99,20 @@ def _can_be(names: Iterable[bytes], encoding: str) -> bool:
     return True
 
 
-class _Tarred(Counted):
-    """The unpacked bytes of a .tar, of which only so many may be a member's header."""
-
-    header_end: float = 0
-    """How many bytes may be unpacked before the header has to end."""
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes."""
-        chunk = super().read(size)
-        if self.target.bytes > self.header_end:
-            raise UserError(
-                f"{self.target.source} has a member whose header is larger than {MOST_HEADER:,} "
-                "bytes: it is not unpacked."
-            )
-        return chunk
-
-
 def _fill_from_tar(path: Path, target: Target) -> None:
-    with path.open("rb") as file:
-        start = file.read(6)
-    opener = next((o for magic, o in OPENERS.items() if start.startswith(magic)), None)
-    with opener(path) if opener else path.open("rb") as file:
-        stream, ahead = _Tarred(file, target), 2 * tarfile.RECORDSIZE
-        stream.header_end = ahead + MOST_HEADER
-        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
-            while member := tar.next():
-                stream.header_end = float("inf")
-                _write_member(tar, member, target)
-                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all
-                ahead = member.size + 2 * tarfile.RECORDSIZE  # what is not read yet, at most
-                stream.header_end = target.bytes + ahead + MOST_HEADER
+    for tar, member in tar_members(path, target.budget):
+        _write_member(tar, member, target)
 
 
 def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Target) -> None:
     """Write a member of a .tar that is a regular file, or a link to one that was written."""
-    if member.issparse():  # its size is not what it takes
-        raise UserError(
-            f"{target.source} has a sparse file, {shortened(member.name)!r}: unpack it yourself "
-            "and name the folder."
-        )
     if member.isreg() or member.isdir():
         if place := target.place(member.name, folder=member.isdir()):
             write(place, cast("IO[bytes]", tar.extractfile(member)))
     elif member.islnk() and (linked := _linked(member, target)):
         if place := target.place(member.name):
             with linked.open("rb") as content:
-                write(place, Counted(content, target))
+                write(place, Counted(content, target.budget))
     else:
         _pass_over(member.name, target)
 

@@ -5,6 +5,7 @@ nothing is unpacked to disk, so no path in an archive matters.
 """
 
 import hashlib
+import lzma
 import pickle
 import tarfile
 import zlib
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from hundredfold.data.counted import Budget, tar_members
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.errors import UserError
 
@@ -27,6 +29,10 @@ MEMBERS = {  # name: (published MD5, bytes)
 }
 DIGEST = "c24ac4198259bc370e0a54547db3cec219bb0ffdd972bc2b5bb6b039ed1fc411"
 """`Dataset.digest()` of the official data: holds the converted form to it as well."""
+MOST_BYTES = 2**28
+"""That the archive unpacks to, at most."""
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+"""What is raised where an archive is damaged."""
 PEEKED = 10
 """Members of an archive that are looked at to know it."""
 ADVICE = f"Delete it and get the official one again: {URL}"
@@ -52,9 +58,9 @@ def holds(path: Path) -> bool:
     if found is None or found.is_dir() or found.name == ARCHIVE:
         return found is not None
     try:
-        with tarfile.open(found, "r|*") as archive:
-            files = [m.name for m in islice(archive, PEEKED) if m.isreg()]
-    except (tarfile.TarError, EOFError, zlib.error, OSError):
+        peeked = islice(tar_members(found, Budget(found, MOST_BYTES)), PEEKED)
+        files = [member.name for _, member in peeked if member.isreg()]
+    except (UserError, *DAMAGED, OSError):
         return False
     return any(name.removeprefix(f"{FOLDER}/") in MEMBERS for name in files)
 
@@ -70,7 +76,7 @@ def read(path: Path) -> Dataset:
     """
     try:
         members = _from_folder(path) if path.is_dir() else _from_archive(path)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except DAMAGED as error:
         raise UserError(f"{path} is cut short or damaged ({error}). {ADVICE}") from error
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
@@ -98,14 +104,13 @@ def _from_folder(path: Path) -> dict[str, bytes]:
 def _from_archive(path: Path) -> dict[str, bytes]:
     """Return the three members by name, none larger than the official one by more than a byte."""
     blobs = {}
-    with tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            name = member.name.removeprefix(f"{FOLDER}/")
-            file = archive.extractfile(member) if name in MEMBERS and member.isreg() else None
-            if file is not None:
-                blobs[name] = file.read(MEMBERS[name][1] + 1)
-            if len(blobs) == len(MEMBERS):
-                break
+    for archive, member in tar_members(path, Budget(path, MOST_BYTES)):
+        name = member.name.removeprefix(f"{FOLDER}/")
+        file = archive.extractfile(member) if name in MEMBERS and member.isreg() else None
+        if file is not None:
+            blobs[name] = file.read(MEMBERS[name][1] + 1)
+        if len(blobs) == len(MEMBERS):
+            break
     return blobs
 
 

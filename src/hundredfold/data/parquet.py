@@ -8,7 +8,8 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hundredfold.data.unpacking import Counted, Target, Unpacked, unpack_once, write
+from hundredfold.data.counted import Counted
+from hundredfold.data.unpacking import Target, Unpacked, unpack_once, write
 from hundredfold.errors import UserError, extra, first_line
 
 TABLE = "table.csv"
@@ -61,7 +62,7 @@ def unpack(path: Path, folder: Path, columns: Sequence[str]) -> Unpacked:
                     raise UserError(f"{path}, row {number}: no picture.")
                 name = value.get("path") if isinstance(value, dict) else None
                 name = f"{number:07d}{_suffix(name or '')}"
-                write(target.folder / name, Counted(BytesIO(content), target))
+                write(target.folder / name, Counted(BytesIO(content), target.budget))
                 cells = {each: _text(cell) for each, cell in row.items()}
                 writer = csv.writer(file)
                 if number == 1:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
+from hundredfold.data.counted import Budget, Counted
 from hundredfold.errors import UserError, first_line, shortened
 from hundredfold.files import alone, stamp
 from hundredfold.pictures import is_picture
@@ -43,28 +44,10 @@ class Unpacked:
 class Target:
     """A folder into which a file is unpacked."""
 
-    source: Path
-    """What is unpacked."""
     folder: Path
-    most: int
-    """Bytes, at most, that it may unpack to."""
-    bytes: int = 0
-    """Unpacked so far, written or not."""
+    budget: Budget
     passed: list[Passed] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-
-    def count(self, number: int) -> None:
-        """Take note of bytes that were unpacked.
-
-        Raises:
-            UserError: these are too many.
-        """
-        self.bytes += number
-        if self.bytes > self.most:
-            raise UserError(
-                f"{self.source} unpacks to more than {self.most:,} bytes, {MOST_GROWTH} times its "
-                "size and more: if you trust it, unpack it yourself and name the folder."
-            )
 
     def pass_over(self, name: str, reason: str) -> None:
         """Take note of a member that is not written."""
@@ -79,7 +62,7 @@ class Target:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if ".." in parts or name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
             raise UserError(
-                f"{self.source} has a path that leads outside, {shortened(name)!r}: "
+                f"{self.budget.source} has a path that leads outside, {shortened(name)!r}: "
                 "it is not unpacked."
             )
         return self.folder.joinpath(*parts)
@@ -104,23 +87,6 @@ class Target:
             return path
         self.pass_over(name, why_passed(name))
         return None
-
-
-class Counted:
-    """A stream whose bytes count as unpacked when they are read."""
-
-    def __init__(self, stream: IO[bytes], target: Target) -> None:
-        self.stream, self.target = stream, target
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes.
-
-        Raises:
-            UserError: more were unpacked than may be.
-        """
-        chunk = self.stream.read(size)
-        self.target.count(len(chunk))
-        return chunk
 
 
 def write(path: Path, file: IO[bytes] | Counted) -> None:
@@ -188,8 +154,8 @@ def _unpack(path: Path, folder: Path, fill: Callable[[Path, Target], None]) -> U
     place = folder.name.partition("-")[0]
     for left in (*folder.parent.glob("*.part"), *folder.parent.glob(f"{place}-*")):
         shutil.rmtree(left, ignore_errors=True)  # the former are of processes that were killed
-    most = MOST_GROWTH * path.stat().st_size + FREE_BYTES
-    target = Target(path, part / FILES, most)
+    budget = Budget(path, MOST_GROWTH * path.stat().st_size + FREE_BYTES)
+    target = Target(part / FILES, budget)
     try:
         target.folder.mkdir(parents=True)
         fill(path, target)
