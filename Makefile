@@ -31,7 +31,7 @@ bench: $(INSTALLED_DEV)          ## measure `fast` and `fast --labels coarse`, f
 docs: $(INSTALLED_DEV)            ## build the site, build/site/index.html; any broken link is an error
 	$(BIN)/mkdocs build --quiet
 
-faults: $(INSTALLED_DEV)         ## 200 kills, 20 full disks, 4,488 damaged runs, 12,000 malformed files: half an hour
+faults: $(INSTALLED_DEV)         ## 200 kills, 20 full disks, 5,568 damaged runs, 12,000 malformed files: half an hour
 	$(BIN)/python tests/faults.py --kills 200 --disks 20
 	$(BIN)/python tests/damage.py --bits 50
 	$(BIN)/python tests/fuzz.py --inputs 1000
