@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import glob
+import hashlib
 import os
 import secrets
 import time
@@ -71,6 +72,11 @@ def stamp(path: str | Path) -> tuple[int, ...]:
     """
     stat = os.stat(path)  # noqa: PTH116  # of a hundred thousand, pathlib's takes seconds
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def fingerprint(*parts: object) -> bytes:
+    """Return the SHA-256 of values by their `repr`: what a cache knows its content by."""
+    return hashlib.sha256(repr(parts).encode()).digest()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ too large for memory stay there, mapped from the file as they are needed.
 
 import dataclasses
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -26,7 +25,7 @@ from hundredfold.data.dataset import MOST_IN_MEMORY
 from hundredfold.data.listing import Entry
 from hundredfold.data.reading import Facts, Shape, decode, map_file
 from hundredfold.errors import UserError
-from hundredfold.files import alone, stamp
+from hundredfold.files import alone, fingerprint, stamp
 
 VERSION = 2
 """Of the kept form and of how pictures are decoded; what another one left is not used."""
@@ -64,9 +63,9 @@ def read_pictures(entries: Sequence[Entry], size: int, folder: Path) -> Reading:
     shape = (len(entries), 3, size, size)
     large = prod(shape) > MOST_IN_MEMORY
     paths = [str(entry.path.absolute()) for entry in entries]
-    state = _digest(VERSION, shape, paths, [_stamp(path) for path in paths])
-    place = _digest(os.path.commonpath(paths), size).hex()[:PLACE]
-    kept = folder / f"{place}-{_digest(paths).hex()[:PLACE]}.pixels"
+    state = fingerprint(VERSION, shape, paths, [_stamp(path) for path in paths])
+    place = fingerprint(os.path.commonpath(paths), size).hex()[:PLACE]
+    kept = folder / f"{place}-{fingerprint(paths).hex()[:PLACE]}.pixels"
     with alone(folder / f"{place}.lock") as locked:
         if reading := _recall(kept, shape, state, large=large):
             return reading
@@ -90,10 +89,6 @@ def read_pictures(entries: Sequence[Entry], size: int, folder: Path) -> Reading:
     if reading is None:
         raise UserError(f"{kept} does not hold what was just written to it: is the disk sound?")
     return reading
-
-
-def _digest(*parts: object) -> bytes:
-    return hashlib.sha256(repr(parts).encode()).digest()
 
 
 def _stamp(path: str) -> tuple[int, ...]:

@@ -80,9 +80,9 @@ def assemble(source: Source, tell: Callable[[str], None], *, strict: bool = Fals
             f"{source.path} has {plural(len(names), 'class')} to learn: there must be "
             "two at least, each in a folder of its name."
         )
-    index = {name: i for i, name in enumerate(names)}
+    known = set(names)
     for split, chosen in rows.items():
-        unknown = Counter(entries[i].label for i in chosen if entries[i].label not in index)
+        unknown = Counter(entries[i].label for i in chosen if entries[i].label not in known)
         if unknown:
             sentence = (
                 f"The {split} pictures have classes that the training pictures lack: "
@@ -91,7 +91,7 @@ def assemble(source: Source, tell: Callable[[str], None], *, strict: bool = Fals
             if strict:
                 raise UserError(f"{sentence}.")
             tell(f"{sentence}. Left out.")
-            rows[split] = [i for i in chosen if entries[i].label in index]
+            rows[split] = [i for i in chosen if entries[i].label in known]
     if not rows["test"]:
         raise UserError(
             f"{source.path} leaves no picture to test on: some class needs two pictures at least."

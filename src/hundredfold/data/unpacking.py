@@ -4,7 +4,6 @@ Only pictures and tables are written, each under a path that stays below the fol
 grow to is limited.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from typing import IO
 
 from hundredfold.data.counted import Budget, Counted
 from hundredfold.errors import UserError, first_line, shortened
-from hundredfold.files import alone, stamp
+from hundredfold.files import alone, fingerprint, stamp
 from hundredfold.pictures import is_picture
 from hundredfold.walk import HIDDEN, Passed, as_text, has_suffix, is_hidden, why_passed
 
@@ -109,17 +108,14 @@ def unpack_once(path: Path, folder: Path, fill: Callable[[Path, Target], None]) 
         UserError: it is damaged, a path in it leads outside, it unpacks to too much, or the disk
             is full.
     """
-    place, state = _digest(str(path.resolve())), _digest(VERSION, stamp(path))
+    place = fingerprint(str(path.resolve())).hex()
+    state = fingerprint(VERSION, stamp(path)).hex()
     target = folder / f"{place[:16]}-{state[:16]}"
     found = _recall(target)
     if found is None:
         with alone(folder.with_suffix(".lock")):
             found = _recall(target) or _unpack(path, target, fill)  # another may have been faster
     return found
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _recall(folder: Path) -> Unpacked | None:
@@ -142,7 +138,7 @@ def _state(folder: Path, notes: str) -> str:
         inside = os.path.relpath(above, folder)
         found += [(inside, name, ()) for name in folders]
         found += [(inside, name, stamp(f"{above}/{name}")) for name in files]
-    return _digest(notes, sorted(found))
+    return fingerprint(notes, sorted(found)).hex()
 
 
 def _unpack(path: Path, folder: Path, fill: Callable[[Path, Target], None]) -> Unpacked:
