@@ -232,6 +232,6 @@ def test_it_says_on_how_many_pictures_probabilities_were_calibrated(
 ) -> None:
     assert "a temperature fitted on 100 validation pictures.\n" in reported.read_text()
     assert (
-        "fitted on 24 validation pictures. So few tell little"
+        "fitted on 24 validation pictures. These are few, so the temperature is kept near 1."
         in write_report(run, tiny).read_text()
     )

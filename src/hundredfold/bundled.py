@@ -9,7 +9,7 @@ from hundredfold.run import METRICS, Run
 
 BUNDLED = ("strong",)
 """Their names; tools/make_weights.py makes them from runs."""
-BY_DEFAULT = f"By the model `{BUNDLED[0]}` that comes with hundredfold: no run was named."
+BY_DEFAULT = f"No run was named, so `{BUNDLED[0]}` answers, the model that comes with hundredfold."
 """What to say where it answers unasked."""
 
 

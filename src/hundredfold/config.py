@@ -19,14 +19,14 @@ TIMM = "timm:"
 
 
 class FlexibleFloat(float):
-    """A recipe's own number, made for CIFAR-100: training fits it to the number of pictures.
+    """A recipe's number for CIFAR-100, which training adapts to the number of pictures.
 
-    A plain number in its place, from a flag, a keyword or a file, is taken as it is.
+    A plain number, from a flag, a keyword or a file, is used unchanged.
     """
 
 
 class FlexibleInt(int):
-    """The same for whole numbers."""
+    """A recipe's whole number for CIFAR-100, which training adapts as well."""
 
 
 @dataclass(frozen=True, kw_only=True)

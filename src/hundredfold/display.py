@@ -133,7 +133,7 @@ class Display:
         )
         if (temperature := run.info.temperature) != 1:
             count = metrics["calibration_pictures"]
-            few = "" if count >= ENOUGH else " So few tell little: the divisor is kept near 1."
+            few = "" if count >= ENOUGH else " These are few, so the divisor is kept near 1."
             self._print(
                 f"Probabilities are calibrated on {plural(count, 'validation picture')}: "
                 f"logits are divided by {temperature:.3g}.{few}"

@@ -75,7 +75,7 @@ def search_space(config: Config, names: Sequence[str]) -> dict[str, Range]:
     """Return where the fields of these names are looked for.
 
     Args:
-        config: the recipe.
+        config: the recipe, fitted to the number of pictures (`recipes.fitted`).
         names: fields; empty for the learning rates and the weight decay, as far as it has them.
 
     Raises:

@@ -75,7 +75,7 @@ def _calibration(run: Run) -> str:
     pictures = run.metrics.get("calibration_pictures", 0)
     if not pictures:
         return "Without validation pictures no temperature could be fitted."
-    few = "" if pictures >= ENOUGH else " So few tell little: the temperature is kept near 1."
+    few = "" if pictures >= ENOUGH else " These are few, so the temperature is kept near 1."
     return (
         f"Logits are divided by {run.info.temperature:.3g}, a temperature fitted on "
         f"{plural(pictures, 'validation picture')}.{few}"
