@@ -32,9 +32,9 @@ docs: $(INSTALLED_DEV)            ## build the site, build/site/index.html; any 
 	$(BIN)/mkdocs build --quiet
 
 faults: $(INSTALLED_DEV)         ## 200 kills, 20 full disks, 5,568 damaged runs, 12,000 malformed files: half an hour
-	$(BIN)/python tests/faults.py --kills 200 --disks 20
-	$(BIN)/python tests/damage.py --bits 50
-	$(BIN)/python tests/fuzz.py --inputs 1000
+	PYTHONPATH=tests $(BIN)/python -m campaigns.faults --kills 200 --disks 20
+	PYTHONPATH=tests $(BIN)/python -m campaigns.damage --bits 50
+	PYTHONPATH=tests $(BIN)/python -m campaigns.fuzz --inputs 1000
 
 lock: $(INSTALLED_DEV)           ## write the versions that are installed to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable | sort -f > requirements.lock

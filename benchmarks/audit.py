@@ -19,16 +19,17 @@ import tyro
 from common import code_digests, save_result
 
 from hundredfold import load_cifar100
-from hundredfold.audit import Audit, Subject, audit, of_dataset
+from hundredfold.audit.audit import Audit, audit
 from hundredfold.audit.duplicates import THRESHOLD
 from hundredfold.audit.page import render
+from hundredfold.audit.subject import Subject, of_dataset
 
 SOURCES = (
     "audit/duplicates.py",
     "audit/labels.py",
     "augment.py",
     "models/whitenet.py",
-    "optim.py",
+    "training/optim.py",
 )
 """What decides the figures, beside the recipe `quick`."""
 

@@ -15,13 +15,13 @@ import tyro
 from common import save_result, spread
 
 from hundredfold import load_cifar100
-from hundredfold.batches import batches
 from hundredfold.config import Config, parse_interval
-from hundredfold.job import make_job
-from hundredfold.loop import step
 from hundredfold.recipes import RECIPES
-from hundredfold.run import Run
-from hundredfold.state import first_state
+from hundredfold.runs.run import Run
+from hundredfold.training.batches import batches
+from hundredfold.training.loop import step
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
 
 
 @dataclass(frozen=True)

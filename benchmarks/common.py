@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hundredfold.environment import describe
+from hundredfold.support.environment import describe
 
 TUTORIAL_PICTURES = 8 * 50_000
 """That the tutorial trains on in all."""
@@ -32,7 +32,7 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 
 def code_digests(names: Iterable[str]) -> dict[str, str]:
-    """Return a digest of the code of each source file, comments and docstrings left out.
+    """Return a digest of the code of each source file: no comments, docstrings or imports.
 
     A result keeps those of the files that decide it. tests/test_results.py compares them with the
     files as they are, and so notices figures that are older than the code.
@@ -45,6 +45,7 @@ def code_digests(names: Iterable[str]) -> dict[str, str]:
 
 def _code_digest(path: Path) -> str:
     tree = ast.parse(path.read_text())
+    tree.body = [node for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             node.value.value = None  # a text that stands alone

@@ -15,10 +15,10 @@ import tyro
 from common import save_result, spread
 from torch import Tensor, nn
 
-from hundredfold.device import keep_memory
-from hundredfold.models import MODELS
+from hundredfold.models.build import MODELS
 from hundredfold.models.winograd import Conv3x3, Winograd, best_tile
 from hundredfold.recipes import RECIPES
+from hundredfold.support.device import keep_memory
 
 Convolve = Callable[[Tensor, Tensor], Tensor]
 

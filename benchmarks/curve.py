@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
 from hundredfold import load_cifar100, train
-from hundredfold.budget import choose_recipe
 from hundredfold.config import parse_duration
 from hundredfold.recipes import RECIPES, fast
+from hundredfold.training.budget import choose_recipe
 
 PICTURE = Path(__file__).parents[1] / "docs" / "accuracy-time.png"
 TUTORIAL_ACCURACY, TUTORIAL_HOURS = 0.7175, 5.9

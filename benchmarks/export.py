@@ -14,8 +14,8 @@ import tyro
 from common import save_result
 
 from hundredfold import Predictor, load_cifar100
-from hundredfold.bundled import BUNDLED, find_run
-from hundredfold.export import export
+from hundredfold.export.export import export
+from hundredfold.runs.bundled import BUNDLED, find_run
 
 PICTURES = 1000
 """Of the test set, that the script beside the model classifies."""

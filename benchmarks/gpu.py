@@ -19,10 +19,10 @@ from common import save_result, spread
 from speedrun import Speedrun
 
 from hundredfold import Dataset, gpu, load_data, measure, predict_logits
-from hundredfold.environment import device_name
-from hundredfold.job import make_job
-from hundredfold.loop import epochs
-from hundredfold.state import first_state
+from hundredfold.support.environment import device_name
+from hundredfold.training.loop import epochs
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
 
 CUDA = torch.device("cuda")
 WARM = 1000

@@ -21,12 +21,12 @@ from common import save_result, spread
 from torch import nn
 
 from hundredfold import Predictor, fast, load_sample, strong, tutorial
-from hundredfold.bundled import find_run
 from hundredfold.export.deployed import Deployed, trace
 from hundredfold.export.onnx import write_onnx
-from hundredfold.job import make_job
-from hundredfold.models import ModelInfo
-from hundredfold.state import first_state
+from hundredfold.models.info import ModelInfo
+from hundredfold.runs.bundled import find_run
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
 
 MANY = 100
 """Pictures of a large batch."""

@@ -29,10 +29,11 @@ from common import save_result
 from PIL import Image
 
 from hundredfold import fast
-from hundredfold.audit import audit, load_subject
-from hundredfold.batches import batches
-from hundredfold.data import load_data
-from hundredfold.files import cache_folder
+from hundredfold.audit.audit import audit
+from hundredfold.audit.subject import load_subject
+from hundredfold.data.load import load_data
+from hundredfold.support.files import cache_folder
+from hundredfold.training.batches import batches
 
 SIDE, CLASSES = 256, 100
 

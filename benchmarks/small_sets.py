@@ -19,10 +19,10 @@ import tyro
 from common import save_result, spread
 
 from hundredfold import Dataset, fast, load_data, measure, predict_logits
-from hundredfold.job import make_job
-from hundredfold.loop import epochs
 from hundredfold.recipes import fitted
-from hundredfold.state import first_state
+from hundredfold.training.loop import epochs
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
 
 WHAT = "recipe fast on few photos, 60 epochs, judged on pictures that are no test pictures"
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hundredfold import Dataset
 from hundredfold.models.whitenet import whitening_filters
-from hundredfold.optim import look_ahead, triangle
+from hundredfold.training.optim import look_ahead, triangle
 
 WIDTHS, BATCH, EPOCHS = (96, 256, 768), 1024, 8.75
 MOMENTUM, DECAY, BIAS_LR, SMOOTHING = 0.85, 0.0153, 32.0, 0.25

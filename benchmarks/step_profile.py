@@ -17,12 +17,12 @@ from common import save_result
 
 from hundredfold import load_cifar100
 from hundredfold.augment import prepare
-from hundredfold.batches import batches
-from hundredfold.inference import predict_logits
-from hundredfold.job import make_job
-from hundredfold.optim import set_schedule
+from hundredfold.inference.logits import predict_logits
 from hundredfold.recipes import RECIPES
-from hundredfold.state import first_state
+from hundredfold.training.batches import batches
+from hundredfold.training.optim import set_schedule
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
 
 PARTS = ("crop and flip", "normalise and resize", "forward", "backward", "optimizer")
 

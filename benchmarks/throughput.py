@@ -23,10 +23,10 @@ from common import save_result
 from torch import nn
 
 from hundredfold import load_cifar100, tutorial
-from hundredfold.job import make_job
-from hundredfold.loop import epochs
-from hundredfold.models import ResNet9
-from hundredfold.state import first_state
+from hundredfold.models.resnet9 import ResNet9
+from hundredfold.training.loop import epochs
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """Shared fixtures: small data, the official data where it is at hand, an empty cache."""
 
 import dataclasses
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ import pytest
 import torch
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
+from support.making import Load, Train, make_config, make_tiny
 
-from hundredfold import Config, Dataset, Run, Split, load_cifar100, load_data, train
-from hundredfold.data import DATA_VARIABLE, cifar100
+from hundredfold import Config, Dataset, Run, load_cifar100, load_data, train
+from hundredfold.data import cifar100
+from hundredfold.data.load import DATA_VARIABLE
 
-Train = Callable[..., Run]
-Load = Callable[..., Dataset]
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores, and so do the processes they start
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -62,40 +61,6 @@ def cifar(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         return load_cifar100(official)
 
 
-def make_split(count: int, classes: int, seed: int = 0) -> Split:
-    """Return random pictures, the labels in turn, each class of a brightness of its own."""
-    rng = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % classes
-    noise = torch.randint(0, 100, (count, 3, 32, 32), generator=rng)
-    return Split((noise + 150 * labels.view(-1, 1, 1, 1) // classes).to(torch.uint8), labels)
-
-
-def make_tiny() -> Dataset:
-    """Return 96 + 24 pictures of 6 classes in 2 superclasses, easy to tell apart."""
-    return Dataset(
-        source="tiny",
-        train=make_split(96, 6),
-        test=make_split(24, 6, seed=1),
-        classes=tuple("abcdef"),
-        superclasses=("low", "high"),
-        parents=(0, 0, 0, 1, 1, 1),
-    )
-
-
-def make_config(out: Path) -> Config:
-    """Return a whitenet that trains on `tiny` in a second."""
-    return Config(
-        name="tiny",
-        widths=(8, 16, 16),
-        epochs=2,
-        batch_size=16,
-        validation=0.25,
-        lr=0.05,
-        out=str(out),
-        device="cpu",
-    )
-
-
 @pytest.fixture
 def tiny() -> Dataset:
     return make_tiny()
@@ -116,19 +81,6 @@ def run_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(run_of_all: Path, tiny_config: Config) -> Run:
     """A finished run on `tiny`, to do with as one likes."""
     return Run(Path(shutil.copytree(run_of_all, Path(tiny_config.out) / run_of_all.name)))
-
-
-def reseal(run: Run) -> None:
-    """Give a finished run's files their digests anew, as one who makes a run on purpose can."""
-    metrics = json.loads((run.path / "metrics.json").read_text())
-    metrics.pop("sha256", None)
-    run.seal(metrics)
-
-
-def unfinish(run: Run) -> None:
-    """Make a finished run one that ended before its end."""
-    for name in ("metrics.json", "weights.safetensors"):
-        (run.path / name).unlink()
 
 
 @pytest.fixture

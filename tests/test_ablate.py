@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import unfinish
 from PIL import Image
+from support.making import unfinish
 
 from hundredfold import Config, Dataset, UserError, fast, strong, tutorial
-from hundredfold.ablate import ablate, variants
-from hundredfold.cli import main
-from hundredfold.run import Run
-from hundredfold.tune import search_space, tune
+from hundredfold.cli.main import main
+from hundredfold.experiments.ablate import ablate, variants
+from hundredfold.experiments.tune import search_space, tune
+from hundredfold.runs.run import Run
 
 
 def test_only_parts_that_a_recipe_has_are_left_out() -> None:
@@ -85,8 +85,8 @@ def test_training_accuracy_is_measured_without_augmentation(
 ) -> None:
     (outcome,) = list(ablate(tiny_config, tiny, 1, lambda _: None))[:1]
     run = Run(outcome.run)
-    from hundredfold.data import hold_out
-    from hundredfold.inference import predict_logits
+    from hundredfold.data.dataset import hold_out
+    from hundredfold.inference.logits import predict_logits
 
     seen, _ = hold_out(tiny.train, tiny_config.validation, 0)
     right = predict_logits(run.model(), seen.images, run.info).argmax(1) == seen.labels

@@ -17,18 +17,18 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
-from conftest import Train
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, Request, expect
+from support.making import Train
 
 from hundredfold import Dataset, Predictor, load_sample
-from hundredfold.app import make_app, make_subject
 from hundredfold.app.endpoint import MOST_BYTES
-from hundredfold.app.subject import Subject
-from hundredfold.cli import main
-from hundredfold.errors import UserError
-from hundredfold.figures import heat_picture
-from hundredfold.pictures import to_image
+from hundredfold.app.serve import make_app
+from hundredfold.app.subject import Subject, make_subject
+from hundredfold.cli.main import main
+from hundredfold.figures.explanation import heat_picture
+from hundredfold.pictures.prepare import to_image
+from hundredfold.support.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Gradio, about itself
 

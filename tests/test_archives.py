@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Load
-from pets import RNG, picture, pictures
+from support.making import Load
+from support.pets import RNG, picture, pictures
 
 from hundredfold.data.archive import unpack
-from hundredfold.errors import UserError
-from hundredfold.files import cache_folder
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import cache_folder
 
 
 def test_tables_name_pictures_classes_and_splits(tmp_path: Path, load: Load) -> None:

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pets import scene
 from PIL import Image, ImageEnhance
+from support.pets import scene
 
 from hundredfold import Dataset, Split
-from hundredfold.audit import Audit, Subject, audit, cleaned_list, load_subject, of_dataset
+from hundredfold.audit.audit import Audit, audit, cleaned_list
 from hundredfold.audit.page import render
-from hundredfold.cli import main
+from hundredfold.audit.subject import Subject, load_subject, of_dataset
 from hundredfold.cli.audit import findings_table
-from hundredfold.data import load_data
-from hundredfold.errors import UserError
+from hundredfold.cli.main import main
+from hundredfold.data.load import load_data
+from hundredfold.support.errors import UserError
 
 RNG = np.random.default_rng(5)
 

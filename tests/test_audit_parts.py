@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pets import scene
+from support.pets import scene
 from torch import Tensor
 
 from hundredfold import Dataset, Split, quick
@@ -20,9 +20,9 @@ from hundredfold.audit.duplicates import (
     neighbours,
 )
 from hundredfold.audit.labels import FOLDS, fold_of, suspects
-from hundredfold.job import make_job
-from hundredfold.models import WhiteNet
-from hundredfold.state import first_state
+from hundredfold.models.whitenet import WhiteNet
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
 
 
 def test_equal_digests_are_grouped() -> None:

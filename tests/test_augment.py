@@ -16,8 +16,8 @@ from hundredfold.augment import (
     plan_epoch,
     prepare,
 )
-from hundredfold.batches import batches, count_steps
-from hundredfold.errors import UserError
+from hundredfold.support.errors import UserError
+from hundredfold.training.batches import batches, count_steps
 
 CPU = torch.device("cpu")
 

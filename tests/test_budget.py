@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_split
+from support.making import make_split
 
 from hundredfold import Config, Dataset, UserError, train
-from hundredfold.budget import LADDER, choose_recipe, plan, seconds_by_size
-from hundredfold.job import make_job
-from hundredfold.loop import step
 from hundredfold.recipes import RECIPES, fast
-from hundredfold.state import first_state
+from hundredfold.training.budget import LADDER, choose_recipe, plan, seconds_by_size
+from hundredfold.training.loop import step
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_small_last_batch_is_no_measure_of_a_step(
         taken.append(len(arguments[-1]))
         return step(*arguments)
 
-    monkeypatch.setattr("hundredfold.budget.step", noted)
+    monkeypatch.setattr("hundredfold.training.budget.step", noted)
     few = dataclasses.replace(tiny, train=make_split(50, 6))  # batches of 16, 16, 16 and 2
     job = make_job(dataclasses.replace(tiny_config, validation=0.0), few, torch.device("cpu"))
     seconds_by_size(first_state(job), job, 60.0)

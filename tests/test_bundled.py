@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from hundredfold import Dataset, Predictor, load_sample
-from hundredfold.bundled import BUNDLED, find_run
-from hundredfold.cli import main
-from hundredfold.evaluate import measure_model
-from hundredfold.files import cache_folder
+from hundredfold.cli.main import main
+from hundredfold.evaluation.evaluate import measure_model
+from hundredfold.runs.bundled import BUNDLED, find_run
+from hundredfold.support.files import cache_folder
 
 PACKAGE = Path(str(resources.files("hundredfold") / "weights"))
 

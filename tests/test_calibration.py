@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from hundredfold.calibration import FLATTEST, SHARPEST, fit_temperature, reliability
+from hundredfold.metrics.calibration import FLATTEST, SHARPEST, fit_temperature, reliability
 
 
 def random_predictions(seed: int, scale: float) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from stopping import Stopper
+from support.stopping import Stopper
 
 from hundredfold import Config, Run
-from hundredfold.cli import main
+from hundredfold.cli.main import main
 from hundredfold.data import cifar100
 
 SMALL = ["--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu"]
@@ -165,7 +165,9 @@ def test_closed_streams_are_no_error(closed: str) -> None:
     assert not list(Path().iterdir())
 
 
-@pytest.mark.parametrize("module", ["hundredfold.starting", "numpy", "hundredfold.cli"])
+@pytest.mark.parametrize(
+    "module", ["hundredfold.support.starting", "numpy", "hundredfold.cli.main"]
+)
 def test_ctrl_c_while_it_loads_is_no_traceback(module: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     command = [sys.executable, "-X", "importtime", "-m", "hundredfold", "runs"]
@@ -195,7 +197,7 @@ def test_asked_to_stop_it_keeps_what_it_has(number: int, code: int, tmp_path: Pa
     assert process.returncode == code
     assert ("Interrupted" in error) == (code == 130)
     assert "Traceback" not in error
-    assert "hundredfold.loop" in error
+    assert "hundredfold.training.loop" in error
     assert "torch._dynamo" not in error  # 1.4 s of compiler that training has no use for
     run = Run(next(path.relative_to(tmp_path) for path in runs.iterdir()))
     assert re.search(rf"To go on: \S+ resume {run}", output)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Train, reseal, unfinish
 from scipy.stats import binomtest, ttest_ind
+from support.making import Train, reseal, unfinish
 
 from hundredfold import Dataset, Run, UserError
-from hundredfold.compare import compare, correct, spread
+from hundredfold.evaluation.compare import compare, correct, spread
 
 
 def rewrite(run: Run, file: str, **changes: Any) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Train
 from matplotlib.lines import Line2D
 from PIL import Image
+from support.making import Train
 
 from hundredfold import Epoch
-from hundredfold.cli import main
-from hundredfold.compare import compare
-from hundredfold.figures import draw_comparison, to_png, to_svg
+from hundredfold.cli.main import main
+from hundredfold.evaluation.compare import compare
+from hundredfold.figures.comparison import draw_comparison
+from hundredfold.figures.style import to_png, to_svg
 
 
 def test_the_command_says_it_in_words(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hundredfold import Config, UserError, tutorial, tutorial_400
 from hundredfold.config import parse_duration
-from hundredfold.jsonio import from_json, to_json
 from hundredfold.recipes import RECIPES
+from hundredfold.support.jsonio import from_json, to_json
 
 configs = st.builds(
     Config,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_split
 from hypothesis import given
 from hypothesis import strategies as st
+from support.making import make_split
 
 from hundredfold import (
     Dataset,
@@ -22,8 +22,10 @@ from hundredfold import (
     load_data,
     load_sample,
 )
-from hundredfold.data import DATA_VARIABLE, cache, cifar100, hold_out
-from hundredfold.files import cache_folder
+from hundredfold.data import cache, cifar100
+from hundredfold.data.dataset import hold_out
+from hundredfold.data.load import DATA_VARIABLE
+from hundredfold.support.files import cache_folder
 
 
 def test_cifar100_is_whole_and_official(cifar: Dataset) -> None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hundredfold.cli import COMMANDS
+from hundredfold.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,5 +17,5 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
         assert f'<h2 id="{name}">' in commands
         assert f"usage: hundredfold {name}" in commands
     library = (tmp_path / "library.html").read_text()
-    assert 'id="hundredfold.train.train"' in library
+    assert 'id="hundredfold.training.train.train"' in library
     assert "../benchmarks" not in (tmp_path / "LOG.html").read_text()

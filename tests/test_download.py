@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hundredfold.data.download import download
-from hundredfold.errors import UnavailableError
+from hundredfold.support.errors import UnavailableError
 
 CONTENT = random.Random(0).randbytes(1_000_000)
 

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from hundredfold import Config, Dataset, Predictor, Run, tutorial
-from hundredfold.cli import main
-from hundredfold.explain import nearest, occlusion_map
-from hundredfold.inference import predict_features, predict_logits
-from hundredfold.train import train
+from hundredfold.cli.main import main
+from hundredfold.evaluation.explain import nearest, occlusion_map
+from hundredfold.inference.logits import predict_features, predict_logits
+from hundredfold.training.train import train
 
 
 def test_the_map_equals_captums(run: Run, tiny: Dataset) -> None:

@@ -7,19 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_split
-from exploring import KINDS, find, make_job_of, page, printed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
+from support.exploring import KINDS, find, make_job_of, page, printed
+from support.making import make_split
 
 from hundredfold import Dataset, Split, fast, tutorial
 from hundredfold.augment import plan_epoch, prepare
-from hundredfold.batches import batches
 from hundredfold.cli.explore import not_shown
-from hundredfold.explore import (
+from hundredfold.experiments.explore import (
     augmented,
     choose_classes,
     choose_pictures,
@@ -29,7 +28,9 @@ from hundredfold.explore import (
     to_pixels,
     trained_on,
 )
-from hundredfold.figures import draw_counts, to_png
+from hundredfold.figures.data import draw_counts
+from hundredfold.figures.style import to_png
+from hundredfold.training.batches import batches
 
 GREEN = 0, 255, 1
 

@@ -5,16 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
-from exploring import KINDS, find, make_job_of, page, printed
+from support.exploring import KINDS, find, make_job_of, page, printed
 
 from hundredfold import Dataset, Split, fast
-from hundredfold.cli import main
-from hundredfold.errors import UserError
-from hundredfold.explore import (
+from hundredfold.cli.main import main
+from hundredfold.experiments.explore import (
     choose_pictures,
     explore,
     trained_on,
 )
+from hundredfold.support.errors import UserError
 
 
 def test_the_command_on_the_sample(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Train, make_config, make_tiny
-from pets import picture
 from PIL import Image
+from support.making import Train, make_config, make_tiny
+from support.pets import picture
 
 from hundredfold import Dataset, Predictor, Run, UserError, train
-from hundredfold.cli import main
-from hundredfold.errors import FoundWrong
-from hundredfold.export import Export, export
+from hundredfold.cli.main import main
+from hundredfold.export.export import Export, export
 from hundredfold.export.onnx import OnnxModel
-from hundredfold.predict import Prediction, predict_many
+from hundredfold.inference.predict import Prediction, predict_many
+from hundredfold.support.errors import FoundWrong
 
 MODELS: dict[str, dict[str, Any]] = {
     "whitenet": {},
@@ -224,7 +224,7 @@ def test_the_script_says_what_is_wrong(exported: Export, tmp_path: Path) -> None
 def test_a_model_that_differs_is_removed(
     run: Run, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hundredfold.export.LIMIT", -1.0)
+    monkeypatch.setattr("hundredfold.export.export.LIMIT", -1.0)
     with pytest.raises(FoundWrong, match=r"model.onnx was removed: its probabilities differ"):
         export(run, "onnx", tiny)
     assert not (run.path / "export" / "model.onnx").exists()

@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from damage import campaign, cut, flip, remove
+from campaigns.damage import campaign, cut, flip, remove
 
-from hundredfold.run import SEALED
+from hundredfold.runs.run import SEALED
 
 
 @pytest.mark.long
 def test_nothing_is_lost() -> None:
     """In a process of its own: the campaign forks, which one that has computed should not."""
-    script = str(Path(__file__).parent / "faults.py")
+    script = str(Path(__file__).parent / "campaigns" / "faults.py")
     done = subprocess.run(
         [sys.executable, script, "--kills", "6", "--disks", "1"],
         capture_output=True,

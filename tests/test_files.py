@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from hundredfold import Config, Dataset, Predictor, Run, UserError
-from hundredfold.cli import main
-from hundredfold.files import ABANDONED, UNFINISHED, save_file
-from hundredfold.new_run import new_run
+from hundredfold.cli.main import main
+from hundredfold.runs.new_run import new_run
+from hundredfold.support.files import ABANDONED, UNFINISHED, save_file
 
 
 @pytest.fixture

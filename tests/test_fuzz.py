@@ -1,16 +1,16 @@
-"""A small campaign of malformed input; `python tests/fuzz.py` runs the large one."""
+"""A small campaign of malformed input; `python -m campaigns.fuzz` runs the large one."""
 
 import dataclasses
 from pathlib import Path
 
 import pytest
-from fuzz import campaign
+from campaigns.fuzz import campaign
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hundredfold import Config, Epoch, UserError
-from hundredfold.jsonio import from_values
-from hundredfold.models import ModelInfo
+from hundredfold.models.info import ModelInfo
+from hundredfold.support.jsonio import from_values
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

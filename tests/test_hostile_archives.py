@@ -9,12 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Load
-from pets import picture, pictures
+from support.making import Load
+from support.pets import picture, pictures
 
 from hundredfold.data.archive import unpack
-from hundredfold.errors import UserError
-from hundredfold.files import cache_folder
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import cache_folder
 
 
 def content(path: Path) -> bytes:

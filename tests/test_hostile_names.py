@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from rich.text import Text
 
-from hundredfold.cli import main
-from hundredfold.console import _Console, counted, escape
+from hundredfold.cli.main import main
 from hundredfold.data.table import list_table
-from hundredfold.text import cell, plural, printable, quoted, unquoted
+from hundredfold.support.console import _Console, counted, escape
+from hundredfold.support.text import cell, plural, printable, quoted, unquoted
 
 TITLE, CLIPBOARD = "\x1b]0;owned\x07", "\x1b]52;c;b3duZWQ=\x07"
 CLASSES = (
@@ -124,7 +124,7 @@ def test_whatever_is_printed_a_terminal_obeys_only_the_console() -> None:
 
 def test_a_progress_bar_shows_a_strange_name(monkeypatch: pytest.MonkeyPatch) -> None:
     console = _Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr("hundredfold.console.console", console)
+    monkeypatch.setattr("hundredfold.support.console.console", console)
     with counted(f"[red]x[/red]{TITLE}\n", 3) as advance:
         advance(3)
     out = console.file.getvalue()  # type: ignore[attr-defined]

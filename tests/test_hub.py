@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Train, reseal
-from stopping import interrupted
+from support.making import Train, reseal
+from support.stopping import interrupted
 
 from hundredfold import Config, Dataset, Predictor, UserError
-from hundredfold.cli import main
-from hundredfold.hub import card, push, write_folder
-from hundredfold.jsonio import to_json
+from hundredfold.cli.main import main
+from hundredfold.export.hub import card, push, write_folder
+from hundredfold.support.jsonio import to_json
 
 
 def test_the_folder_predicts_like_the_run_and_tells_no_path(

@@ -11,14 +11,14 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from conftest import Load
-from pets import picture, pictures
 from PIL import Image
+from support.making import Load
+from support.pets import picture, pictures
 
 from hundredfold import Dataset
 from hundredfold.data.kept import KEPT, PLACE
-from hundredfold.errors import UserError
-from hundredfold.files import cache_folder
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import cache_folder
 
 SPLITS = {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1}
 
@@ -166,7 +166,7 @@ def test_where_nothing_can_be_kept_small_sets_are_read_all_the_same(
 
 SCRIPT = """
 import sys
-from hundredfold.data import load_data, reading
+from hundredfold.data.load import load_data, reading
 
 reading.MANY = 100
 dataset = load_data(sys.argv[1], lambda _: None)

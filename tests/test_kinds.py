@@ -13,9 +13,9 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-from hundredfold.audit import load_subject
-from hundredfold.data import load_data
-from hundredfold.pictures import load_picture
+from hundredfold.audit.subject import load_subject
+from hundredfold.data.load import load_data
+from hundredfold.pictures.prepare import load_picture
 
 RNG = np.random.default_rng(3)
 RGB = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -215,7 +215,7 @@ def test_a_picture_converted_by_bands_is_that_converted_at_once(
 ) -> None:
     contents = [make()[0] for make in KINDS.values()]
     whole = [load_picture(content, 24) for content in contents]
-    monkeypatch.setattr("hundredfold.pixels.BAND", 100)  # three of its rows
+    monkeypatch.setattr("hundredfold.pictures.pixels.BAND", 100)  # three of its rows
     for content, want in zip(contents, whole, strict=True):
         assert load_picture(content, 24).equal(want)
 

@@ -4,15 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Load
 from hypothesis import given
 from hypothesis import strategies as st
-from pets import picture, pictures
+from support.making import Load
+from support.pets import picture, pictures
 
-from hundredfold.cli import main
+from hundredfold.cli.main import main
 from hundredfold.data.listing import list_folder
-from hundredfold.errors import UserError
-from hundredfold.walk import natural
+from hundredfold.pictures.walk import natural
+from hundredfold.support.errors import UserError
 
 
 def test_train_val_and_test_folders_are_the_splits(tmp_path: Path, load: Load) -> None:

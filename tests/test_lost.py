@@ -5,16 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Load, Train, make_split
-from pets import picture, pictures
+from support.making import Load, Train, make_split
+from support.pets import picture, pictures
 
 from hundredfold import Dataset, Run
-from hundredfold.cli import main
+from hundredfold.cli.main import main
 from hundredfold.data.listing import list_folder
-from hundredfold.errors import UserError
-from hundredfold.predict import find_pictures
-from hundredfold.report import write_report
-from hundredfold.walk import walk
+from hundredfold.inference.predict import find_pictures
+from hundredfold.pictures.walk import walk
+from hundredfold.report.report import write_report
+from hundredfold.support.errors import UserError
 
 
 def spoiled(root: Path) -> Path:

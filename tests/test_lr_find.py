@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from hundredfold import Config, Dataset, UserError, fast
-from hundredfold.batches import batches
-from hundredfold.cli import main
-from hundredfold.job import make_job
-from hundredfold.loop import epochs
-from hundredfold.lr_find import LrCurve, find_lr
-from hundredfold.state import first_state
+from hundredfold.cli.main import main
+from hundredfold.experiments.lr_find import LrCurve, find_lr
+from hundredfold.training.batches import batches
+from hundredfold.training.loop import epochs
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "adam"}, {"model": "resnet9"}])

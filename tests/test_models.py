@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hundredfold.errors import UserError
-from hundredfold.models import MODELS, ModelInfo, WhiteNet, build_model, count_parameters
-from hundredfold.models.whitenet import patch_covariance, stem_stride, whitening_filters
+from hundredfold.models.build import MODELS, build_model, count_parameters
+from hundredfold.models.info import ModelInfo
+from hundredfold.models.whitenet import WhiteNet, patch_covariance, stem_stride, whitening_filters
+from hundredfold.support.errors import UserError
 
 WIDTHS = {"resnet9": (8, 8, 16, 16), "whitenet": (8, 16, 16), "whiteresnet": (8, 16, 16)}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hundredfold import Config
-from hundredfold.optim import (
+from hundredfold.training.optim import (
     MUON_MOMENTUM,
     NEWTON_SCHULZ,
     build_optimizer,

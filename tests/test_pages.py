@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hundredfold.figures import draw_means, draw_samples, to_png
+from hundredfold.figures.data import draw_means, draw_samples
 from hundredfold.figures.pages import lay_out
+from hundredfold.figures.style import to_png
 
 
 def test_names_are_broken_where_a_reader_would() -> None:

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hundredfold import pixels
-from hundredfold.errors import UnavailableError, UserError
-from hundredfold.pictures import load_picture
-from hundredfold.pixels import formats
+from hundredfold.pictures import pixels
+from hundredfold.pictures.pixels import formats
+from hundredfold.pictures.prepare import load_picture
+from hundredfold.support.errors import UnavailableError, UserError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -105,14 +105,14 @@ def test_levels_that_cannot_be_scaled_are_refused() -> None:
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hundredfold.pixels.MOST_PIXELS", 1000)
+    monkeypatch.setattr("hundredfold.pictures.pixels.MOST_PIXELS", 1000)
     with pytest.raises(UserError, match="32 x 32 pixels are more than 1,000"):
         load_picture(png(IMAGE), 32)
 
 
 def test_only_what_is_decoded_of_a_jpeg_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hundredfold.pixels.MOST_PIXELS", 100_000)
-    monkeypatch.setattr("hundredfold.pixels.MOST_STORED", 480_000)
+    monkeypatch.setattr("hundredfold.pictures.pixels.MOST_PIXELS", 100_000)
+    monkeypatch.setattr("hundredfold.pictures.pixels.MOST_STORED", 480_000)
     image = IMAGE.resize((800, 600), Image.Resampling.BICUBIC)
     jpeg, progressive = io.BytesIO(), io.BytesIO()
     image.save(jpeg, "JPEG", quality=95)
@@ -125,13 +125,13 @@ def test_only_what_is_decoded_of_a_jpeg_counts(monkeypatch: pytest.MonkeyPatch) 
     for same in (png(image), image):
         with pytest.raises(UserError, match="800 x 600 pixels are more than 100,000"):
             load_picture(same, 32)
-    monkeypatch.setattr("hundredfold.pixels.MOST_STORED", 479_999)
+    monkeypatch.setattr("hundredfold.pictures.pixels.MOST_STORED", 479_999)
     with pytest.raises(UserError, match="800 x 600 pixels are more than 479,999"):
         load_picture(jpeg.getvalue(), 32)
 
 
 def test_large_pictures_are_decoded_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hundredfold.pixels.LARGE", 4 * 32 * 32)
+    monkeypatch.setattr("hundredfold.pictures.pixels.LARGE", 4 * 32 * 32)
     found: list[torch.Tensor] = []
     large = png(IMAGE.resize((33, 32)))
     with pixels.large_turn:
@@ -182,7 +182,7 @@ def test_what_is_no_regular_file_is_not_waited_for(
             load_picture(tmp_path / name, 32)
     with pytest.raises(UserError, match="it is a folder"):
         load_picture(tmp_path / "folder.png", 32)
-    monkeypatch.setattr("hundredfold.pixels.MOST_FILE", 1000)
+    monkeypatch.setattr("hundredfold.pictures.pixels.MOST_FILE", 1000)
     with pytest.raises(UserError, match="it is larger than"):
         load_picture(tmp_path / "x.png", 32)
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from hundredfold import Config, Dataset, Predictor, Run, UserError, train
-from hundredfold.cli import main
-from hundredfold.metrics import coarse_probabilities
-from hundredfold.predict import Prediction, find_pictures, predict_many
+from hundredfold.cli.main import main
+from hundredfold.inference.predict import Prediction, find_pictures, predict_many
+from hundredfold.metrics.scores import coarse_probabilities
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hundredfold import Run, fast, train
-from hundredfold.cli import main
+from hundredfold.cli.main import main
 from hundredfold.config import FlexibleFloat
-from hundredfold.jsonio import to_json
 from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
+from hundredfold.support.jsonio import to_json
 
 names = st.sampled_from(sorted(RECIPES))
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_split, reseal, unfinish
 from playwright.sync_api import Browser, Page
 from sklearn.metrics import precision_recall_fscore_support
+from support.making import make_split, reseal, unfinish
 
 from hundredfold import Config, Dataset, Run, Split, UserError, load_sample, train, write_report
-from hundredfold.cli import main
-from hundredfold.levels import levels
+from hundredfold.cli.main import main
+from hundredfold.evaluation.predictions import levels
 
 
 @pytest.fixture(scope="module")

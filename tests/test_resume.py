@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_split
-from stopping import Stopper, interrupted
+from support.making import make_split
+from support.stopping import Stopper, interrupted
 
 from hundredfold import Config, Dataset, Run, UserError, evaluate, resume, train
-from hundredfold.checkpoints import newest_checkpoint, save_checkpoint
-from hundredfold.data import Split
+from hundredfold.data.dataset import Split
+from hundredfold.runs.checkpoints import newest_checkpoint, save_checkpoint
 
 RECIPES: dict[str, dict[str, Any]] = {
     "muon": {},

@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from conftest import reseal
-from stopping import Stopper, interrupted
+from support.making import reseal
+from support.stopping import Stopper, interrupted
 
 from hundredfold import Config, Dataset, UserError, reproduce, train
-from hundredfold.cli import main
-from hundredfold.resume import last_run
+from hundredfold.cli.main import main
+from hundredfold.training.resume import last_run
 
 
 def say(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import reseal
+from support.making import reseal
 
 from hundredfold import Config, Dataset, Run, UserError
-from hundredfold.files import write_atomic
-from hundredfold.job import make_job
-from hundredfold.models import ModelInfo
-from hundredfold.new_run import new_run
+from hundredfold.models.info import ModelInfo
+from hundredfold.runs.new_run import new_run
+from hundredfold.support.files import write_atomic
+from hundredfold.training.setup import make_job
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import unfinish
+from support.making import unfinish
 
 from hundredfold import Config, Dataset, Run, UserError, train
-from hundredfold.cli import main
-from hundredfold.runs import RunRow, list_runs, scores, sort_rows
+from hundredfold.cli.main import main
+from hundredfold.runs.table import RunRow, list_runs, scores, sort_rows
 
 
 def test_a_finished_run_has_what_it_recorded(run: Run) -> None:

@@ -4,12 +4,12 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import Load
-from pets import picture, pictures
+from support.making import Load
+from support.pets import picture, pictures
 
 from hundredfold import Dataset
 from hundredfold.data.shape import split_named
-from hundredfold.errors import UserError
+from hundredfold.support.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from kagglehub import exceptions
 
 from hundredfold import UnavailableError, UserError, load_data
 from hundredfold.data import cache, cifar100
-from hundredfold.files import UNFINISHED, cache_folder
+from hundredfold.support.files import UNFINISHED, cache_folder
 
 
 def test_auto_falls_back_to_the_sample_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

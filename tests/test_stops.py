@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from stopping import Stopper
+from support.stopping import Stopper
 
 from hundredfold import Config, Dataset, Run, UserError, train
-from hundredfold.display import Display
-from hundredfold.loop import Step
-from hundredfold.signals import deferred_stop
+from hundredfold.support.signals import deferred_stop
+from hundredfold.training.loop import Step
+from hundredfold.training.progress import Display
 
 
 @pytest.mark.parametrize("torchrun", [False, True])
@@ -79,7 +79,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tiny: Dataset, tiny_config:
 
 def test_too_little_memory_says_which_number_to_lower(tmp_path: Path) -> None:
     code = (
-        "import resource, torch; from hundredfold.cli import main\n"
+        "import resource, torch; from hundredfold.cli.main import main\n"
         "torch.set_num_threads(1)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30,) * 2)\n"
         "import sys; sys.exit(main(['train', '--data', 'sample', '--batch-size', '2000', '--sizes',"

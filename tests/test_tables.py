@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Load
-from pets import picture, pictures
+from support.making import Load
+from support.pets import picture, pictures
 
 from hundredfold import Dataset
-from hundredfold.cli import main
-from hundredfold.errors import UserError
+from hundredfold.cli.main import main
+from hundredfold.support.errors import UserError
 
 
 def write(path: Path, *lines: str) -> Path:

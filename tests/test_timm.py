@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stopping import interrupted
+from support.stopping import interrupted
 
 from hundredfold import Config, Dataset, evaluate, finetune, resume, train
-from hundredfold.ablate import ablate, variants
-from hundredfold.batches import batches
-from hundredfold.errors import UserError
-from hundredfold.job import Job, make_job
-from hundredfold.loop import step
-from hundredfold.predict import Predictor
-from hundredfold.state import first_state
+from hundredfold.experiments.ablate import ablate, variants
+from hundredfold.inference.predict import Predictor
+from hundredfold.support.errors import UserError
+from hundredfold.training.batches import batches
+from hundredfold.training.loop import step
+from hundredfold.training.setup import Job, make_job
+from hundredfold.training.state import first_state
 
 CPU = torch.device("cpu")
 

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import unfinish
-from stopping import Stopper
+from support.making import unfinish
+from support.stopping import Stopper
 
 from hundredfold import Config, Dataset, Epoch, Run, UserError, resume, train
-from hundredfold.cli import main
 from hundredfold.cli.logs import trained
-from hundredfold.track import Background, MLflow, TensorBoard, open_tracker, send
+from hundredfold.cli.main import main
+from hundredfold.track.background import Background
+from hundredfold.track.mlflow import MLflow
+from hundredfold.track.tensorboard import TensorBoard
+from hundredfold.track.trackers import open_tracker, send
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
 

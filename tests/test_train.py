@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_split, reseal
+from support.making import make_split, reseal
 from torch import Tensor, nn
 
 from hundredfold import (
@@ -27,13 +27,13 @@ from hundredfold import (
     train,
     tutorial,
 )
-from hundredfold.batches import batches
-from hundredfold.data import Split
-from hundredfold.device import memory_format, pick_device
-from hundredfold.job import make_job, uses_bfloat16
-from hundredfold.loop import Step, epochs, step, training, training_size
-from hundredfold.models import count_parameters
-from hundredfold.state import first_state
+from hundredfold.data.dataset import Split
+from hundredfold.models.build import count_parameters
+from hundredfold.support.device import memory_format, pick_device
+from hundredfold.training.batches import batches
+from hundredfold.training.loop import Step, epochs, step, training, training_size
+from hundredfold.training.setup import make_job, uses_bfloat16
+from hundredfold.training.state import first_state
 
 
 class Reference(nn.Module):
@@ -249,7 +249,7 @@ def test_devices_are_picked_and_refused() -> None:
 
 PAGES = """
 import resource, torch
-from hundredfold.device import keep_memory
+from hundredfold.support.device import keep_memory
 def faults():
     for number in range(13):
         if number == 3:

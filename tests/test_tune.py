@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from hundredfold import Config, Dataset, Run, UserError, fast, train, tutorial
-from hundredfold.cli import main
+from hundredfold.cli.main import main
 from hundredfold.cli.tune import _csv, _summary
-from hundredfold.jsonio import from_json
-from hundredfold.tune import Outcome, Range, Tuning, search_space, tune
+from hundredfold.experiments.tune import Outcome, Range, Tuning, search_space, tune
+from hundredfold.support.jsonio import from_json
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Optuna, about what is experimental
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import reseal, unfinish
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from stopping import interrupted
+from support.making import reseal, unfinish
+from support.stopping import interrupted
 
 from hundredfold import Config, Dataset, Predictor, Run, UserError, evaluate, resume, write_report
-from hundredfold.bundled import BY_DEFAULT, find_run
-from hundredfold.cli import main
-from hundredfold.errors import DivergedError
-from hundredfold.inference import predict_logits
-from hundredfold.jsonio import parse_object
-from hundredfold.runs import list_runs
+from hundredfold.cli.main import main
+from hundredfold.inference.logits import predict_logits
+from hundredfold.runs.bundled import BY_DEFAULT, find_run
+from hundredfold.runs.table import list_runs
+from hundredfold.support.errors import DivergedError
+from hundredfold.support.jsonio import parse_object
 
 FILES = (
     "config.json", "environment.json", "model.json", "history.jsonl", "metrics.json",

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hundredfold.cli import COMMANDS, main
+from hundredfold.cli.main import COMMANDS, main
 
 HELP = "<!-- the help of every command -->"
 OUT = re.compile(r"\[([^\]]+)\]\(\.\./([^)]+)\)")

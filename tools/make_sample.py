@@ -9,7 +9,7 @@ from PIL import Image
 
 from hundredfold import load_cifar100
 from hundredfold.augment import generator
-from hundredfold.data import Split
+from hundredfold.data.dataset import Split
 
 PER_CLASS = {"train": 25, "test": 5}
 COLUMNS = 50

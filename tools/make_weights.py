@@ -14,9 +14,9 @@ from typing import Any
 
 import hundredfold
 from hundredfold import Config, Run, evaluate
-from hundredfold.models import count_parameters
-from hundredfold.new_run import copy_model
+from hundredfold.models.build import count_parameters
 from hundredfold.recipes import RECIPES
+from hundredfold.runs.new_run import copy_model
 
 KEPT = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "threads", "data_sha256")
 """Of environment.json."""

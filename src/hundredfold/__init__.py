@@ -1,17 +1,17 @@
 """hundredfold: train accurate image classifiers in minutes on a plain CPU."""
 
-import hundredfold.starting  # noqa: F401  # first of all: the rest takes seconds
+import hundredfold.support.starting  # noqa: F401  # first of all: the rest takes seconds
 
 # isort: split
 from hundredfold.config import Config
-from hundredfold.data import Dataset, Split, load_cifar100, load_data, load_sample
-from hundredfold.epoch import Epoch
-from hundredfold.errors import UnavailableError, UserError
-from hundredfold.evaluate import evaluate
-from hundredfold.explore import explore
-from hundredfold.inference import predict_logits
-from hundredfold.metrics import measure
-from hundredfold.predict import Prediction, Predictor
+from hundredfold.data.dataset import Dataset, Split
+from hundredfold.data.load import load_cifar100, load_data
+from hundredfold.data.sample import load_sample
+from hundredfold.evaluation.evaluate import evaluate
+from hundredfold.experiments.explore import explore
+from hundredfold.inference.logits import predict_logits
+from hundredfold.inference.predict import Prediction, Predictor
+from hundredfold.metrics.scores import measure
 from hundredfold.recipes import (
     best,
     fast,
@@ -23,10 +23,12 @@ from hundredfold.recipes import (
     tutorial,
     tutorial_400,
 )
-from hundredfold.report import write_report
-from hundredfold.resume import reproduce, resume
-from hundredfold.run import Run
-from hundredfold.train import train
+from hundredfold.report.report import write_report
+from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.run import Run
+from hundredfold.support.errors import UnavailableError, UserError
+from hundredfold.training.resume import reproduce, resume
+from hundredfold.training.train import train
 
 __all__ = [
     "Config",

@@ -1,6 +1,6 @@
 """python -m hundredfold."""
 
-from hundredfold.cli import entry
+from hundredfold.cli.main import entry
 
 if __name__ == "__main__":  # not in the processes that decode pictures
     entry()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hundredfold.config import Config
-from hundredfold.device import memory_format
+from hundredfold.support.device import memory_format
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

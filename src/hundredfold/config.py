@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from hundredfold.errors import UserError
+from hundredfold.support.errors import UserError
 
 MODELS = ("resnet9", "whitenet", "whiteresnet")
 MOST_CHANNELS = 16_384

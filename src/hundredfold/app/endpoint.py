@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from hundredfold.app.subject import Subject
-from hundredfold.errors import UserError
+from hundredfold.support.errors import UserError
 
 MOST_BYTES = 20 * 2**20
 """Of a picture that is sent."""

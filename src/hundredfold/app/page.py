@@ -9,12 +9,12 @@ from PIL import Image
 
 from hundredfold.app.endpoint import MOST_BYTES
 from hundredfold.app.subject import Explained, Subject
-from hundredfold.errors import UserError
-from hundredfold.explain import captioned
-from hundredfold.figures import heat_picture
-from hundredfold.pictures import to_image
-from hundredfold.predict import Score
-from hundredfold.text import plural
+from hundredfold.evaluation.explain import captioned
+from hundredfold.figures.explanation import heat_picture
+from hundredfold.inference.predict import Score
+from hundredfold.pictures.prepare import to_image
+from hundredfold.support.errors import UserError
+from hundredfold.support.text import plural
 
 SHOWN = 5
 """Classes."""

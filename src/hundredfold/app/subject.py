@@ -6,10 +6,10 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from hundredfold.data import Dataset
-from hundredfold.explain import Nearest, features_of, nearest_of, occlusion_map
-from hundredfold.pictures import load_picture
-from hundredfold.predict import Prediction, Predictor, predictions
+from hundredfold.data.dataset import Dataset
+from hundredfold.evaluation.explain import Nearest, features_of, nearest_of, occlusion_map
+from hundredfold.inference.predict import Prediction, Predictor, predictions
+from hundredfold.pictures.prepare import load_picture
 
 EXAMPLES = 20
 """Test pictures to try."""

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hundredfold.augment import prepare
-from hundredfold.models import ModelInfo, WhiteNet
+from hundredfold.models.info import ModelInfo
+from hundredfold.models.whitenet import WhiteNet
 
 POOLS = (4, 2)
 """Places a side that the maps of the first groups are averaged to."""

@@ -10,8 +10,8 @@ from PIL import Image
 from hundredfold.audit.duplicates import Pair
 from hundredfold.audit.labels import Suspect
 from hundredfold.audit.subject import Subject
-from hundredfold.data.reading import Facts
-from hundredfold.text import plural
+from hundredfold.data.decode import Facts
+from hundredfold.support.text import plural
 
 SMALL, HUGE, LONG = 32, 50_000_000, 4.0
 """Shorter side in pixels below which a picture is small, pixels above which it is huge, and longer

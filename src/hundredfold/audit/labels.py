@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from hundredfold.augment import generator
-from hundredfold.batches import count_steps
 from hundredfold.config import Config
-from hundredfold.inference import predict_logits
-from hundredfold.job import Job
-from hundredfold.loop import Step, training
-from hundredfold.state import State, first_state
+from hundredfold.inference.logits import predict_logits
+from hundredfold.training.batches import count_steps
+from hundredfold.training.loop import Step, training
+from hundredfold.training.setup import Job
+from hundredfold.training.state import State, first_state
 
 FOLDS = 3
 MOST_OWN = 0.5

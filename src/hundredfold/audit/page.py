@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from hundredfold.audit import Audit
+from hundredfold.audit.audit import Audit
 from hundredfold.audit.findings import Finding, class_counts
 from hundredfold.audit.subject import Subject
-from hundredfold.errors import UserError
-from hundredfold.pages import render_page
-from hundredfold.pictures import data_address, load_picture
+from hundredfold.pictures.prepare import data_address, load_picture
+from hundredfold.support.errors import UserError
+from hundredfold.support.html import render_page
 
 SHOWN = 24
 """Groups of pictures of a finding that are shown; the rest are in the JSON."""

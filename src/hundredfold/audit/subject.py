@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hundredfold.data import Dataset, cifar100, find_source, load_data
-from hundredfold.data.reading import Facts
+from hundredfold.data import cifar100
+from hundredfold.data.dataset import Dataset
+from hundredfold.data.decode import Facts
+from hundredfold.data.load import find_source, load_data
 from hundredfold.data.source import read_source
-from hundredfold.walk import Passed, in_natural_order
+from hundredfold.pictures.walk import Passed, in_natural_order
 
 SIDE = 32
 """Pixels a side that pictures are compared at."""

@@ -10,18 +10,19 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.ablate import Outcome, ablate
 from hundredfold.cli.choose import choose
 from hundredfold.cli.table import show_table
 from hundredfold.config import FlexibleFloat
-from hundredfold.console import console, escape
-from hundredfold.data import load_data
-from hundredfold.errors import UserError
-from hundredfold.figures import Bar, draw_ablation, to_png
-from hundredfold.files import expanded, save_file
-from hundredfold.metrics import METRICS
+from hundredfold.data.load import load_data
+from hundredfold.experiments.ablate import Outcome, ablate
+from hundredfold.figures.ablation import Bar, draw_ablation
+from hundredfold.figures.style import to_png
+from hundredfold.metrics.scores import METRICS
 from hundredfold.recipes import RECIPES, fitted
-from hundredfold.text import plural
+from hundredfold.support.console import console, escape
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import expanded, save_file
+from hundredfold.support.text import plural
 
 
 @dataclass(frozen=True)

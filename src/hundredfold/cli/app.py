@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from hundredfold.app import make_app, make_subject
-from hundredfold.bundled import BUNDLED, BY_DEFAULT, find_run, is_bundled
+from hundredfold.app.serve import make_app
+from hundredfold.app.subject import make_subject
 from hundredfold.cli.at_hand import data_at_hand
-from hundredfold.console import console, error_console
-from hundredfold.errors import UserError
-from hundredfold.predict import Predictor
+from hundredfold.inference.predict import Predictor
+from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run, is_bundled
+from hundredfold.support.console import console, error_console
+from hundredfold.support.errors import UserError
 
 MOST_AT_ONCE = 64
 """Connections; more are told to come again (503): waiting pictures must not fill the memory."""

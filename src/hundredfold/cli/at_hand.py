@@ -1,10 +1,11 @@
 """The data of a run, for commands that can do without it."""
 
-from hundredfold.bundled import is_bundled
-from hundredfold.console import console, escape
-from hundredfold.data import Dataset, load_sample
-from hundredfold.evaluate import run_data_if_any
-from hundredfold.run import Run
+from hundredfold.data.dataset import Dataset
+from hundredfold.data.sample import load_sample
+from hundredfold.evaluation.evaluate import run_data_if_any
+from hundredfold.runs.bundled import is_bundled
+from hundredfold.runs.run import Run
+from hundredfold.support.console import console, escape
 
 
 def data_at_hand(run: Run, data: str, lacking: str) -> Dataset | None:

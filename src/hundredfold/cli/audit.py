@@ -8,12 +8,13 @@ import tyro
 from rich import box
 from rich.table import Table
 
-from hundredfold.audit import Audit, audit, cleaned_list, load_subject, refuse_list
+from hundredfold.audit.audit import Audit, audit, cleaned_list, refuse_list
 from hundredfold.audit.page import render, to_json
-from hundredfold.console import console, escape
-from hundredfold.errors import FoundWrong
-from hundredfold.files import expanded, make_folder, save_file
-from hundredfold.text import plural
+from hundredfold.audit.subject import load_subject
+from hundredfold.support.console import console, escape
+from hundredfold.support.errors import FoundWrong
+from hundredfold.support.files import expanded, make_folder, save_file
+from hundredfold.support.text import plural
 
 LONGEST = 200
 """Letters of an example: a thousand copies of a file have a thousand names."""

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import TypeVar
 
-from hundredfold.errors import UserError
+from hundredfold.support.errors import UserError
 
 T = TypeVar("T")
 

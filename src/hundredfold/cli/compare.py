@@ -9,13 +9,14 @@ import numpy as np
 import tyro
 
 from hundredfold.cli.table import show_table
-from hundredfold.compare import Comparison, Contrast, Group, compare, spread
-from hundredfold.console import console, escape, print_json
-from hundredfold.errors import UserError
-from hundredfold.figures import draw_comparison, to_png
-from hundredfold.files import expanded, save_file
-from hundredfold.metrics import METRICS
-from hundredfold.text import plural
+from hundredfold.evaluation.compare import Comparison, Contrast, Group, compare, spread
+from hundredfold.figures.comparison import draw_comparison
+from hundredfold.figures.style import to_png
+from hundredfold.metrics.scores import METRICS
+from hundredfold.support.console import console, escape, print_json
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import expanded, save_file
+from hundredfold.support.text import plural
 
 SCORES = {
     "fine_top1": METRICS["fine_top1"],

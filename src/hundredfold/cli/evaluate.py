@@ -6,12 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.bundled import find_run
-from hundredfold.console import console
-from hundredfold.display import metrics_table
-from hundredfold.errors import FoundWrong
-from hundredfold.evaluate import compare_with_record, evaluate
-from hundredfold.text import plural
+from hundredfold.evaluation.evaluate import compare_with_record, evaluate
+from hundredfold.runs.bundled import find_run
+from hundredfold.support.console import console
+from hundredfold.support.errors import FoundWrong
+from hundredfold.support.text import plural
+from hundredfold.training.progress import metrics_table
 
 
 def main(arguments: Sequence[str]) -> None:

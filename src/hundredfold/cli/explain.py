@@ -10,19 +10,20 @@ from typing import Annotated
 import tyro
 from torch import Tensor
 
-from hundredfold.bundled import find_run
 from hundredfold.cli.at_hand import data_at_hand
 from hundredfold.cli.choose import choose
-from hundredfold.console import console, escape
-from hundredfold.data import Dataset
-from hundredfold.errors import UserError
-from hundredfold.evaluate import run_data
-from hundredfold.explain import captioned, nearest, occlusion_map
-from hundredfold.figures import draw_explanation, to_png
-from hundredfold.pictures import load_picture
-from hundredfold.predict import Predictor, predictions
-from hundredfold.run import Run
-from hundredfold.text import plural
+from hundredfold.data.dataset import Dataset
+from hundredfold.evaluation.evaluate import run_data
+from hundredfold.evaluation.explain import captioned, nearest, occlusion_map
+from hundredfold.figures.explanation import draw_explanation
+from hundredfold.figures.style import to_png
+from hundredfold.inference.predict import Predictor, predictions
+from hundredfold.pictures.prepare import load_picture
+from hundredfold.runs.bundled import find_run
+from hundredfold.runs.run import Run
+from hundredfold.support.console import console, escape
+from hundredfold.support.errors import UserError
+from hundredfold.support.text import plural
 
 MOST_LIKE = 64
 """Training pictures to show beside the picture."""

@@ -11,11 +11,12 @@ from rich.table import Table
 
 from hundredfold.augment import channel_stats
 from hundredfold.cli.choose import choose
-from hundredfold.console import console, escape, whole
-from hundredfold.data import Dataset, Split, load_data
-from hundredfold.explore import choose_classes, class_counts, explore
+from hundredfold.data.dataset import Dataset, Split
+from hundredfold.data.load import load_data
+from hundredfold.experiments.explore import choose_classes, class_counts, explore
 from hundredfold.recipes import RECIPES
-from hundredfold.text import plural
+from hundredfold.support.console import console, escape, whole
+from hundredfold.support.text import plural
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hundredfold.bundled import find_run
 from hundredfold.cli.table import show_table
-from hundredfold.console import console, escape
-from hundredfold.export import LIMIT, export
-from hundredfold.metrics import metric_rows
-from hundredfold.text import plural
+from hundredfold.export.export import LIMIT, export
+from hundredfold.metrics.scores import metric_rows
+from hundredfold.runs.bundled import find_run
+from hundredfold.support.console import console, escape
+from hundredfold.support.text import plural
 
 
 @dataclass(frozen=True)

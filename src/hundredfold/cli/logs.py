@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hundredfold.data import Dataset
-from hundredfold.display import Display, JsonDisplay
-from hundredfold.errors import UserError
-from hundredfold.processes import rank
-from hundredfold.report import write_report
-from hundredfold.run import Run
-from hundredfold.track import Background, open_tracker
+from hundredfold.data.dataset import Dataset
+from hundredfold.report.report import write_report
+from hundredfold.runs.run import Run
+from hundredfold.support.distributed import rank
+from hundredfold.support.errors import UserError
+from hundredfold.track.background import Background
+from hundredfold.track.trackers import open_tracker
+from hundredfold.training.progress import Display, JsonDisplay
 
 
 @dataclass(frozen=True)

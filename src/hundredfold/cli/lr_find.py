@@ -9,15 +9,16 @@ import tyro
 
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
-from hundredfold.console import command, console, counted, escape
-from hundredfold.data import load_data
-from hundredfold.device import pick_device
-from hundredfold.figures import draw_range_test, to_png
-from hundredfold.files import expanded, save_file
-from hundredfold.job import make_job
-from hundredfold.lr_find import find_lr
-from hundredfold.state import first_state
-from hundredfold.train import explained_memory
+from hundredfold.data.load import load_data
+from hundredfold.experiments.lr_find import find_lr
+from hundredfold.figures.style import to_png
+from hundredfold.figures.training import draw_range_test
+from hundredfold.support.console import command, console, counted, escape
+from hundredfold.support.device import pick_device
+from hundredfold.support.files import expanded, save_file
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
+from hundredfold.training.train import explained_memory
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,19 @@ from rich import box
 from rich.progress import track
 from rich.table import Table
 
-from hundredfold.addresses import is_address
-from hundredfold.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.cli.table import show_table
-from hundredfold.console import console, error_console, escape, print_json, whole
-from hundredfold.errors import UserError
-from hundredfold.evaluate import run_data
-from hundredfold.figures import draw_prediction, to_png
-from hundredfold.files import expanded
-from hundredfold.pictures import Picture
-from hundredfold.predict import Prediction, Predictor, find_pictures, predict_many
-from hundredfold.run import Run, is_run
-from hundredfold.text import cell, plural
+from hundredfold.evaluation.evaluate import run_data
+from hundredfold.figures.predictions import draw_prediction
+from hundredfold.figures.style import to_png
+from hundredfold.inference.predict import Prediction, Predictor, find_pictures, predict_many
+from hundredfold.pictures.prepare import Picture
+from hundredfold.pictures.urls import is_address
+from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
+from hundredfold.runs.run import Run, is_run
+from hundredfold.support.console import console, error_console, escape, print_json, whole
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import expanded
+from hundredfold.support.text import cell, plural
 
 Named = tuple[str, Picture | UserError]
 """A picture to classify, with what to call it; or why it cannot be."""

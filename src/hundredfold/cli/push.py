@@ -7,10 +7,10 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.bundled import find_run
-from hundredfold.console import console, escape
-from hundredfold.files import expanded
-from hundredfold.hub import push, write_folder
+from hundredfold.export.hub import push, write_folder
+from hundredfold.runs.bundled import find_run
+from hundredfold.support.console import console, escape
+from hundredfold.support.files import expanded
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import tyro
 
 from hundredfold.cli.choose import choose
 from hundredfold.config import Config
-from hundredfold.errors import UserError
-from hundredfold.files import expanded
-from hundredfold.jsonio import from_json
 from hundredfold.recipes import RECIPES
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import expanded
+from hundredfold.support.jsonio import from_json
 
 T = TypeVar("T")
 

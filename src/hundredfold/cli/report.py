@@ -6,9 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.bundled import find_run
-from hundredfold.console import console, escape
-from hundredfold.report import write_report
+from hundredfold.report.report import write_report
+from hundredfold.runs.bundled import find_run
+from hundredfold.support.console import console, escape
 
 
 def main(arguments: Sequence[str]) -> None:

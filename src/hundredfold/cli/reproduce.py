@@ -6,12 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.bundled import find_run
-from hundredfold.console import console, counted, escape
-from hundredfold.device import pick_device
-from hundredfold.environment import describe
-from hundredfold.errors import FoundWrong
-from hundredfold.resume import differences, reproduce
+from hundredfold.runs.bundled import find_run
+from hundredfold.support.console import console, counted, escape
+from hundredfold.support.device import pick_device
+from hundredfold.support.environment import describe
+from hundredfold.support.errors import FoundWrong
+from hundredfold.training.resume import differences, reproduce
 
 
 def main(arguments: Sequence[str]) -> None:

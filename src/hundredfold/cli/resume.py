@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from hundredfold.cli.logs import Logs, trained
-from hundredfold.resume import last_run, resume
+from hundredfold.training.resume import last_run, resume
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 import tyro
 
 from hundredfold.cli.table import show_table
-from hundredfold.console import console, escape, print_json
-from hundredfold.metrics import METRICS
-from hundredfold.runs import Column, RunRow, list_runs, sort_rows
-from hundredfold.text import cell
+from hundredfold.metrics.scores import METRICS
+from hundredfold.runs.table import Column, RunRow, list_runs, sort_rows
+from hundredfold.support.console import console, escape, print_json
+from hundredfold.support.text import cell
 
 HEAD = (
     "run", "recipe", "labels", "state", "seed", "epochs",

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich import box
 from rich.table import Table
 
-from hundredfold.console import console, escape, whole
+from hundredfold.support.console import console, escape, whole
 
 
 def show_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:

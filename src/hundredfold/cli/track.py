@@ -6,10 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.bundled import find_run
-from hundredfold.console import console, escape
-from hundredfold.errors import UserError, first_line
-from hundredfold.track import open_tracker, send
+from hundredfold.runs.bundled import find_run
+from hundredfold.support.console import console, escape
+from hundredfold.support.errors import UserError, first_line
+from hundredfold.track.trackers import open_tracker, send
 
 
 def main(arguments: Sequence[str]) -> None:

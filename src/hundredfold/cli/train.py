@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from hundredfold.budget import choose_recipe
 from hundredfold.cli import resume
 from hundredfold.cli.logs import Logs, trained
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
-from hundredfold.data import load_data
-from hundredfold.errors import UserError
-from hundredfold.processes import Group, joined
-from hundredfold.resume import begun_before
-from hundredfold.resume import resume as resume_run
-from hundredfold.train import train
+from hundredfold.data.load import load_data
+from hundredfold.support.distributed import Group, joined
+from hundredfold.support.errors import UserError
+from hundredfold.training.budget import choose_recipe
+from hundredfold.training.resume import begun_before
+from hundredfold.training.resume import resume as resume_run
+from hundredfold.training.train import train
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,18 @@ import tyro
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.cli.table import show_table
 from hundredfold.config import Config
-from hundredfold.console import command, console, escape
-from hundredfold.data import load_data
-from hundredfold.errors import UserError
-from hundredfold.figures import draw_tuning, to_png
-from hundredfold.files import expanded, make_folder, save_file
-from hundredfold.jsonio import to_json
-from hundredfold.metrics import METRICS
+from hundredfold.data.load import load_data
+from hundredfold.experiments.tune import FEWEST, Outcome, Tuning, search_space, tune
+from hundredfold.figures.style import to_png
+from hundredfold.figures.tuning import draw_tuning
+from hundredfold.metrics.scores import METRICS
 from hundredfold.recipes import fitted
-from hundredfold.text import cell
-from hundredfold.train import explained_memory
-from hundredfold.tune import FEWEST, Outcome, Tuning, search_space, tune
+from hundredfold.support.console import command, console, escape
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import expanded, make_folder, save_file
+from hundredfold.support.jsonio import to_json
+from hundredfold.support.text import cell
+from hundredfold.training.train import explained_memory
 
 
 @dataclass(frozen=True)

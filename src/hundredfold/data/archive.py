@@ -13,7 +13,7 @@ from typing import IO, cast
 
 from hundredfold.data.counted import Counted, tar_members
 from hundredfold.data.unpacking import Target, Unpacked, unpack_once, write
-from hundredfold.errors import UserError, shortened
+from hundredfold.support.errors import UserError, shortened
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MOST_DIRECTORY = 2**28

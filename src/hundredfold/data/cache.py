@@ -13,7 +13,7 @@ from safetensors.torch import save
 from hundredfold.data import cifar100
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.download import partial_path
-from hundredfold.files import cache_folder, remove_unfinished, stamp, write_atomic
+from hundredfold.support.files import cache_folder, remove_unfinished, stamp, write_atomic
 
 DATA = "cifar100.safetensors"
 VERIFIED = "verified.json"

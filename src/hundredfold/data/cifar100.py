@@ -17,7 +17,7 @@ import torch
 
 from hundredfold.data.counted import Budget, tar_members
 from hundredfold.data.dataset import Dataset, Split
-from hundredfold.errors import UserError
+from hundredfold.support.errors import UserError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 ARCHIVE = "cifar-100-python.tar.gz"

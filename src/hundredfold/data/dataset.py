@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hundredfold.augment import generator
-from hundredfold.errors import UserError
+from hundredfold.support.errors import UserError
 
 MOST_IN_MEMORY = 2 * 2**30
 """Bytes of pictures, at most, that are held in a computer's or a GPU's memory."""

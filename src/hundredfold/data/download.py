@@ -5,8 +5,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from hundredfold.console import byte_progress
-from hundredfold.errors import UnavailableError
+from hundredfold.support.console import byte_progress
+from hundredfold.support.errors import UnavailableError
 
 TIMEOUT = 20
 """Seconds without a byte before the connection is given up."""

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from hundredfold.errors import UnavailableError, UserError, extra
+from hundredfold.support.errors import UnavailableError, UserError, extra
 
 PREFIX = "kaggle:"
 

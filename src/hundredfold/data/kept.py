@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from hundredfold.data.dataset import MOST_IN_MEMORY
+from hundredfold.data.decode import Facts, Shape, decode, map_file
 from hundredfold.data.listing import Entry
-from hundredfold.data.reading import Facts, Shape, decode, map_file
-from hundredfold.errors import UserError
-from hundredfold.files import alone, fingerprint, stamp
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import alone, fingerprint, stamp
 
 VERSION = 2
 """Of the kept form and of how pictures are decoded; what another one left is not used."""

@@ -17,9 +17,9 @@ from hundredfold.data.shape import (
     split_named,
     wrapper,
 )
-from hundredfold.errors import UserError, some
-from hundredfold.text import plural
-from hundredfold.walk import HEIC_REASON, HIDDEN, Passed, in_natural_order, natural, walk
+from hundredfold.pictures.walk import HEIC_REASON, HIDDEN, Passed, in_natural_order, natural, walk
+from hundredfold.support.errors import UserError, some
+from hundredfold.support.text import plural
 
 
 class Entry(NamedTuple):

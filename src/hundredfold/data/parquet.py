@@ -10,7 +10,7 @@ from typing import Any
 
 from hundredfold.data.counted import Counted
 from hundredfold.data.unpacking import Target, Unpacked, unpack_once, write
-from hundredfold.errors import UserError, extra, first_line
+from hundredfold.support.errors import UserError, extra, first_line
 
 TABLE = "table.csv"
 """What takes a parquet table's place where its pictures were unpacked."""

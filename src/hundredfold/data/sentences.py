@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hundredfold.errors import some
+from hundredfold.support.errors import some
 
 
 def untested(classes: Sequence[str], counts: Sequence[int]) -> str:

@@ -5,8 +5,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from hundredfold.errors import UserError, some
-from hundredfold.walk import in_natural_order
+from hundredfold.pictures.walk import in_natural_order
+from hundredfold.support.errors import UserError, some
 
 Folders = tuple[str, ...]
 """The names of the folders that a picture lies in, the outermost first."""

@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 
 from hundredfold.data.archive import ARCHIVES, is_archive, unpack
+from hundredfold.data.decode import Facts
 from hundredfold.data.kept import read_pictures
 from hundredfold.data.listing import Entry, Listing, list_folder
-from hundredfold.data.reading import Facts
 from hundredfold.data.table import list_table
 from hundredfold.data.unpacking import TABLES
-from hundredfold.errors import UserError
-from hundredfold.files import cache_folder
-from hundredfold.pixels import open_picture
-from hundredfold.text import plural
-from hundredfold.walk import Passed, in_natural_order, is_hidden, natural
+from hundredfold.pictures.pixels import open_picture
+from hundredfold.pictures.walk import Passed, in_natural_order, is_hidden, natural
+from hundredfold.support.errors import UserError
+from hundredfold.support.files import cache_folder
+from hundredfold.support.text import plural
 
 SIZES = (32, 48, 64, 96, 128)
 """Sides that are chosen from, in pixels: the largest that the median picture fills."""

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from hundredfold.data.source import Source
-from hundredfold.errors import some
-from hundredfold.walk import in_natural_order
+from hundredfold.pictures.walk import in_natural_order
+from hundredfold.support.errors import some
 
 TEST_SHARE = 0.2
 """Of the pictures of a source that names no test split."""

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from hundredfold.data import parquet
 from hundredfold.data.listing import Entry, Listing, in_order, near_names, qualified
 from hundredfold.data.shape import normal, split_named
-from hundredfold.errors import UserError, shortened, some
-from hundredfold.files import cache_folder
-from hundredfold.text import unquoted
+from hundredfold.support.errors import UserError, shortened, some
+from hundredfold.support.files import cache_folder
+from hundredfold.support.text import unquoted
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from hundredfold.data.counted import Budget, Counted
-from hundredfold.errors import UserError, first_line, shortened
-from hundredfold.files import alone, fingerprint, stamp
-from hundredfold.pictures import is_picture
-from hundredfold.walk import HIDDEN, Passed, as_text, has_suffix, is_hidden, why_passed
+from hundredfold.pictures.prepare import is_picture
+from hundredfold.pictures.walk import HIDDEN, Passed, as_text, has_suffix, is_hidden, why_passed
+from hundredfold.support.errors import UserError, first_line, shortened
+from hundredfold.support.files import alone, fingerprint, stamp
 
 VERSION = 3
 """Of how what is unpacked lies in the cache."""

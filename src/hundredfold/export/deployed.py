@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hundredfold.augment import prepare
-from hundredfold.models import ModelInfo
+from hundredfold.models.info import ModelInfo
 
 
 class Deployed(nn.Module):

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hundredfold.errors import extra
-from hundredfold.models import ModelInfo
+from hundredfold.models.info import ModelInfo
+from hundredfold.support.errors import extra
 
 EXTRA = ("onnx", "ONNX needs")
 BATCH = 100

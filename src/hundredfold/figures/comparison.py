@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-from hundredfold.epoch import Epoch
 from hundredfold.figures.style import COLOURS, STYLE
+from hundredfold.runs.epoch import Epoch
 
 DASHES = ("-", "--", ":", "-.")
 """Another for each round of the colours."""

@@ -26,7 +26,7 @@ from hundredfold.figures.pages import (
     write,
 )
 from hundredfold.figures.style import COLOURS, STYLE, shortened
-from hundredfold.text import plural
+from hundredfold.support.text import plural
 
 SMALL, LARGE = 64, 96
 """Pixels of a picture's side on a page of many and of few."""

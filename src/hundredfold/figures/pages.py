@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from hundredfold.figures.style import GREY, glyphs_may_lack
-from hundredfold.pictures import to_image
+from hundredfold.pictures.prepare import to_image
 
 DPI = 150
 """That of `to_png`: a page's pixels are the file's."""

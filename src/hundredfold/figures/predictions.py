@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from hundredfold.calibration import Reliability
 from hundredfold.figures.style import (
     BLUE,
     COLOURS,
@@ -22,6 +21,7 @@ from hundredfold.figures.style import (
     panel,
     shortened,
 )
+from hundredfold.metrics.calibration import Reliability
 
 
 @rc_context(STYLE)

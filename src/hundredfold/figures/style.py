@@ -10,7 +10,7 @@ from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hundredfold.text import printable_lines
+from hundredfold.support.text import printable_lines
 
 BLUE, ORANGE, GREEN, GREY = "#2f7dd1", "#e07a1f", "#2e9b62", "#8d97a3"
 COLOURS = (BLUE, ORANGE, GREEN, "#b0489b", "#c23b3b", "#7a6ad8", "#1d9aa8", "#a08420")

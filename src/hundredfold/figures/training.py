@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hundredfold.epoch import Epoch
 from hundredfold.figures.style import BLUE, GREEN, GREY, ORANGE, STYLE, panel
+from hundredfold.runs.epoch import Epoch
 
 
 @rc_context(STYLE)

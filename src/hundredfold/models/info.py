@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hundredfold.config import MOST_CHANNELS, MOST_SIDE, is_model
-from hundredfold.errors import UserError
+from hundredfold.support.errors import UserError
 
 COLDEST, HOTTEST = 1e-3, 1e3
 """Bounds of a temperature: what calibration finds lies well within."""

@@ -8,8 +8,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from hundredfold.errors import UserError
 from hundredfold.models.winograd import Conv3x3
+from hundredfold.support.errors import UserError
 
 
 def conv_block(inputs: int, outputs: int, *, batch_norm: bool, pool: bool = False) -> nn.Sequential:

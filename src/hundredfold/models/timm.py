@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hundredfold.config import TIMM
-from hundredfold.errors import UnavailableError, UserError, extra, first_line
-from hundredfold.files import expanded
 from hundredfold.models.info import ModelInfo
+from hundredfold.support.errors import UnavailableError, UserError, extra, first_line
+from hundredfold.support.files import expanded
 
 HUB = "hub"
 """In place of a file of weights: those that timm's own hub has for the model."""

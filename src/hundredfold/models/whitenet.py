@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hundredfold.errors import UserError
 from hundredfold.models.winograd import Conv3x3
+from hundredfold.support.errors import UserError
 
 AT_ONCE = 1000 * 32**2
 """Pixels of pictures whose patches are in memory together."""

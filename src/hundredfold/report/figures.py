@@ -3,18 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from hundredfold.analysis import coverage
-from hundredfold.calibration import Reliability, reliability
-from hundredfold.figures import (
-    draw_confusion,
-    draw_coverage,
-    draw_history,
-    draw_reliability,
-    to_png,
-    to_svg,
-)
-from hundredfold.levels import Level
-from hundredfold.run import Run
+from hundredfold.evaluation.predictions import Level
+from hundredfold.figures.predictions import draw_confusion, draw_coverage, draw_reliability
+from hundredfold.figures.style import to_png, to_svg
+from hundredfold.figures.training import draw_history
+from hundredfold.metrics.calibration import Reliability, reliability
+from hundredfold.metrics.confusion import coverage
+from hundredfold.runs.run import Run
 
 
 class Drawn(NamedTuple):

@@ -7,18 +7,18 @@ from typing import Any
 from markupsafe import Markup
 from torch import Tensor
 
-from hundredfold.analysis import confused_pairs, inside_share
-from hundredfold.calibration import ENOUGH
-from hundredfold.console import duration
-from hundredfold.data import Split
-from hundredfold.figures import INK
-from hundredfold.levels import Level
-from hundredfold.metrics import METRICS, learned_top1
-from hundredfold.pages import render_page
-from hundredfold.pictures import data_address
+from hundredfold.data.dataset import Split
+from hundredfold.evaluation.predictions import Level
+from hundredfold.figures.style import INK
+from hundredfold.metrics.calibration import ENOUGH
+from hundredfold.metrics.confusion import confused_pairs, inside_share
+from hundredfold.metrics.scores import METRICS, learned_top1
+from hundredfold.pictures.prepare import data_address
 from hundredfold.report.figures import Drawn
-from hundredfold.run import Run
-from hundredfold.text import plural
+from hundredfold.runs.run import Run
+from hundredfold.support.console import duration
+from hundredfold.support.html import render_page
+from hundredfold.support.text import plural
 
 PAIRS, EXAMPLES, SHOWN = 10, 4, 24
 """Pairs of confused classes, pictures of each, and pictures in each of the other galleries."""

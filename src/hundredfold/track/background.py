@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hundredfold.epoch import Epoch
-from hundredfold.errors import first_line
-from hundredfold.run import Run
+from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.run import Run
+from hundredfold.support.errors import first_line
 from hundredfold.track.base import Tracker
 
 PATIENCE = 20.0

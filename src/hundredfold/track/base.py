@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from hundredfold.epoch import Epoch
-from hundredfold.run import Run
+from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.run import Run
 
 
 class Tracker(Protocol):

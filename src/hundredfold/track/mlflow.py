@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hundredfold.epoch import Epoch
-from hundredfold.errors import UserError, extra
-from hundredfold.run import Run
+from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.run import Run
+from hundredfold.support.errors import UserError, extra
 from hundredfold.track.base import epoch_metrics, final_metrics
 
 EXPERIMENT = "hundredfold"

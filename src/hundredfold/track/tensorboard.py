@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hundredfold.epoch import Epoch
-from hundredfold.errors import extra
-from hundredfold.run import Run
+from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.run import Run
+from hundredfold.support.errors import extra
 from hundredfold.track.base import epoch_metrics, final_metrics
 
 

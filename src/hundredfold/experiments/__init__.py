@@ -1,0 +1,1 @@
+"""Questions that are asked of a recipe or of data: learning rates, search, ablation."""

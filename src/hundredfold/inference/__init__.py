@@ -1,0 +1,1 @@
+"""From pictures to logits, and from logits to ranked classes."""

@@ -1,0 +1,1 @@
+"""What scores mean: accuracy, calibration and confusion, as pure functions of logits."""

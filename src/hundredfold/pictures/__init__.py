@@ -1,0 +1,1 @@
+"""One picture, from anywhere: a file, a folder, an address, an array."""

@@ -1,0 +1,68 @@
+"""What a run ran on: enough to tell whether another machine should give the same bits."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hundredfold.support.distributed import ALONE, Group
+
+
+def describe(device: torch.device, data_digest: str, group: Group = ALONE) -> dict[str, Any]:
+    """Return versions, machine, threads, commit and the data's digest as plain JSON values."""
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
+    commit = _git("rev-parse", "HEAD") if tracked else None
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hundredfold": version("hundredfold"),
+        "commit": commit,
+        "uncommitted_changes": bool(_git("status", "--porcelain")) if commit else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device_name(device),
+        "data_sha256": data_digest,
+        **({"processes": group.size, "launch": group.launch} if group.size > 1 else {}),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device as a person would call it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return processor() if device.type == "cpu" else str(device)
+
+
+def processor() -> str:
+    """Return the processor's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says of the source this package runs from; None where it is installed."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],  # noqa: S607  # wherever the user has git
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,199 @@
+"""Several processes: the same training as by one, and nothing lost when one of them dies."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hundredfold import Config, Run, UserError, load_sample, train
+from hundredfold.inference.logits import predict_logits
+from hundredfold.support.distributed import Group, joined
+from hundredfold.training.batches import batch_at, count_steps
+from hundredfold.training.loop import Step, judge, training
+from hundredfold.training.setup import make_job
+from hundredfold.training.state import first_state
+
+LAUNCH = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+SMALL = ["--data", "sample", "--widths", "8", "16", "--batch-size", "32", "--device", "cpu"]
+TRAIN = [*SMALL, "--epochs", "3", "--checkpoint", "30steps"]
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="not Linux")
+
+
+@given(pictures=st.integers(2, 300), size=st.integers(1, 5), batch=st.integers(2, 64))
+def test_the_shares_of_a_batch_are_the_batch(pictures: int, size: int, batch: int) -> None:
+    everything = list(range(pictures))
+    seen = []
+    for step in range(count_steps(pictures, batch)):
+        places = batch_at(step, pictures, batch)
+        whole = everything[step * batch : (step + 1) * batch]
+        shares = [everything[Group(rank, size).share(places)] for rank in range(size)]
+        if len(whole) < 2 * size:
+            assert shares == [whole] * size
+        else:
+            assert sorted(place for share in shares for place in share) == whole
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+            assert min(map(len, shares)) >= 2
+        seen += whole
+    assert seen == everything or seen == everything[:-1]  # never a single picture
+
+
+def compare_with_one() -> None:
+    """In each of two processes: train beside the other, and alone, and compare."""
+    config = Config(
+        data="sample", widths=(8, 16), batch_size=51, epochs=1, lr=0.01, optimizer="sgd",
+        batch_norm=False, balance="loss", lookahead=0.9,
+    )  # fmt: skip
+    sample = load_sample()  # with classes of unequal size, so that their weights matter
+    few = dataclasses.replace(sample, train=sample.train[:1003], test=sample.test[:50])
+    with joined() as group:
+        assert group.size == 2
+        device = make_job(config, few, torch_cpu()).device
+        both = make_job(config, few, device, group)
+        alone = make_job(config, few, device)
+        states = [first_state(job) for job in (both, alone)]
+        pairs = zip(training(states[0], both), training(states[1], alone), strict=True)
+        for ours, its in pairs:
+            if isinstance(ours, Step) and isinstance(its, Step):
+                assert ours.pictures == its.pictures
+                assert abs(ours.loss.item() - its.loss.item()) < 1e-4
+        assert states[0].history[0].pictures == states[1].history[0].pictures
+        for count in (0, 11, 500, 1003):  # each judged picture counts once
+            some = few.train[:count]
+            found = judge(states[0].model, dataclasses.replace(both, judged=some))
+            assert found.equal(predict_logits(states[0].model, some.parts(), both.info))
+        job = dataclasses.replace(both, config=dataclasses.replace(config, batch_norm=True))
+        job = dataclasses.replace(job, info=dataclasses.replace(job.info, batch_norm=True))
+        state = first_state(job)
+        list(training(state, job))
+        for value in (*state.model.parameters(), *state.model.buffers()):  # in both to the bit
+            total = value.detach().clone()
+            group.add(total)
+            assert total.equal(2 * value)
+        assert group.agree(group.rank * 7) == 7
+    print("equal")
+
+
+def torch_cpu() -> Any:
+    import torch
+
+    torch.set_num_threads(1)
+    return torch.device("cpu")
+
+
+@pytest.mark.long
+def test_two_processes_take_the_steps_of_one() -> None:
+    done = subprocess.run(
+        [*LAUNCH, "--nproc-per-node=2", __file__], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("equal") == 2
+
+
+def two(*arguments: str, restarts: int = 0) -> list[str]:
+    """Return the command for two processes."""
+    launch = [*LAUNCH, "--nproc-per-node=2", f"--max-restarts={restarts}"]
+    return [*launch, "-m", "hundredfold", *arguments]
+
+
+def only_run() -> Run:
+    (path,) = Path("runs").glob("*s0")
+    return Run(path)
+
+
+@contextmanager
+def struck_on_the_way(
+    command: list[str], number: int = signal.SIGKILL
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command, and send its second process a signal after the first epoch."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as started:
+        end = time.monotonic() + 120
+        while not any(path.read_text() for path in Path("runs").glob("*/history.jsonl")):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        os.kill(second_process(), number)
+        yield started
+
+
+def second_process() -> int:
+    """Return the process number of the second process that trains in this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (path / "environ").read_bytes().split(b"\0")
+            here = (path / "cwd").resolve() == Path.cwd().resolve()
+        except OSError:
+            continue
+        if here and b"RANK=1" in environment:
+            found.append(int(path.name))
+    return found[0]
+
+
+def same(one: Run, other: Run) -> bool:
+    """Return whether two runs have the same weights and history, to the bit."""
+    ours, its = one.model().state_dict(), other.model().state_dict()
+    return all(value.equal(its[name]) for name, value in ours.items()) and [
+        (epoch.loss, epoch.validation) for epoch in one.history
+    ] == [(epoch.loss, epoch.validation) for epoch in other.history]
+
+
+@needs_proc
+def test_a_process_that_dies_ends_all_with_a_word() -> None:
+    with struck_on_the_way(two("train", *TRAIN)) as started:
+        said = started.communicate(timeout=120)[0]
+    assert started.returncode != 0
+    assert "Another process of this training has ended" in " ".join(said.split())
+    assert not only_run().finished
+    assert only_run().checkpoint()
+
+
+@needs_proc
+def test_a_request_to_end_stops_all_with_a_checkpoint() -> None:
+    with struck_on_the_way(two("train", *TRAIN), signal.SIGTERM) as started:
+        said = started.communicate(timeout=120)[0]
+    assert "Stopped. To go on" in said
+    last = only_run().checkpoint()
+    assert last
+    assert last.facts["step"] % 30 != 0  # not one of those that were due
+
+
+@needs_proc
+@pytest.mark.long
+def test_torchruns_next_try_goes_on_to_the_bit() -> None:
+    with struck_on_the_way(two("train", *TRAIN, restarts=1)) as started:
+        said = started.communicate(timeout=120)[0]
+    assert started.returncode == 0, said
+    mended = only_run()
+    assert len(mended.environment["resumed"]) == 1
+    subprocess.run(
+        two("train", *TRAIN, "--out", "whole"), check=True, capture_output=True, timeout=120
+    )
+    (path,) = Path("whole").glob("*s0")
+    assert same(Run(path), mended)
+    assert mended.environment["processes"] == 2
+
+
+def test_what_several_processes_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match="--budget follows the clock of one process"):
+        make_job(Config(budget="9s"), load_sample(), torch_cpu(), Group(0, 2))
+    with pytest.raises(UserError, match=r"Cannot join 1 other process: .* torchrun"):
+        train(Config(data="sample", device="cpu"), quiet=True)
+
+
+if __name__ == "__main__":
+    compare_with_one()
+    sys.stdout.flush()
+    os._exit(0)  # as the command line does
