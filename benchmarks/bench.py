@@ -62,7 +62,7 @@ def tutorial_seconds(options: Options) -> dict[str, float]:
 def one(config: Config, seed: int, out: Path | None) -> dict[str, float]:
     """Train a seed; return its figures."""
     with tempfile.TemporaryDirectory() as folder:
-        metrics = train(replace(config, seed=seed, out=str(out or folder)), quiet=True).metrics
+        metrics = train(replace(config, seed=seed, out=str(out or folder)), quiet=True).metrics()
     figures = {
         f"{view}.{key}": value
         for view in ("test", "test_flip")

@@ -20,7 +20,7 @@ from hundredfold.recipes import RECIPES
 from hundredfold.runs.run import Run
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import step
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 
@@ -40,9 +40,9 @@ def cost(name: str, times: int, folder: Path) -> dict[str, Any]:
     """Return what checkpoints of a recipe cost, after a step that fills the optimizer's state."""
     config = dataclasses.replace(RECIPES[name](device="cpu"), batch_size=16)
     dataset = load_cifar100().with_labels(config.labels)
-    job = make_job(config, dataset, torch.device("cpu"))
-    state, run = first_state(job), Run(folder)
-    step(state, job, *next(batches(job.training, 0, config, job.device)))
+    setup = make_setup(config, dataset, torch.device("cpu"))
+    state, run = first_state(setup), Run(folder)
+    step(state, setup, *next(batches(setup.training, 0, config, setup.device)))
     written, read = [], []
     for _ in range(times):
         state.step += 1

@@ -53,7 +53,7 @@ def measure(budget: str, seed: int) -> dict[str, Any]:
     name = choose_recipe(fast(budget=budget), dataset)
     with tempfile.TemporaryDirectory() as out:
         run = train(RECIPES[name](budget=budget, seed=seed, out=out), dataset, quiet=True)
-        metrics, epochs = run.metrics, run.history
+        metrics, epochs = run.metrics(), run.history()
     wanted = parse_duration(budget)
     return {
         "budget": budget,

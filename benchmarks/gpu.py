@@ -21,7 +21,7 @@ from speedrun import Speedrun
 from hundredfold import Dataset, gpu, load_data, measure, predict_logits
 from hundredfold.support.environment import device_name
 from hundredfold.training.loop import epochs
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 CUDA = torch.device("cuda")
@@ -45,12 +45,12 @@ def ours(dataset: Dataset, seed: int, *, compiled: bool) -> dict[str, float]:
     """Train recipe `gpu`; return its figures."""
     torch.cuda.synchronize()
     began = time.perf_counter()
-    job = make_job(gpu(seed=seed, compile=compiled), dataset, CUDA)
-    state = first_state(job)
-    list(epochs(state, job))
+    setup = make_setup(gpu(seed=seed, compile=compiled), dataset, CUDA)
+    state = first_state(setup)
+    list(epochs(state, setup))
     torch.cuda.synchronize()
     seconds = time.perf_counter() - began
-    logits = predict_logits(state.model, dataset.test.images, job.info)
+    logits = predict_logits(state.model, dataset.test.images, setup.info)
     metrics = measure(logits, dataset.test.labels, "fine", dataset.parents)
     return {"fine": metrics["fine_top1"], "coarse": metrics["coarse_top1"], "seconds": seconds}
 

@@ -25,7 +25,7 @@ from hundredfold.export.deployed import Deployed, trace
 from hundredfold.export.onnx import write_onnx
 from hundredfold.models.info import ModelInfo
 from hundredfold.runs.bundled import find_run
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 MANY = 100
@@ -54,10 +54,10 @@ def networks() -> dict[str, tuple[nn.Module, ModelInfo]]:
     """Return the networks to compare; how fast they are does not depend on their weights."""
     found: dict[str, tuple[nn.Module, ModelInfo]] = {}
     for recipe in (fast(), strong(), tutorial(labels="fine")):
-        job = make_job(recipe, load_sample(), torch.device("cpu"))
-        found[recipe.name] = first_state(job).model.eval(), job.info
+        setup = make_setup(recipe, load_sample(), torch.device("cpu"))
+        found[recipe.name] = first_state(setup).model.eval(), setup.info
     bundled = find_run("strong")
-    found["strong that comes with it"] = bundled.model(), bundled.info
+    found["strong that comes with it"] = bundled.model(), bundled.info()
     found["timm resnet18, CIFAR stem"] = resnet18().eval(), found["fast"][1]
     return found
 

@@ -55,7 +55,7 @@ def main(options: Options) -> None:
         runs = []
         for seed in range(options.seeds):
             with tempfile.TemporaryDirectory() as folder:
-                runs.append(trained(options, processes, seed, folder).metrics)
+                runs.append(trained(options, processes, seed, folder).metrics())
         figures[f"{processes} processes"] = {
             "pictures/s": spread([metrics["images_per_second"] for metrics in runs]),
             "training s": spread([metrics["train_seconds"] for metrics in runs]),

@@ -21,7 +21,7 @@ from common import save_result, spread
 from hundredfold import Dataset, fast, load_data, measure, predict_logits
 from hundredfold.recipes import fitted
 from hundredfold.training.loop import epochs
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 WHAT = "recipe fast on few photos, 60 epochs, judged on pictures that are no test pictures"
@@ -75,10 +75,10 @@ def trained(dataset: Dataset, lr: float, seed: int) -> dict[str, float]:
     """Return the accuracy in percent and the loss in the end, and the highest loss of an epoch."""
     config = fitted(fast(validation=0.0, seed=seed, device="cpu"), len(dataset.train))
     config = fast(**{**vars(config), "lr": lr or config.lr})
-    job = make_job(config, dataset, CPU)
-    state = first_state(job)
-    losses = [epoch.train_loss for epoch in epochs(state, job)]
-    logits = predict_logits(state.model, dataset.test.parts(), job.info)
+    setup = make_setup(config, dataset, CPU)
+    state = first_state(setup)
+    losses = [epoch.train_loss for epoch in epochs(state, setup)]
+    logits = predict_logits(state.model, dataset.test.parts(), setup.info)
     found = measure(logits, dataset.test.labels, "fine")
     highest = max(losses[1:])
     return {"fine": 100 * found["fine_top1"], "loss": found["loss"], "highest loss": highest}

@@ -21,7 +21,7 @@ from hundredfold.inference.logits import predict_logits
 from hundredfold.recipes import RECIPES
 from hundredfold.training.batches import batches
 from hundredfold.training.optim import set_schedule
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 PARTS = ("crop and flip", "normalise and resize", "forward", "backward", "optimizer")
@@ -46,29 +46,29 @@ def profile(name: str, size: int, steps: int) -> dict[str, float]:
     """
     config = RECIPES[name](device="cpu")
     dataset = load_cifar100().with_labels(config.labels)
-    job = make_job(config, dataset, torch.device("cpu"))
-    state = first_state(job)
+    setup = make_setup(config, dataset, torch.device("cpu"))
+    state = first_state(setup)
     model, optimizer = state.model.train(), state.optimizer
     rows: list[list[float]] = []
-    source = batches(job.training, 0, config, job.device)
+    source = batches(setup.training, 0, config, setup.device)
     for number in range(steps + 2):
         times = [time.perf_counter()]
         images, labels = next(source)
         times.append(time.perf_counter())
-        x = prepare(images, *job.channels, size)
+        x = prepare(images, *setup.channels, size)
         times.append(time.perf_counter())
         loss = F.cross_entropy(model(x), labels, label_smoothing=config.label_smoothing)
         times.append(time.perf_counter())
         optimizer.zero_grad()
         loss.backward()
         times.append(time.perf_counter())
-        set_schedule(optimizer, number, job.steps, config)
+        set_schedule(optimizer, number, setup.steps, config)
         optimizer.step()
         times.append(time.perf_counter())
         rows.append([end - start for start, end in itertools.pairwise(times)])
     medians = map(statistics.median, zip(*rows[2:], strict=True))
     started = time.perf_counter()
-    predict_logits(model, dataset.test.images[:1000], job.info)
+    predict_logits(model, dataset.test.images[:1000], setup.info)
     evaluation = time.perf_counter() - started
     return dict(zip(PARTS, medians, strict=True)) | {"evaluation of 1,000": evaluation}
 

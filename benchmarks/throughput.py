@@ -25,7 +25,7 @@ from torch import nn
 from hundredfold import load_cifar100, tutorial
 from hundredfold.models.resnet9 import ResNet9
 from hundredfold.training.loop import epochs
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 
@@ -50,11 +50,11 @@ def ours(steps: int) -> float:
     dataset = load_cifar100().with_labels("coarse")
     config = tutorial(device="cpu")
     part = replace(dataset, train=dataset.train[: steps * config.batch_size])
-    job = make_job(config, part, torch.device("cpu"))
-    job = replace(job, judged=job.judged[:0])
-    state = first_state(job)
+    setup = make_setup(config, part, torch.device("cpu"))
+    setup = replace(setup, judged=setup.judged[:0])
+    state = first_state(setup)
     started = time.perf_counter()
-    next(epochs(state, job))
+    next(epochs(state, setup))
     return steps * config.batch_size / (time.perf_counter() - started)
 
 

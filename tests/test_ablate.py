@@ -69,7 +69,7 @@ def test_outcomes_are_those_of_the_runs_and_nothing_is_trained_twice(
     assert not any("already" in line for line in lines)
     for outcome in first:
         run = Run(outcome.run)
-        assert outcome.validation == run.history[-1].validation
+        assert outcome.validation == run.history()[-1].validation
         assert outcome.gap == outcome.training["fine_top1"] - outcome.validation["fine_top1"]
     lost = first[3].run
     unfinish(Run(lost))
@@ -89,7 +89,7 @@ def test_training_accuracy_is_measured_without_augmentation(
     from hundredfold.inference.logits import predict_logits
 
     seen, _ = hold_out(tiny.train, tiny_config.validation, 0)
-    right = predict_logits(run.model(), seen.images, run.info).argmax(1) == seen.labels
+    right = predict_logits(run.model(), seen.images, run.info()).argmax(1) == seen.labels
     assert outcome.training["fine_top1"] == pytest.approx(right.double().mean().item())
 
 

@@ -21,7 +21,7 @@ from hundredfold.audit.duplicates import (
 )
 from hundredfold.audit.labels import FOLDS, fold_of, suspects
 from hundredfold.models.whitenet import WhiteNet
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 
@@ -57,13 +57,13 @@ def test_every_network_has_an_equal_say() -> None:
     dataset = Dataset("scenes", split, split, names)
     models = []
     for seed in (0, 1):
-        job = make_job(quick(validation=0.0, seed=seed), dataset, torch.device("cpu"))
-        model = first_state(job).model
+        setup = make_setup(quick(validation=0.0, seed=seed), dataset, torch.device("cpu"))
+        model = first_state(setup).model
         assert isinstance(model, WhiteNet)
         models.append(model)
     cosines = []
     for some in ([models[0]], [models[1]], models):
-        plain, mirrored = descriptors(some, images.split(4), job.info)
+        plain, mirrored = descriptors(some, images.split(4), setup.info)
         torch.testing.assert_close(plain.norm(dim=1), torch.ones(6))
         cosines.append(plain @ mirrored.T)
     assert not cosines[0].allclose(cosines[1], atol=1e-3)

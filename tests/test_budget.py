@@ -12,7 +12,7 @@ from hundredfold import Config, Dataset, UserError, train
 from hundredfold.recipes import RECIPES, fast
 from hundredfold.training.budget import LADDER, choose_recipe, plan, seconds_by_size
 from hundredfold.training.loop import step
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 
@@ -27,11 +27,11 @@ def test_a_plan_fills_its_budget_with_epochs(some: Dataset, tiny_config: Config)
     for budget in ("40s", "160s"):
         config = dataclasses.replace(tiny_config, budget=budget)
         started = time.perf_counter()
-        job, clock = plan(make_job(config, some, torch.device("cpu")), len(some.test), started)
+        setup, clock = plan(make_setup(config, some, torch.device("cpu")), len(some.test), started)
         assert 0.5 * float(budget[:-1]) < clock.end - started < float(budget[:-1])
         assert len(clock.seconds) == 1
-        assert job.steps * clock.seconds[0] < clock.end - started
-        jobs.append(job)
+        assert setup.steps * clock.seconds[0] < clock.end - started
+        jobs.append(setup)
     assert jobs[1].steps > 2 * jobs[0].steps
 
 
@@ -46,23 +46,23 @@ def test_the_small_last_batch_is_no_measure_of_a_step(
 
     monkeypatch.setattr("hundredfold.training.budget.step", noted)
     few = dataclasses.replace(tiny, train=make_split(50, 6))  # batches of 16, 16, 16 and 2
-    job = make_job(dataclasses.replace(tiny_config, validation=0.0), few, torch.device("cpu"))
-    seconds_by_size(first_state(job), job, 60.0)
+    setup = make_setup(dataclasses.replace(tiny_config, validation=0.0), few, torch.device("cpu"))
+    seconds_by_size(first_state(setup), setup, 60.0)
     assert taken == [16, 16, 16]
 
 
 def test_steps_at_other_sizes_are_reckoned_by_area(some: Dataset, tiny_config: Config) -> None:
     config = dataclasses.replace(tiny_config, budget="60s", sizes=(16, 32))
-    _, clock = plan(make_job(config, some, torch.device("cpu")), 24, time.perf_counter())
+    _, clock = plan(make_setup(config, some, torch.device("cpu")), 24, time.perf_counter())
     assert clock.seconds[1] == pytest.approx(4 * clock.seconds[0])
 
 
 def test_a_budget_ends_the_schedule_whatever_the_epochs(some: Dataset, tiny_config: Config) -> None:
     config = dataclasses.replace(tiny_config, budget="6s", epochs=1000.0)
     run = train(config, some, quiet=True)
-    assert run.history[-1].progress == 1
-    assert run.history[-1].lr[-1] < 0.2 * max(rate for e in run.history for rate in e.lr)
-    assert run.config.budget == "6s"
+    assert run.history()[-1].progress == 1
+    assert run.history()[-1].lr[-1] < 0.2 * max(rate for e in run.history() for rate in e.lr)
+    assert run.config().budget == "6s"
 
 
 def test_a_budget_without_room_says_what_it_needs(some: Dataset, tiny_config: Config) -> None:

@@ -33,12 +33,12 @@ def test_it_knows_the_sample() -> None:
 
 def test_its_card_has_the_figures_of_its_weights(cifar: Dataset) -> None:
     run = find_run("strong")
-    found, _ = measure_model(run.model(), cifar.test[::5], run.info)  # 2,000 of the 10,000
+    found, _ = measure_model(run.model(), cifar.test[::5], run.info())  # 2,000 of the 10,000
     card = (PACKAGE / "strong" / "README.md").read_text()
     for view in ("test", "test_flip"):
         for name in ("fine_top1", "coarse_top1"):  # two standard errors
-            assert found[view][name] == pytest.approx(run.metrics[view][name], abs=0.02)
-            assert f"{run.metrics[view][name]:.2%}" in card
+            assert found[view][name] == pytest.approx(run.metrics()[view][name], abs=0.02)
+            assert f"{run.metrics()[view][name]:.2%}" in card
 
 
 def test_a_picture_needs_no_training(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_it_becomes_a_run_like_any_other_in_the_cache(tmp_path: Path) -> None:
     assert [path.name for path in first.path.parent.iterdir()] == [first.path.name]
     assert re.fullmatch(r"strong-[0-9a-f]{12}", first.path.name)
     assert first.finished
-    assert first.info.temperature != 1
+    assert first.info().temperature != 1
     assert all(value.isfinite().all() for value in first.model().state_dict().values())
     Path("strong").mkdir()  # one's own run goes first
     assert find_run("strong").path == Path("strong")

@@ -33,7 +33,7 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
         "Next ",
     ):
         assert words in out
-    assert Run(Path(path[1])).config.widths == (8, 8)
+    assert Run(Path(path[1])).config().widths == (8, 8)
     assert main(["evaluate", path[1]]) == 0
     again = capsys.readouterr().out
     assert "Equal, to the last digit" in again
@@ -46,10 +46,10 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_budget_without_a_recipe_chooses_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--budget", "9s", *SMALL[:5], "--device", "cpu"]) == 0
     run = Run(next(Path("runs").iterdir()))
-    assert run.config.name in ("quick", "fast", "medium", "strong")
-    assert run.config.widths == (8, 8)  # flags hold whatever the recipe
+    assert run.config().name in ("quick", "fast", "medium", "strong")
+    assert run.config().widths == (8, 8)  # flags hold whatever the recipe
     assert "9s: about " in capsys.readouterr().out
-    assert run.history[-1].progress == 1
+    assert run.history()[-1].progress == 1
 
 
 def test_evaluate_of_an_unfinished_run_says_so(
@@ -66,7 +66,7 @@ def test_evaluate_of_an_unfinished_run_says_so(
 def test_evaluate_notices_other_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL]) == 0
     run = Run(next(Path("runs").iterdir()))
-    metrics = run.metrics
+    metrics = run.metrics()
     for change, why in ((1e-6, "come from rounding"), (0.25, "more than rounding")):
         flip = metrics["test_flip"] | {"loss": metrics["test_flip"]["loss"] + change}
         run.seal(metrics | {"test_flip": flip})
@@ -201,7 +201,7 @@ def test_asked_to_stop_it_keeps_what_it_has(number: int, code: int, tmp_path: Pa
     assert "torch._dynamo" not in error  # 1.4 s of compiler that training has no use for
     run = Run(next(path.relative_to(tmp_path) for path in runs.iterdir()))
     assert re.search(rf"To go on: \S+ resume {run}", output)
-    assert len(run.history) >= 1
+    assert len(run.history()) >= 1
     assert not run.finished
     assert run.checkpoint()
     run.model()

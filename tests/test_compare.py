@@ -97,7 +97,7 @@ def test_three_groups_are_tested_in_pairs_against_scipy(trained: Train) -> None:
     assert min(contrast.mcnemar.p for contrast in found.contrasts) < 0.1
     for run in runs:
         assert right(run, "fine") == correct(run)["fine"].tolist()
-        assert sum(right(run, "coarse")) / 24 == run.metrics["test"]["coarse_top1"]
+        assert sum(right(run, "coarse")) / 24 == run.metrics()["test"]["coarse_top1"]
 
 
 def test_the_seeds_difference_has_welchs_standard_error(trained: Train) -> None:
@@ -108,7 +108,7 @@ def test_the_seeds_difference_has_welchs_standard_error(trained: Train) -> None:
     assert found.groups[0].name == "tiny with epochs 2.0, lr 0.2"
     for contrast in found.contrasts:
         key = f"{contrast.level}_top1"
-        first, second = ([run.metrics["test"][key] for run in runs] for runs in (short, long))
+        first, second = ([run.metrics()["test"][key] for run in runs] for runs in (short, long))
         assert contrast.difference
         mean, error = contrast.difference
         assert mean == pytest.approx(statistics.mean(first) - statistics.mean(second))
@@ -169,7 +169,7 @@ def test_a_seed_that_comes_again_begins_another_group(trained: Train) -> None:
 
 def test_another_machine_makes_times_incomparable(trained: Train) -> None:
     runs = [trained(name="a"), trained(name="b"), trained(name="b", seed=1)]
-    threads = runs[0].environment["threads"]
+    threads = runs[0].environment()["threads"]
     rewrite(runs[1], "environment.json", threads=64)
     rewrite(runs[2], "environment.json", processor="Abacus", device="Abacus")
     notes = compare(runs).notes

@@ -40,7 +40,7 @@ def test_the_command_says_it_in_words(
         f"Fine: b is {mean:.2f} points above 概念_ж in the mean of 3 and 2 seeds, "
         f"standard error {error:.2f}.\n"
     ) in out
-    each = [run.metrics["test"]["fine_top1"] for run in runs[2:]]
+    each = [run.metrics()["test"]["fine_top1"] for run in runs[2:]]
     assert f"{statistics.mean(each):.2%} ± {statistics.stdev(each):.2%}" in out
     assert re.search(r"\n epochs +0\.5 +1\.0 *\n", out)
     assert out.endswith("Figure  compare.png\n")
@@ -59,7 +59,7 @@ def test_json_has_every_value(trained: Train, capsys: pytest.CaptureFixture[str]
     assert [group["name"] for group in result["groups"]] == ["tiny with pad 2", "tiny with pad 0"]
     assert result["groups"][0]["seeds"] == [0, 1]
     assert result["groups"][0]["runs"] == [str(run) for run in runs[:2]]
-    values = [run.metrics["test"]["fine_top1"] for run in runs[:2]]
+    values = [run.metrics()["test"]["fine_top1"] for run in runs[:2]]
     assert result["groups"][0]["scores"]["fine_top1"] == {
         "n": 2,
         "mean": statistics.mean(values),

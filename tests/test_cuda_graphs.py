@@ -9,7 +9,7 @@ import torch
 
 from hundredfold import Config, Dataset, UserError, fast, load_data, strong
 from hundredfold.training.loop import training
-from hundredfold.training.setup import Job, make_job
+from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
@@ -23,54 +23,54 @@ def sample() -> Dataset:
     return load_data("sample")
 
 
-def started(config: Config, dataset: Dataset) -> tuple[State, Job]:
-    job = make_job(config, dataset, CUDA)
-    return first_state(job), job
+def started(config: Config, dataset: Dataset) -> tuple[State, Setup]:
+    setup = make_setup(config, dataset, CUDA)
+    return first_state(setup), setup
 
 
-def losses(state: State, job: Job) -> list[float]:
+def losses(state: State, setup: Setup) -> list[float]:
     """Train to the end; return the loss of each step."""
-    list(training(state, job))
+    list(training(state, setup))
     return [loss for epoch in state.history for loss in epoch.loss]
 
 
 def test_on_a_cpu_no_step_is_recorded(sample: Dataset) -> None:
-    assert not make_job(fast(), sample, torch.device("cpu")).recorded
+    assert not make_setup(fast(), sample, torch.device("cpu")).recorded
 
 
 @needs_cuda
 def test_replayed_steps_are_those_that_are_launched(
     sample: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state, job = started(SMALL, sample)
-    assert job.recorded
-    replayed = losses(state, job)
-    monkeypatch.setattr(Job, "recorded", False)
-    again, job = started(SMALL, sample)
-    assert replayed == losses(again, job)
+    state, setup = started(SMALL, sample)
+    assert setup.recorded
+    replayed = losses(state, setup)
+    monkeypatch.setattr(Setup, "recorded", False)
+    again, setup = started(SMALL, sample)
+    assert replayed == losses(again, setup)
     for name, value in again.tensors.items():
         assert torch.equal(value, state.tensors[name]), name
 
 
 @needs_cuda
 def test_a_run_goes_on_from_any_replayed_step(sample: Dataset) -> None:
-    whole, job = started(SMALL, sample)
-    expected = losses(whole, job)
+    whole, setup = started(SMALL, sample)
+    expected = losses(whole, setup)
     first, _ = started(SMALL, sample)
-    kept: Iterator[object] = training(first, job)
+    kept: Iterator[object] = training(first, setup)
     for _ in range(13):
         next(kept)
-    second = first_state(job)
-    list(islice(training(second, job), 7))  # what it has recorded must not outlive what it loads
+    second = first_state(setup)
+    list(islice(training(second, setup), 7))  # what it has recorded must not outlive what it loads
     second.load({name: value.clone() for name, value in first.tensors.items()}, first.facts)
-    assert losses(second, job) == expected
+    assert losses(second, setup) == expected
     for name, value in second.tensors.items():
         assert torch.equal(value, whole.tensors[name]), name
 
 
 def test_compiling_is_refused_where_nothing_is_recorded(sample: Dataset) -> None:
     with pytest.raises(UserError, match="--compile is for one CUDA GPU"):
-        make_job(fast(compile=True), sample, torch.device("cpu"))
+        make_setup(fast(compile=True), sample, torch.device("cpu"))
 
 
 @needs_cuda

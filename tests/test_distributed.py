@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from hundredfold import Config, Run, UserError, load_sample, train
 from hundredfold.inference.logits import predict_logits
-from hundredfold.support.distributed import Group, joined
+from hundredfold.support.distributed import Processes, joined
 from hundredfold.training.batches import batch_at, count_steps
 from hundredfold.training.loop import Step, judge, training
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 LAUNCH = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
@@ -36,7 +36,7 @@ def test_the_shares_of_a_batch_are_the_batch(pictures: int, size: int, batch: in
     for step in range(count_steps(pictures, batch)):
         places = batch_at(step, pictures, batch)
         whole = everything[step * batch : (step + 1) * batch]
-        shares = [everything[Group(rank, size).share(places)] for rank in range(size)]
+        shares = [everything[Processes(rank, size).share(places)] for rank in range(size)]
         if len(whole) < 2 * size:
             assert shares == [whole] * size
         else:
@@ -55,12 +55,12 @@ def compare_with_one() -> None:
     )  # fmt: skip
     sample = load_sample()  # with classes of unequal size, so that their weights matter
     few = dataclasses.replace(sample, train=sample.train[:1003], test=sample.test[:50])
-    with joined() as group:
-        assert group.size == 2
-        device = make_job(config, few, torch_cpu()).device
-        both = make_job(config, few, device, group)
-        alone = make_job(config, few, device)
-        states = [first_state(job) for job in (both, alone)]
+    with joined() as processes:
+        assert processes.size == 2
+        device = make_setup(config, few, torch_cpu()).device
+        both = make_setup(config, few, device, processes)
+        alone = make_setup(config, few, device)
+        states = [first_state(setup) for setup in (both, alone)]
         pairs = zip(training(states[0], both), training(states[1], alone), strict=True)
         for ours, its in pairs:
             if isinstance(ours, Step) and isinstance(its, Step):
@@ -71,15 +71,15 @@ def compare_with_one() -> None:
             some = few.train[:count]
             found = judge(states[0].model, dataclasses.replace(both, judged=some))
             assert found.equal(predict_logits(states[0].model, some.parts(), both.info))
-        job = dataclasses.replace(both, config=dataclasses.replace(config, batch_norm=True))
-        job = dataclasses.replace(job, info=dataclasses.replace(job.info, batch_norm=True))
-        state = first_state(job)
-        list(training(state, job))
+        setup = dataclasses.replace(both, config=dataclasses.replace(config, batch_norm=True))
+        setup = dataclasses.replace(setup, info=dataclasses.replace(setup.info, batch_norm=True))
+        state = first_state(setup)
+        list(training(state, setup))
         for value in (*state.model.parameters(), *state.model.buffers()):  # in both to the bit
             total = value.detach().clone()
-            group.add(total)
+            processes.add(total)
             assert total.equal(2 * value)
-        assert group.agree(group.rank * 7) == 7
+        assert processes.agree(processes.rank * 7) == 7
     print("equal")
 
 
@@ -144,8 +144,8 @@ def same(one: Run, other: Run) -> bool:
     """Return whether two runs have the same weights and history, to the bit."""
     ours, its = one.model().state_dict(), other.model().state_dict()
     return all(value.equal(its[name]) for name, value in ours.items()) and [
-        (epoch.loss, epoch.validation) for epoch in one.history
-    ] == [(epoch.loss, epoch.validation) for epoch in other.history]
+        (epoch.loss, epoch.validation) for epoch in one.history()
+    ] == [(epoch.loss, epoch.validation) for epoch in other.history()]
 
 
 @needs_proc
@@ -175,20 +175,20 @@ def test_torchruns_next_try_goes_on_to_the_bit() -> None:
         said = started.communicate(timeout=120)[0]
     assert started.returncode == 0, said
     mended = only_run()
-    assert len(mended.environment["resumed"]) == 1
+    assert len(mended.environment()["resumed"]) == 1
     subprocess.run(
         two("train", *TRAIN, "--out", "whole"), check=True, capture_output=True, timeout=120
     )
     (path,) = Path("whole").glob("*s0")
     assert same(Run(path), mended)
-    assert mended.environment["processes"] == 2
+    assert mended.environment()["processes"] == 2
 
 
 def test_what_several_processes_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UserError, match="--budget follows the clock of one process"):
-        make_job(Config(budget="9s"), load_sample(), torch_cpu(), Group(0, 2))
+        make_setup(Config(budget="9s"), load_sample(), torch_cpu(), Processes(0, 2))
     with pytest.raises(UserError, match=r"Cannot join 1 other process: .* torchrun"):
         train(Config(data="sample", device="cpu"), quiet=True)
 

@@ -60,7 +60,7 @@ def test_explaining_leaves_the_model_as_it_was(run: Run, tiny: Dataset) -> None:
 
 
 def test_features_are_what_the_last_layer_is_given(tiny: Dataset, run: Run) -> None:
-    model, info, images = run.model(), run.info, tiny.test.images
+    model, info, images = run.model(), run.info(), tiny.test.images
     features = predict_features(model, images, info)
     weight = model.get_parameter("head.weight").detach()
     torch.testing.assert_close(features @ weight.T, predict_logits(model, images, info))
@@ -69,7 +69,7 @@ def test_features_are_what_the_last_layer_is_given(tiny: Dataset, run: Run) -> N
 def test_the_tutorials_network_has_features_too(tiny: Dataset, tmp_path: Path) -> None:
     config = tutorial(epochs=0.2, widths=(4, 4, 8, 8), device="cpu", out=str(tmp_path))
     run = train(config, tiny, quiet=True)
-    assert predict_features(run.model(), tiny.test.images, run.info).shape == (24, 8)
+    assert predict_features(run.model(), tiny.test.images, run.info()).shape == (24, 8)
 
 
 def test_the_nearest_are_those_of_a_loop(run: Run, tiny: Dataset) -> None:
@@ -87,7 +87,7 @@ def test_the_nearest_are_those_of_a_loop(run: Run, tiny: Dataset) -> None:
 def test_the_command_draws_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = train(Config(data="sample", epochs=0.1, widths=(8,), device="cpu"), quiet=True)
     Image.new("RGB", (50, 70), "green").save("a leaf.png")
-    label = run.info.classes[int(run.test_logits["labels"][3])]
+    label = run.info().classes[int(run.test_logits()["labels"][3])]
     assert main(["explain", str(run), "--test", "3", "--like", "5"]) == 0
     assert f"(label: {label})" in capsys.readouterr().out
     assert main(["explain", str(run), "a leaf.png", "--like", "0", "--target", "beaver"]) == 0

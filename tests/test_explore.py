@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
-from support.exploring import KINDS, find, make_job_of, page, printed
+from support.exploring import KINDS, find, make_setup_of, page, printed
 from support.making import make_split
 
 from hundredfold import Dataset, Split, fast, tutorial
@@ -62,14 +62,16 @@ def test_the_sample_page_has_the_very_pixels_a_row_a_class(tiny: Dataset) -> Non
 def test_the_augmented_page_is_what_training_sees(tiny: Dataset) -> None:
     config = fast(batch_size=16, seed=5)
     pixels = page(explore(tiny, config, "out")[1])
-    job = make_job_of(tiny, config)
-    left = [find(pixels, picture, 96) for picture in job.training.images]
+    setup = make_setup_of(tiny, config)
+    left = [find(pixels, picture, 96) for picture in setup.training.images]
     shown = {i: min(found) for i, found in enumerate(left) if found}
-    assert sorted(int(job.training.labels[i]) for i in shown) == list(range(6))
+    assert sorted(int(setup.training.labels[i]) for i in shown) == list(range(6))
     last = dict(shown)
     for epoch in range(6):
-        order = plan_epoch(job.training.labels, config.pad, epoch, config).order.tolist()
-        images = torch.cat([batch for batch, _ in batches(job.training, epoch, config, job.device)])
+        order = plan_epoch(setup.training.labels, config.pad, epoch, config).order.tolist()
+        images = torch.cat(
+            [batch for batch, _ in batches(setup.training, epoch, config, setup.device)]
+        )
         for i, (_, row) in shown.items():
             found = [x for x, y in find(pixels, images[order.index(i)], 96) if y == row]
             later = [x for x in found if x > last[i][0]]
@@ -78,9 +80,9 @@ def test_the_augmented_page_is_what_training_sees(tiny: Dataset) -> None:
 
 
 def test_augmented_sizes_are_as_pillow_resizes(tiny: Dataset) -> None:
-    job = make_job_of(tiny, fast())
+    setup = make_setup_of(tiny, fast())
     chosen = torch.tensor([3, 70, 11])
-    full, small = (augmented(job, chosen, 4, size) for size in (32, 24))
+    full, small = (augmented(setup, chosen, 4, size) for size in (32, 24))
     assert full.shape == (3, 4, 3, 32, 32)
     assert small.shape == (3, 4, 3, 24, 24)
     for big, little in zip(full.flatten(0, 1), small.flatten(0, 1), strict=True):
@@ -88,8 +90,10 @@ def test_augmented_sizes_are_as_pillow_resizes(tiny: Dataset) -> None:
         wanted = np.asarray(image.resize((24, 24), Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(little.permute(1, 2, 0).numpy() - wanted).max() <= 1
     pixels = page(explore(tiny, fast(), "out")[1])
-    places = torch.cat([places[:1] for places in choose_pictures(trained_on(job, tiny), range(6))])
-    for version in augmented(job, places, 6, 24).flatten(0, 1):
+    places = torch.cat(
+        [places[:1] for places in choose_pictures(trained_on(setup, tiny), range(6))]
+    )
+    for version in augmented(setup, places, 6, 24).flatten(0, 1):
         assert find(pixels, version, 96)
 
 
@@ -104,14 +108,14 @@ def test_turns_are_those_of_the_batches(balance: Any, batch_size: int, flip: Any
     labels = torch.tensor([0] * 80 + [1] * 15 + [2] * 5)
     config = fast(balance=balance, batch_size=batch_size, flip=flip, validation=0.0, sizes=())
     split = Split(images, labels)
-    job = make_job_of(Dataset("numbers", split, split, ("a", "b", "c")), config)
+    setup = make_setup_of(Dataset("numbers", split, split, ("a", "b", "c")), config)
     seen: dict[int, list[torch.Tensor]] = {i: [] for i in range(count)}
     for epoch in range(epochs):
-        for batch, _ in batches(job.training, epoch, config, job.device):
+        for batch, _ in batches(setup.training, epoch, config, setup.device):
             for picture in batch:
                 seen[int(picture[0, 0, 0])].append(picture)
     assert {len(turns) for turns in seen.values()} > {epochs}
-    for i, versions in enumerate(augmented(job, torch.arange(count), epochs, 16)):
+    for i, versions in enumerate(augmented(setup, torch.arange(count), epochs, 16)):
         turns = seen[i][:epochs]
         white = [torch.full_like(images[0], 255)] * (epochs - len(turns))
         assert versions.equal(torch.stack(turns + white)), i
@@ -147,9 +151,9 @@ def test_labels_are_the_datasets_though_the_recipe_learns_superclasses(tiny: Dat
     }
     assert len(known) == 96
     for config in (fast(validation=0.25), tutorial(), fast(labels="coarse", validation=0.25)):
-        job = make_job_of(tiny, config)
-        training = trained_on(job, tiny)
-        assert len(training) == len(job.training)
+        setup = make_setup_of(tiny, config)
+        training = trained_on(setup, tiny)
+        assert len(training) == len(setup.training)
         for picture, label in zip(training.images, training.labels, strict=True):
             assert known[picture.numpy().tobytes()] == label
         explore(tiny, config, config.name)
@@ -219,8 +223,8 @@ def test_two_classes(count: int) -> None:
     found = [find(samples, picture, 64) for picture in dataset.train.images]
     assert sum(map(len, found)) == 2 * min(count, 12)
     assert samples.shape[0] < 400
-    job = make_job_of(dataset, fast())
-    originals = [find(augmentation, picture, 96) for picture in job.training.images]
+    setup = make_setup_of(dataset, fast())
+    originals = [find(augmentation, picture, 96) for picture in setup.training.images]
     assert sum(map(bool, originals)) == 2 * min(count, 5)
     assert means.shape[1] < 700
 

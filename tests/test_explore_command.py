@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.exploring import KINDS, find, make_job_of, page, printed
+from support.exploring import KINDS, find, make_setup_of, page, printed
 
 from hundredfold import Dataset, Split, fast
 from hundredfold.cli.main import main
@@ -59,7 +59,7 @@ def test_cifar100_has_the_published_statistics_and_equal_counts(cifar: Dataset) 
     paths = explore(cifar, fast(), "out")
     assert [path.stem for path in paths] == KINDS[:3]
     pixels = page(paths[0])
-    training = trained_on(make_job_of(cifar, fast()), cifar)
+    training = trained_on(make_setup_of(cifar, fast()), cifar)
     for label in (0, 51, 99):
         (places,) = choose_pictures(Split(training.images, training.labels), [label])
         assert find(pixels, training.images[places[0]], 64)

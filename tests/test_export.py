@@ -48,7 +48,7 @@ def probabilities(run: Run, images: torch.Tensor) -> Any:
     """Return what the predictor gives for pictures (N, 3, S, S), in the classes' order."""
     answers = Predictor.load(run)(list(images))
     return np.array(
-        [[dict(answer.classes)[name] for name in run.info.classes] for answer in answers]
+        [[dict(answer.classes)[name] for name in run.info().classes] for answer in answers]
     )
 
 
@@ -63,8 +63,8 @@ def test_the_exported_model_gives_the_predictors_probabilities(
     assert max(found.parity.values()) < 1e-4
     assert found.parity.keys() == {"1", "2", "7"}
     assert found.pictures == len(tiny.test)
-    assert found.accuracy["exported"]["fine_top1"] == run.metrics["test"]["fine_top1"]
-    assert found.accuracy["predictor"] == run.metrics["test"]
+    assert found.accuracy["exported"]["fine_top1"] == run.metrics()["test"]["fine_top1"]
+    assert found.accuracy["predictor"] == run.metrics()["test"]
     pixels = tiny.test.images.permute(0, 2, 3, 1).contiguous()
     if to == "onnx":
         got = OnnxModel(found.path)(pixels.numpy())
@@ -81,7 +81,7 @@ def test_its_metadata_say_what_the_numbers_mean(exported: Export) -> None:
         model = OnnxModel(run.path / "export" / path)
         facts = model.session.get_modelmeta().custom_metadata_map
         for name in ("classes", "superclasses", "parents", "mean", "std"):
-            assert tuple(json.loads(facts[name])) == getattr(run.info, name)
+            assert tuple(json.loads(facts[name])) == getattr(run.info(), name)
         assert json.loads(facts["image_size"]) == 32
         (given,) = model.session.get_inputs()
         assert (given.name, given.type, given.shape[1:]) == (
@@ -256,7 +256,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(run), "--int8"]) == 0
     out = capsys.readouterr().out
     assert "Equal to the predictor on 105 pictures, in batches of 1, 2, 7" in out
-    accuracy = Run(run).metrics["test"]["fine_top1"]
+    accuracy = Run(run).metrics()["test"]["fine_top1"]
     (row,) = [row.split() for row in out.splitlines() if row.startswith(" top-1 fine ")]
     assert row[2:4] == [f"{accuracy:.2%}"] * 2  # the predictor's and the exported model's
     assert "model-int8.onnx" in out
@@ -266,5 +266,5 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_of_coarse_labels_has_its_own_classes(trained: Train, tiny: Dataset) -> None:
     run = trained(labels="coarse")
     found = export(run, "onnx", tiny)
-    assert found.accuracy["exported"]["coarse_top1"] == run.metrics["test"]["coarse_top1"]
+    assert found.accuracy["exported"]["coarse_top1"] == run.metrics()["test"]["coarse_top1"]
     assert dataclasses.asdict(found)["parity"]

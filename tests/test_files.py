@@ -54,7 +54,7 @@ def test_files_and_run_folders_get_the_rights_that_the_user_gives(
 ) -> None:
     save_file(Path("table.csv"), "a,b\n")
     assert Path("table.csv").stat().st_mode & 0o777 == 0o666 & ~umask
-    begun = new_run(dataclasses.replace(tiny_config, name="rights"), run.info, {})
+    begun = new_run(dataclasses.replace(tiny_config, name="rights"), run.info(), {})
     assert begun.path.stat().st_mode & 0o777 == 0o777 & ~umask
     assert (begun.path / "config.json").stat().st_mode & 0o777 == 0o666 & ~umask
 

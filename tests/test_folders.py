@@ -127,8 +127,8 @@ def test_tiny_data_trains(
     one_less = max(2, len(found.train) - 1)
     config = dataclasses.replace(tiny_config, epochs=2, batch_size=one_less, balance="loss")
     run = train(config, found, quiet=True)
-    assert all(np.isfinite(value) for value in run.metrics["test"].values())
-    assert "fine_top5" not in run.metrics["test"]
+    assert all(np.isfinite(value) for value in run.metrics()["test"].values())
+    assert "fine_top5" not in run.metrics()["test"]
 
 
 def test_a_run_on_a_folder_is_measured_again_and_predicts_by_name(
@@ -145,8 +145,8 @@ def test_a_run_on_a_folder_is_measured_again_and_predicts_by_name(
     found = load(root, size=48)
     config = dataclasses.replace(tiny_config, epochs=8, batch_size=8, data=str(root), size=48)
     run = train(config, found, quiet=True)
-    assert run.info.classes == ("cat", "dog") and run.info.image_size == 48
-    assert evaluate(run)["test"] == run.metrics["test"]
+    assert run.info().classes == ("cat", "dog") and run.info().image_size == 48
+    assert evaluate(run)["test"] == run.metrics()["test"]
     assert Predictor.load(run)(Image.new("RGB", (300, 200), "blue")).label == "dog"
 
 
@@ -168,7 +168,7 @@ def test_large_sets_are_mapped_and_give_the_same(
         run = train(config, large, quiet=True)
         weights = [(r.path / "weights.safetensors").read_bytes() for r in (run, want)]
         assert weights[0] == weights[1]
-        assert run.metrics["test"] == want.metrics["test"]
+        assert run.metrics()["test"] == want.metrics()["test"]
     for path in (cache_folder() / "pictures").iterdir():
         path.unlink()
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
@@ -202,7 +202,7 @@ def test_cifar100_as_folders_trains_to_the_same_bits(
     runs = [train(config, data, quiet=True) for data in (some, found)]
     weights = [(run.path / "weights.safetensors").read_bytes() for run in runs]
     assert weights[0] == weights[1]
-    assert runs[0].metrics["test"] == runs[1].metrics["test"]
+    assert runs[0].metrics()["test"] == runs[1].metrics()["test"]
 
 
 def test_the_commands_take_a_folder(

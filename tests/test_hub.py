@@ -20,7 +20,7 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
 ) -> None:
     run = trained()
     config = dataclasses.replace(
-        run.config,
+        run.config(),
         data="/home/me/photos",
         model="timm:resnet18",
         weights="/home/me/w.pth",
@@ -38,8 +38,8 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
     assert Predictor.load("out")(image) == Predictor.load(run)(image)
     card = Path("out/README.md").read_text()
     assert card.startswith("---\nlibrary_name: hundredfold\n")
-    assert f"{run.metrics['test']['fine_top1']:.2%}" in card
-    assert f"{run.metrics['test_flip']['coarse_top1']:.2%}" in card
+    assert f"{run.metrics()['test']['fine_top1']:.2%}" in card
+    assert f"{run.metrics()['test_flip']['coarse_top1']:.2%}" in card
     assert 'snapshot_download("me/tiny")' in card
     assert "`a`, `b`, `c`, `d`, `e`, `f`." in card
     for file in Path("out").iterdir():
@@ -51,7 +51,7 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
 
 def test_the_card_of_coarse_labels_names_their_accuracy_once(trained: Train) -> None:
     run = trained(labels="coarse")
-    accuracy = run.metrics["test"]["coarse_top1"]
+    accuracy = run.metrics()["test"]["coarse_top1"]
     rows = [line for line in card(run, "me/tiny").splitlines() if f"{accuracy:.2%} |" in line]
     assert [row.split("|")[1].strip() for row in rows] == ["top-1 coarse"]
 

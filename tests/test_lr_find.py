@@ -17,7 +17,7 @@ from hundredfold.cli.main import main
 from hundredfold.experiments.lr_find import LrCurve, find_lr
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import epochs
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 
@@ -27,12 +27,12 @@ def test_the_state_is_left_untouched(
 ) -> None:
     widths = (4, 4, 8, 8) if "model" in changes else (8, 16)  # resnet9 has dropout
     config = Config(**vars(tiny_config) | {"widths": widths} | changes)
-    job = make_job(config, tiny, torch.device("cpu"))
-    state = first_state(job)
-    next(epochs(state, job))  # the optimizer has moments now
+    setup = make_setup(config, tiny, torch.device("cpu"))
+    state = first_state(setup)
+    next(epochs(state, setup))  # the optimizer has moments now
     tensors = copy.deepcopy(state.tensors)
     facts, groups = copy.deepcopy(state.facts), copy.deepcopy(state.optimizer.state_dict())
-    find_lr(state, job, 20)
+    find_lr(state, setup, 20)
     assert state.facts == facts
     assert state.tensors.keys() == tensors.keys()  # weights, statistics, moments, generator
     for name, value in state.tensors.items():
@@ -42,12 +42,12 @@ def test_the_state_is_left_untouched(
 
 def test_the_curve_equals_steps_taken_by_hand(tiny: Dataset, tiny_config: Config) -> None:
     config = Config(**vars(tiny_config) | {"optimizer": "sgd", "momentum": 0.0})
-    job = make_job(config, tiny, torch.device("cpu"))
-    curve = find_lr(first_state(job), job, 12)
-    model = first_state(job).model
+    setup = make_setup(config, tiny, torch.device("cpu"))
+    curve = find_lr(first_state(setup), setup, 12)
+    model = first_state(setup).model
     optimizer = torch.optim.SGD(model.parameters(), 1.0, weight_decay=config.weight_decay)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (job.info.mean, job.info.std))
-    seen = [b for epoch in range(3) for b in batches(job.training, epoch, config, job.device)]
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (setup.info.mean, setup.info.std))
+    seen = [b for epoch in range(3) for b in batches(setup.training, epoch, config, setup.device)]
     rates, smoothed, total = np.geomspace(1e-6, 10, 12), [], 0.0
     for step, (images, labels) in enumerate(seen[: len(curve.lr)]):
         loss = F.cross_entropy(model((images / 255 - mean) / std), labels)
@@ -73,8 +73,8 @@ def test_the_suggestion_is_where_the_loss_falls_most_steeply() -> None:
 
 def test_it_stops_where_the_loss_diverges(tiny: Dataset, tiny_config: Config) -> None:
     config = Config(**vars(tiny_config) | {"optimizer": "sgd", "batch_norm": False})
-    job = make_job(config, tiny, torch.device("cpu"))
-    curve = find_lr(first_state(job), job, 60)
+    setup = make_setup(config, tiny, torch.device("cpu"))
+    curve = find_lr(first_state(setup), setup, 60)
     assert 10 < len(curve.lr) < 60
     assert all(math.isfinite(loss) for loss in curve.loss[:-1])
     assert curve.steepest < curve.lr[-1]

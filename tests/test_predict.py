@@ -31,8 +31,8 @@ def folder(tiny: Dataset, tmp_path: Path) -> Path:
 
 def expected(run: Run, index: int) -> tuple[dict[str, float], dict[str, float]]:
     """Return fine and coarse probabilities from what evaluation recorded."""
-    info = run.info
-    logits = run.test_logits["logits"][index : index + 1] / info.temperature
+    info = run.info()
+    logits = run.test_logits()["logits"][index : index + 1] / info.temperature
     fine, coarse = logits.softmax(1)[0], coarse_probabilities(logits, info.parents)[0]
     return (
         dict(zip(info.classes, fine.tolist(), strict=True)),
@@ -93,12 +93,12 @@ def test_only_model_weights_and_metrics_are_needed(run: Run, tiny: Dataset, tmp_
 
 
 def test_the_temperature_was_fitted_and_is_used(run: Run) -> None:
-    assert run.info.temperature != 1
-    raw = run.test_logits["logits"]
+    assert run.info().temperature != 1
+    raw = run.test_logits()["logits"]
     loss = torch.nn.functional.cross_entropy(
-        raw.double() / run.info.temperature, run.test_logits["labels"]
+        raw.double() / run.info().temperature, run.test_logits()["labels"]
     )
-    assert run.metrics["test"]["loss"] == pytest.approx(loss.item())
+    assert run.metrics()["test"]["loss"] == pytest.approx(loss.item())
 
 
 def test_a_model_of_coarse_labels_has_no_superclasses_above(
@@ -220,7 +220,7 @@ def test_a_test_picture_is_shown_with_its_label(capsys: pytest.CaptureFixture[st
     assert main(["predict", str(run), "--test", "17"]) == 0
     with Image.open(run.path / "figures" / "test-17.png") as figure:
         assert min(figure.size) > 300
-    label = run.info.classes[int(run.test_logits["labels"][17])]
+    label = run.info().classes[int(run.test_logits()["labels"][17])]
     assert f"test picture 17: {label}" in capsys.readouterr().out
     assert main(["predict", str(run), "--test", "17", "--format", "json", "--top", "2"]) == 0
     (row,) = json.loads(capsys.readouterr().out)

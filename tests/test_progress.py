@@ -115,9 +115,9 @@ def test_the_curves_end_where_training_did(
 ) -> None:
     config = dataclasses.replace(tiny_config, epochs=epochs, batch_size=24)  # 3 steps of 72
     run = train(config, tiny, quiet=True)
-    whole = run.metrics["epoch_pictures"]
+    whole = run.metrics()["epoch_pictures"]
     assert whole == 72
-    accuracy, losses, _ = draw_curves(run.history, "validation", whole).axes
+    accuracy, losses, _ = draw_curves(run.history(), "validation", whole).axes
     for line in (accuracy.lines[0], losses.lines[0], losses.lines[1]):
         assert np.asarray(line.get_xdata())[-1] == pytest.approx(end)
 

@@ -73,7 +73,7 @@ def test_a_configuration_in_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(to_json(fast(data=str(root), widths=(8, 8), epochs=1)))
     assert main(["train", "mine.json", "--quiet"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
-    assert Run(run).config.batch_size == 512
+    assert Run(run).config().batch_size == 512
 
 
 def photos(root: Path) -> Path:

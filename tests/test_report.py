@@ -103,13 +103,13 @@ def test_the_page_needs_nothing_beside_it(reported: Path) -> None:
 
 def test_the_table_has_scikit_learns_figures(reported: Path) -> None:
     run = Run(reported.parent)
-    test = run.test_logits
+    test = run.test_logits()
     predicted = test["logits"].argmax(1)
     _, recall, _, support = precision_recall_fscore_support(
         test["labels"], predicted, labels=range(100), zero_division=0
     )
     text = re.sub(r"\s+", " ", html.unescape(reported.read_text()))
-    for name, value, count in zip(run.info.classes, recall, support, strict=True):
+    for name, value, count in zip(run.info().classes, recall, support, strict=True):
         row = re.search(rf"<tr><td>{name}</td>.*?</tr>", text)
         assert row
         cells = re.findall(r'data-value="([^"]+)"', row[0])
@@ -159,8 +159,8 @@ def test_a_model_without_mistakes_has_no_pairs_and_no_mistakes(tiny: Dataset, ru
     logits = 9 * torch.nn.functional.one_hot(tiny.test.labels, 6).float()
     run.finish(
         run.model().state_dict(),
-        run.info,
-        run.metrics,
+        run.info(),
+        run.metrics(),
         {"logits": logits, "flip_logits": logits, "labels": tiny.test.labels},
     )
     assert all(level.correct.all() for level in levels(run))

@@ -35,7 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def without_times(run: Run) -> list[dict[str, Any]]:
     times = {"seconds": 0.0, "validation_seconds": 0.0}
-    return [dataclasses.asdict(epoch) | times for epoch in run.history]
+    return [dataclasses.asdict(epoch) | times for epoch in run.history()]
 
 
 def assert_same(run: Run, whole: Run) -> None:
@@ -43,7 +43,7 @@ def assert_same(run: Run, whole: Run) -> None:
     for name in ("weights.safetensors", "model.json", "test_logits.npz"):
         assert (run.path / name).read_bytes() == (whole.path / name).read_bytes(), name
     assert without_times(run) == without_times(whole)
-    assert run.metrics["test_flip"] == whole.metrics["test_flip"]
+    assert run.metrics()["test_flip"] == whole.metrics()["test_flip"]
 
 
 @pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES)
@@ -53,7 +53,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(
 ) -> None:
     config = dataclasses.replace(tiny_config, **changes)
     whole = train(config, tiny, quiet=True)
-    steps = sum(len(epoch.loss) for epoch in whole.history)
+    steps = sum(len(epoch.loss) for epoch in whole.history())
     assert steps == (8 if config.epochs == 1.5 else 10)
     for step in range(1, steps + 1):  # 5 steps an epoch: the first, the last, all between
         run = interrupted(config, tiny, step)
@@ -76,9 +76,9 @@ def test_a_run_may_be_interrupted_again_and_again(tiny: Dataset, tiny_config: Co
     assert last
     assert last.facts["step"] == 8
     assert_same(resume(run, tiny, quiet=True), whole)
-    assert len(run.environment["resumed"]) == 4
-    seconds = run.metrics["seconds"]
-    assert seconds > run.metrics["train_seconds"] > sum(e.seconds for e in run.history) * 0.99
+    assert len(run.environment()["resumed"]) == 4
+    seconds = run.metrics()["seconds"]
+    assert seconds > run.metrics()["train_seconds"] > sum(e.seconds for e in run.history()) * 0.99
 
 
 def test_an_interrupted_run_can_be_used_before_it_goes_on(
@@ -86,7 +86,7 @@ def test_an_interrupted_run_can_be_used_before_it_goes_on(
 ) -> None:
     run = interrupted(tiny_config, tiny, 7)
     assert not run.finished
-    assert len(run.history) == 1
+    assert len(run.history()) == 1
     assert evaluate(run, tiny)["test_pictures"] == 24
     last = run.checkpoint()
     assert last
@@ -175,7 +175,7 @@ def test_other_data_is_refused_and_another_machine_is_named(
     with pytest.raises(UserError, match="its digest differs"):
         resume(run, other)
     path = run.path / "environment.json"
-    path.write_text(json.dumps(run.environment | {"threads": 99, "torch": "1.0"}))
+    path.write_text(json.dumps(run.environment() | {"threads": 99, "torch": "1.0"}))
     assert resume(run, tiny).finished
     out = capsys.readouterr().out
     assert f"threads is {torch.get_num_threads()}, and was 99: the run will not be the same" in out
@@ -209,8 +209,8 @@ def test_a_run_with_a_budget_gets_the_time_that_was_left(
     assert last
     assert 0 < last.facts["progress"] < 1
     assert 0 < last.facts["clock"]["end"] < 6
-    assert resume(run, data, quiet=True).history[-1].progress == 1
-    assert run.metrics["seconds"] > last.facts["elapsed"]
+    assert resume(run, data, quiet=True).history()[-1].progress == 1
+    assert run.metrics()["seconds"] > last.facts["elapsed"]
 
 
 def test_mapped_pictures_resume_to_the_same_bits(

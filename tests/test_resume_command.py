@@ -41,8 +41,8 @@ def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     events = [json.loads(line) for line in out.splitlines()]
     assert [event["event"] for event in events] == ["start", "epoch", "end"]
     assert events[0]["run"] == events[2]["run"] == str(run)
-    assert events[1]["train_loss"] == run.history[0].train_loss
-    assert events[2]["metrics"] == run.metrics
+    assert events[1]["train_loss"] == run.history()[0].train_loss
+    assert events[2]["metrics"] == run.metrics()
     code, out = say(["reproduce", str(run)], capsys)
     assert code == 0
     assert "epoch 1: the same" in out
@@ -63,7 +63,7 @@ def test_reproduce_names_the_first_difference(tiny: Dataset, tiny_config: Config
     parts = list(reproduce(run, tiny))
     assert [part.what for part in parts] == ["epoch 1", "epoch 2", "weights", "test predictions"]
     assert not any(part.difference for part in parts)
-    history = run.history
+    history = run.history()
     was, history[1].loss[2] = history[1].loss[2], 9.0
     run.save_history(history)
     reseal(run)
@@ -80,7 +80,7 @@ def test_reproduce_names_the_first_difference(tiny: Dataset, tiny_config: Config
 def test_last_is_the_newest_unfinished_run(tiny: Dataset, tiny_config: Config) -> None:
     runs = [interrupted(tiny_config, tiny, 1) for _ in range(2)]
     for run, started in zip(runs, ("2026-01-02", "2026-01-01"), strict=True):
-        content = json.dumps(run.environment | {"started": started})
+        content = json.dumps(run.environment() | {"started": started})
         (run.path / "environment.json").write_text(content)
     for odd in ("card", ".fast-half-made"):  # what is no run is in nobody's way
         folder = runs[0].path.parent / odd

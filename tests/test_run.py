@@ -13,13 +13,13 @@ from hundredfold import Config, Dataset, Run, UserError
 from hundredfold.models.info import ModelInfo
 from hundredfold.runs.new_run import new_run
 from hundredfold.support.files import write_atomic
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 
 
 @pytest.fixture
 def info(tiny: Dataset, tiny_config: Config) -> ModelInfo:
     """What a model needs beside its weights."""
-    return make_job(tiny_config, tiny, torch.device("cpu")).info
+    return make_setup(tiny_config, tiny, torch.device("cpu")).info
 
 
 def test_names_carry_recipe_time_and_seed_and_never_clash(info: ModelInfo, tmp_path: Path) -> None:
@@ -27,7 +27,9 @@ def test_names_carry_recipe_time_and_seed_and_never_clash(info: ModelInfo, tmp_p
     runs = [new_run(config, info, {"a": 1}) for _ in range(3)]
     assert len({run.path for run in runs}) == 3
     assert all(run.path.name.startswith("x-2") and "Z-s3" in run.path.name for run in runs)
-    assert all((run.config, run.info, run.environment) == (config, info, {"a": 1}) for run in runs)
+    assert all(
+        (run.config(), run.info(), run.environment()) == (config, info, {"a": 1}) for run in runs
+    )
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -52,9 +54,9 @@ def test_atomic_writes_leave_nothing_behind(tmp_path: Path) -> None:
 
 def test_no_run_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no run at"):
-        _ = Run(tmp_path / "nowhere").config
+        _ = Run(tmp_path / "nowhere").config()
     with pytest.raises(UserError, match="is not a run, or not a whole one"):
-        _ = Run(tmp_path).config
+        _ = Run(tmp_path).config()
 
 
 def test_a_run_without_weights_says_why(run: Run) -> None:
@@ -91,7 +93,7 @@ def test_predictions_that_would_fill_the_memory_are_refused(run: Run) -> None:
     assert path.stat().st_size < 2**20
     reseal(run)
     with pytest.raises(UserError, match=r"test_logits.npz is damaged: it would unpack to"):
-        _ = run.test_logits
+        _ = run.test_logits()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_weights_of_another_model_are_refused(run: Run) -> None:
 def test_damaged_json_is_named(run: Run, text: str) -> None:
     (run.path / "metrics.json").write_text(text)
     with pytest.raises(UserError, match=r"metrics.json is not"):
-        _ = run.metrics
+        _ = run.metrics()
 
 
 def test_model_info_must_make_sense(run: Run) -> None:
@@ -131,5 +133,5 @@ def test_model_info_must_make_sense(run: Run) -> None:
         {"mean": ()},
     ):
         with pytest.raises(UserError):
-            dataclasses.replace(run.info, **changes)
-    assert isinstance(run.info, ModelInfo)
+            dataclasses.replace(run.info(), **changes)
+    assert isinstance(run.info(), ModelInfo)

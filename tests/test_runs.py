@@ -30,7 +30,7 @@ def test_a_finished_run_has_what_it_recorded(run: Run) -> None:
         coarse_top1=metrics["test"]["coarse_top1"],
         ece=metrics["test"]["ece"],
         seconds=metrics["seconds"],
-        started=run.environment["started"],
+        started=run.environment()["started"],
     )
     assert scores(run) == {
         "fine_top1": metrics["test"]["fine_top1"],

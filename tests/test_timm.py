@@ -15,7 +15,7 @@ from hundredfold.inference.predict import Predictor
 from hundredfold.support.errors import UserError
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import step
-from hundredfold.training.setup import Job, make_job
+from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import first_state
 
 CPU = torch.device("cpu")
@@ -45,14 +45,14 @@ def config(weights: Path, tmp_path: Path) -> Config:
     )
 
 
-def job_of(config: Config, data: Dataset) -> Job:
-    return make_job(config, data, CPU)
+def setup_of(config: Config, data: Dataset) -> Setup:
+    return make_setup(config, data, CPU)
 
 
 def test_the_body_begins_with_the_files_weights(
     config: Config, weights: Path, tiny: Dataset
 ) -> None:
-    model = first_state(job_of(config, tiny)).model
+    model = first_state(setup_of(config, tiny)).model
     given, own = load_file(weights), model.state_dict()
     assert own["fc.weight"].shape == (6, 512)
     same = [name for name in given if not name.startswith("fc.")]
@@ -60,7 +60,7 @@ def test_the_body_begins_with_the_files_weights(
     torch.save(given, weights.with_suffix(".pth"))
     other = dataclasses.replace(config, weights=str(weights.with_suffix(".pth")))
     assert (
-        first_state(job_of(other, tiny))
+        first_state(setup_of(other, tiny))
         .model.state_dict()["conv1.0.weight"]
         .equal(given["conv1.0.weight"])
     )
@@ -93,7 +93,7 @@ def test_weights_are_found_however_they_are_wrapped(
         torch.save(content, path)
     else:
         save_file(flattened(content), path)
-    own = first_state(job_of(dataclasses.replace(config, weights=str(path)), tiny)).model
+    own = first_state(setup_of(dataclasses.replace(config, weights=str(path)), tiny)).model
     for name, value in own.state_dict().items():
         if not name.startswith("fc.") and not (way == "old" and name.endswith("tracked")):
             assert value.equal(given[name]), name
@@ -117,7 +117,7 @@ def test_a_transformers_places_are_converted_to_its_side(
     given = timm.create_model("test_vit", img_size=160).state_dict()
     torch.save({f"model.{name}": value for name, value in given.items()}, tmp_path / "vit.pth")
     small = dataclasses.replace(config, model="timm:test_vit", weights="vit.pth")
-    own = first_state(job_of(small, tiny)).model.state_dict()
+    own = first_state(setup_of(small, tiny)).model.state_dict()
     assert own["pos_embed"].shape != given["pos_embed"].shape
     assert own["blocks.0.attn.qkv.weight"].equal(given["blocks.0.attn.qkv.weight"])
     spread = (own["pos_embed"].std() / given["pos_embed"].std()).item()
@@ -133,7 +133,7 @@ def test_a_single_missing_tensor_is_an_error(
     del given[lost]
     save_file({f"model.{name}": value for name, value in given.items()}, weights)
     with pytest.raises(UserError, match=f": {count - 1} of the model's {count} tensors"):
-        first_state(job_of(config, tiny))
+        first_state(setup_of(config, tiny))
 
 
 def test_a_larger_model_of_the_family_is_another_one(
@@ -143,7 +143,7 @@ def test_a_larger_model_of_the_family_is_another_one(
     torch.save(timm.create_model("resnet14t").state_dict(), tmp_path / "larger.pth")
     other = dataclasses.replace(config, weights="larger.pth")
     with pytest.raises(UserError, match=r"none besides\. Is the file of another"):
-        first_state(job_of(other, tiny))
+        first_state(setup_of(other, tiny))
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "zeros"])
@@ -163,7 +163,7 @@ def test_a_damaged_file_is_named(
         }[damage]
     )
     with pytest.raises(UserError, match=f"weights{suffix} is damaged, or is no file of weights"):
-        first_state(job_of(dataclasses.replace(config, weights=str(path)), tiny))
+        first_state(setup_of(dataclasses.replace(config, weights=str(path)), tiny))
 
 
 class Model:
@@ -180,42 +180,42 @@ def test_a_file_that_could_run_code_is_refused_in_our_words(
     for content in (Model(), {"model": Model(), "state_dict": load_file(weights)}):
         torch.save(content, path)
         with pytest.raises(UserError, match=r"It is refused\. .*save_file") as caught:
-            first_state(job_of(dataclasses.replace(config, weights=str(path)), tiny))
+            first_state(setup_of(dataclasses.replace(config, weights=str(path)), tiny))
         assert "weights_only" not in str(caught.value)
     assert not Path("trace").exists()
 
 
 def test_only_the_head_learns_while_the_rest_is_frozen(config: Config, tiny: Dataset) -> None:
-    job = job_of(config, tiny)
-    state = first_state(job)
+    setup = setup_of(config, tiny)
+    state = first_state(setup)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
-    images, labels = next(batches(job.training, 0, config, CPU))
-    step(state, job, images, labels)
+    images, labels = next(batches(setup.training, 0, config, CPU))
+    step(state, setup, images, labels)
     moved = {name for name, v in state.model.state_dict().items() if not v.equal(before[name])}
     assert moved == {"fc.weight", "fc.bias"}
     state.progress = 0.5
-    step(state, job, images, labels)
+    step(state, setup, images, labels)
     moved = {name for name, v in state.model.state_dict().items() if not v.equal(before[name])}
     assert {"conv1.0.weight", "fc.weight", "conv1.1.running_mean"} < moved
 
 
 def test_pictures_are_normalised_as_the_weights_expect(config: Config, tiny: Dataset) -> None:
-    info = job_of(config, tiny).info
+    info = setup_of(config, tiny).info
     assert info.mean == (0.485, 0.456, 0.406) and info.std == (0.229, 0.224, 0.225)
     plain = dataclasses.replace(config, weights="")
-    assert job_of(plain, tiny).info.mean != info.mean
+    assert setup_of(plain, tiny).info.mean != info.mean
 
 
 def test_a_run_is_measured_again_and_predicts(config: Config, tiny: Dataset) -> None:
     run = train(config, tiny, quiet=True)
-    assert evaluate(run, tiny)["test"] == run.metrics["test"]
+    assert evaluate(run, tiny)["test"] == run.metrics()["test"]
     (answer,) = Predictor.load(run)([tiny.test.images[0]])
     assert answer.label in tiny.classes
 
 
 def test_transformers_are_told_the_side(tiny: Dataset, config: Config) -> None:
     small = dataclasses.replace(config, model="timm:vit_tiny_patch16_224", weights="", freeze=0.0)
-    model = first_state(job_of(small, tiny)).model
+    model = first_state(setup_of(small, tiny)).model
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
 
 
@@ -236,7 +236,7 @@ def test_mistakes_are_explained(
     changes: dict[str, str], why: str, config: Config, tiny: Dataset
 ) -> None:
     with pytest.raises(UserError, match=why):
-        first_state(job_of(dataclasses.replace(config, **changes), tiny))  # type: ignore[arg-type]
+        first_state(setup_of(dataclasses.replace(config, **changes), tiny))  # type: ignore[arg-type]
 
 
 def test_weights_and_freezing_are_for_timm_alone() -> None:
@@ -277,7 +277,7 @@ def test_a_run_goes_on_without_the_file_that_it_began_with(
     whole = train(config, tiny, quiet=True)
     relative = dataclasses.replace(config, weights=weights.name)
     run = interrupted(relative, tiny, 3)
-    assert run.config.weights == str(weights)
+    assert run.config().weights == str(weights)
     weights.unlink()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

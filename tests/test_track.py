@@ -64,12 +64,12 @@ def check(client: Any, run: Run) -> None:
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.run_name == run.path.name
     assert found.info.status == "FINISHED"
-    assert found.data.params["lr"] == str(run.config.lr)
-    assert found.data.params["widths"] == str(run.config.widths)
-    assert found.data.metrics["test_fine_top1"] == run.metrics["test"]["fine_top1"]
+    assert found.data.params["lr"] == str(run.config().lr)
+    assert found.data.params["widths"] == str(run.config().widths)
+    assert found.data.metrics["test_fine_top1"] == run.metrics()["test"]["fine_top1"]
     points = client.get_metric_history(found.info.run_id, "validation_fine_top1")
     assert [(p.step, p.value) for p in points] == [
-        (epoch.epoch, epoch.validation["fine_top1"]) for epoch in run.history
+        (epoch.epoch, epoch.validation["fine_top1"]) for epoch in run.history()
     ]
     names = {file.path for file in client.list_artifacts(found.info.run_id)}
     assert {"config.json", "weights.safetensors", "history.jsonl", "figures"} <= names
@@ -116,12 +116,12 @@ def test_tensorboard_reads_what_was_written(tiny: Dataset, tiny_config: Config) 
     for _ in range(2):
         found = EventAccumulator(str(run.path / "tensorboard"))
         found.Reload()
-        history = run.history
+        history = run.history()
         for name, want in (
             ("epoch/validation_fine_top1", [epoch.validation["fine_top1"] for epoch in history]),
             ("step/loss", [loss for epoch in history for loss in epoch.loss]),
             ("step/lr", [lr for epoch in history for lr in epoch.lr]),
-            ("test_fine_top1", [run.metrics["test"]["fine_top1"]]),
+            ("test_fine_top1", [run.metrics()["test"]["fine_top1"]]),
         ):
             assert [event.value for event in found.Scalars(name)] == pytest.approx(want)
         assert found.Images("figures/curves")[0].width == 1800
@@ -169,7 +169,7 @@ def test_a_tracker_that_fails_costs_one_warning(
     assert len(told) == 1
     assert said in told[0]
     assert f"hundredfold track {run} --to x" in told[0]
-    assert len(run.history) == 2
+    assert len(run.history()) == 2
     assert run.finished
 
 
@@ -181,7 +181,7 @@ def test_a_tracker_that_wakes_up_late_is_told_of_each_epoch_once(
             self.told: list[int] = []
 
         def start(self, run: Run) -> None:
-            while not run.history:  # until training is ahead of it
+            while not run.history():  # until training is ahead of it
                 time.sleep(0.01)
 
         def epoch(self, epoch: Epoch) -> None:
@@ -286,4 +286,4 @@ def test_an_unfinished_run_can_be_sent(tiny: Dataset, tiny_config: Config) -> No
     client = mlflow.MlflowClient("sqlite:///other.db")
     (found,) = client.search_runs([client.get_experiment_by_name("hundredfold").experiment_id])
     assert found.info.status == "KILLED"
-    assert found.data.metrics["train_loss"] == run.history[-1].train_loss
+    assert found.data.metrics["train_loss"] == run.history()[-1].train_loss

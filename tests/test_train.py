@@ -32,7 +32,7 @@ from hundredfold.models.build import count_parameters
 from hundredfold.support.device import memory_format, pick_device
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import Step, epochs, step, training, training_size
-from hundredfold.training.setup import make_job, uses_bfloat16
+from hundredfold.training.setup import make_setup, uses_bfloat16
 from hundredfold.training.state import first_state
 
 
@@ -81,21 +81,21 @@ def test_the_tutorials_first_20_losses_equal_a_plain_reference() -> None:
     sample = load_sample().with_labels("coarse")
     dataset = dataclasses.replace(sample, train=sample.train[:2400:60])
     config = tutorial(batch_size=2, epochs=313)  # 313 times 20 steps: as many as the real run has
-    job = make_job(config, dataset, torch.device("cpu"))
-    job = dataclasses.replace(job, judged=sample.test[:0])
-    state = first_state(job)
+    setup = make_setup(config, dataset, torch.device("cpu"))
+    setup = dataclasses.replace(setup, judged=sample.test[:0])
+    state = first_state(setup)
     model = Reference(20)
     model.load_state_dict(state.model.state_dict())
 
     generator = torch.get_rng_state()
-    ours = next(epochs(state, job))
+    ours = next(epochs(state, setup))
 
     torch.set_rng_state(generator)
     optimizer = torch.optim.Adam(model.parameters(), 0.01, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=313 * 20)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (job.info.mean, job.info.std))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (setup.info.mean, setup.info.std))
     losses = []
-    for images, labels in batches(job.training, 0, config, job.device):
+    for images, labels in batches(setup.training, 0, config, setup.device):
         loss = F.cross_entropy(model((images / 255 - mean) / std), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -121,13 +121,15 @@ def test_training_learns_and_writes_its_run(tiny: Dataset, tiny_config: Config) 
         "figures/curves.png",
     }
     assert run.finished
-    assert run.config == dataclasses.replace(tiny_config, epochs=12, lr=0.5, data="tiny")
-    assert [epoch.epoch for epoch in run.history] == list(range(1, 13))
-    assert all(len(epoch.lr) == len(epoch.loss) == 5 for epoch in run.history)  # 72 of 96 pictures
-    assert run.history[-1].train_loss < run.history[0].train_loss
-    assert run.metrics["test"]["fine_top1"] > 0.7
-    assert run.metrics["test_pictures"] == 24
-    assert run.environment["data_sha256"] == tiny.digest()
+    assert run.config() == dataclasses.replace(tiny_config, epochs=12, lr=0.5, data="tiny")
+    assert [epoch.epoch for epoch in run.history()] == list(range(1, 13))
+    assert all(
+        len(epoch.lr) == len(epoch.loss) == 5 for epoch in run.history()
+    )  # 72 of 96 pictures
+    assert run.history()[-1].train_loss < run.history()[0].train_loss
+    assert run.metrics()["test"]["fine_top1"] > 0.7
+    assert run.metrics()["test_pictures"] == 24
+    assert run.environment()["data_sha256"] == tiny.digest()
 
 
 def test_recorded_logits_give_the_recorded_metrics(tiny: Dataset, tiny_config: Config) -> None:
@@ -136,15 +138,15 @@ def test_recorded_logits_give_the_recorded_metrics(tiny: Dataset, tiny_config: C
     assert stored["labels"].tolist() == tiny.test.labels.tolist()
     for view, key in (("test", "logits"), ("test_flip", "flip_logits")):
         right = (stored[key].argmax(1) == stored["labels"]).mean()
-        assert run.metrics[view]["fine_top1"] == pytest.approx(right)
+        assert run.metrics()[view]["fine_top1"] == pytest.approx(right)
 
 
 def test_evaluate_repeats_the_numbers_to_the_last_digit(tmp_path: Path) -> None:
     config = Config(data="sample", widths=(8, 8), epochs=1, out=str(tmp_path), device="cpu")
     run = train(config, quiet=True)
     metrics = evaluate(run.path)
-    assert metrics["test"] == run.metrics["test"]
-    assert metrics["test_flip"] == run.metrics["test_flip"]
+    assert metrics["test"] == run.metrics()["test"]
+    assert metrics["test_flip"] == run.metrics()["test_flip"]
     with pytest.raises(UserError, match=r"is not the data that .* was trained on"):
         environment = json.loads((run.path / "environment.json").read_text())
         environment["data_sha256"] = "0"
@@ -166,36 +168,40 @@ def test_the_same_seed_gives_the_same_bits(
     other = train(dataclasses.replace(config, seed=1), tiny, quiet=True)
     blobs = [(run.path / "weights.safetensors").read_bytes() for run in (first, second, other)]
     assert blobs[0] == blobs[1] != blobs[2]
-    assert [e.loss for e in first.history] == [e.loss for e in second.history]
+    assert [e.loss for e in first.history()] == [e.loss for e in second.history()]
     assert len({run.path for run in (first, second, other)}) == 3
 
 
 def test_dropout_is_reproducible_too(tiny: Dataset, tiny_config: Config) -> None:
     config = dataclasses.replace(tiny_config, model="resnet9", widths=(4, 4, 8, 8))
     runs = [train(config, tiny, quiet=True) for _ in range(2)]
-    assert runs[0].history[-1].loss == runs[1].history[-1].loss
+    assert runs[0].history()[-1].loss == runs[1].history()[-1].loss
 
 
 def test_validation_size_0_trains_on_everything(tiny: Dataset, tiny_config: Config) -> None:
     run = train(dataclasses.replace(tiny_config, validation=0.0, epochs=1), tiny, quiet=True)
-    assert run.history[0].validation == {}
-    assert len(run.history[0].loss) == 6
-    assert run.metrics["validated_on"] is None
+    assert run.history()[0].validation == {}
+    assert len(run.history()[0].loss) == 6
+    assert run.metrics()["validated_on"] is None
 
 
 def test_the_tutorials_way_judges_on_the_test_set(tiny: Dataset, tiny_config: Config) -> None:
     config = dataclasses.replace(tiny_config, validate_on="test", validation=0.0, epochs=1)
     run = train(config, tiny, quiet=True)
-    assert run.history[-1].validation == run.metrics["test"]
-    assert run.metrics["validated_on"] == "test"
+    assert run.history()[-1].validation == run.metrics()["test"]
+    assert run.metrics()["validated_on"] == "test"
 
 
 def test_coarse_labels_train_a_coarse_model(tiny: Dataset, tiny_config: Config) -> None:
     run = train(dataclasses.replace(tiny_config, labels="coarse"), tiny, quiet=True)
-    assert run.info.classes == ("low", "high")
-    right = run.test_logits["logits"].argmax(1) == tiny.with_labels("coarse").test.labels
-    assert run.metrics["test"]["coarse_top1"] == pytest.approx(right.double().mean().item())
-    for metrics in (run.metrics["test"], run.metrics["test_flip"], run.history[-1].validation):
+    assert run.info().classes == ("low", "high")
+    right = run.test_logits()["logits"].argmax(1) == tiny.with_labels("coarse").test.labels
+    assert run.metrics()["test"]["coarse_top1"] == pytest.approx(right.double().mean().item())
+    for metrics in (
+        run.metrics()["test"],
+        run.metrics()["test_flip"],
+        run.history()[-1].validation,
+    ):
         assert metrics.keys() == {"loss", "coarse_top1", "macro_recall", "macro_f1", "ece"}
 
 
@@ -209,8 +215,8 @@ def test_autocast_trains_too(tiny: Dataset, tiny_config: Config) -> None:
     config = dataclasses.replace(tiny_config, precision="bfloat16")
     exact = train(tiny_config, tiny, quiet=True)
     mixed = train(config, tiny, quiet=True)
-    assert mixed.history[0].loss != exact.history[0].loss
-    np.testing.assert_allclose(mixed.history[0].loss[0], exact.history[0].loss[0], rtol=0.02)
+    assert mixed.history()[0].loss != exact.history()[0].loss
+    np.testing.assert_allclose(mixed.history()[0].loss[0], exact.history()[0].loss[0], rtol=0.02)
 
 
 def test_sizes_share_the_steps_equally() -> None:
@@ -226,7 +232,7 @@ def test_sizes_are_in_proportion_to_the_full_one(tiny: Dataset, tiny_config: Con
         ((16, 64), (8, 32)),
     ):
         config = dataclasses.replace(tiny_config, sizes=sizes)
-        assert make_job(config, tiny, torch.device("cpu")).sizes == want
+        assert make_setup(config, tiny, torch.device("cpu")).sizes == want
 
 
 def test_a_mistake_leaves_no_run_behind(tiny: Dataset, tiny_config: Config) -> None:
@@ -274,9 +280,9 @@ def test_kept_memory_is_used_again_without_new_pages() -> None:
 def test_two_pictures_train_a_step(tiny_config: Config) -> None:
     two = Dataset(source="two", train=make_split(2, 2), test=make_split(1, 1), classes=("a", "b"))
     run = train(dataclasses.replace(tiny_config, epochs=1), two, quiet=True)
-    assert len(run.history[0].loss) == 1
-    assert "coarse_top1" not in run.metrics["test"]
-    assert "fine_top5" not in run.metrics["test"]
+    assert len(run.history()[0].loss) == 1
+    assert "coarse_top1" not in run.metrics()["test"]
+    assert "fine_top5" not in run.metrics()["test"]
     one = dataclasses.replace(two, train=Split(two.train.images[:1], two.train.labels[:1]))
     with pytest.raises(UserError, match="at least 2 pictures"):
         train(tiny_config, one, quiet=True)
@@ -287,17 +293,17 @@ def test_a_run_may_end_within_an_epoch(
     epochs: float, steps: list[int], tiny: Dataset, tiny_config: Config
 ) -> None:
     run = train(dataclasses.replace(tiny_config, epochs=epochs), tiny, quiet=True)
-    assert [len(epoch.loss) for epoch in run.history] == steps
-    assert run.history[-1].pictures == min(16 * steps[-1], 72)
-    assert run.history[-1].progress == 1
+    assert [len(epoch.loss) for epoch in run.history()] == steps
+    assert run.history()[-1].pictures == min(16 * steps[-1], 72)
+    assert run.history()[-1].progress == 1
     assert run.finished
 
 
 def test_every_step_is_told_and_the_state_is_whole(tiny: Dataset, tiny_config: Config) -> None:
-    job = make_job(tiny_config, tiny, torch.device("cpu"))
-    state = first_state(job)
+    setup = make_setup(tiny_config, tiny, torch.device("cpu"))
+    state = first_state(setup)
     seen, records = [], []
-    for event in training(state, job):
+    for event in training(state, setup):
         if isinstance(event, Step):
             seen.append((event.pictures, event.lr, state.progress))
         else:
@@ -310,18 +316,18 @@ def test_every_step_is_told_and_the_state_is_whole(tiny: Dataset, tiny_config: C
 
 def test_lookahead_goes_back_to_the_slow_weights(tiny: Dataset, tiny_config: Config) -> None:
     config = dataclasses.replace(tiny_config, lookahead=0.8, epochs=1.5)  # 8 steps
-    job = make_job(config, tiny, torch.device("cpu"))
-    state, plain = first_state(job), first_state(dataclasses.replace(job, config=tiny_config))
+    setup = make_setup(config, tiny, torch.device("cpu"))
+    state, plain = first_state(setup), first_state(dataclasses.replace(setup, config=tiny_config))
     slow = {name: value.clone() for name, value in state.slow.items()}
     assert not plain.slow
-    steps = (event for event in training(state, job) if isinstance(event, Step))
+    steps = (event for event in training(state, setup) if isinstance(event, Step))
     for number, _ in enumerate(steps, 1):
         for images, labels in islice(
-            batches(job.training, (number - 1) // 5, config, job.device, (number - 1) % 5), 1
+            batches(setup.training, (number - 1) // 5, config, setup.device, (number - 1) % 5), 1
         ):
             plain.progress = (number - 1) / 8
             plain.step = number - 1
-            step(plain, dataclasses.replace(job, config=config), images, labels)
+            step(plain, dataclasses.replace(setup, config=config), images, labels)
         if number in (5, 8):  # every fifth step, and the last
             keep = 0.8**5 * (number / 8) ** 3
             for name, value in plain.model.state_dict().items():

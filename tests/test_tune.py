@@ -105,7 +105,7 @@ def test_a_trial_is_the_training_of_its_values(tiny: Dataset, tiny_config: Confi
     config = dataclasses.replace(tiny_config, epochs=1)
     (outcome,) = tune(config, tiny, search_space(config, ()), 1, "sqlite:///t.db").outcomes
     run = train(dataclasses.replace(config, **outcome.values), tiny, quiet=True)
-    assert run.history[-1].validation["fine_top1"] == outcome.accuracy
+    assert run.history()[-1].validation["fine_top1"] == outcome.accuracy
 
 
 def test_trials_of_coarse_labels_say_so(
@@ -117,7 +117,7 @@ def test_trials_of_coarse_labels_say_so(
     assert found.metric == "coarse_top1"
     (outcome,) = found.outcomes
     run = train(dataclasses.replace(config, **outcome.values), tiny, quiet=True)
-    assert run.history[-1].validation["coarse_top1"] == outcome.accuracy
+    assert run.history()[-1].validation["coarse_top1"] == outcome.accuracy
     _summary(found, {"lr"}, Path("tuning"))
     out = capsys.readouterr().out
     assert f"best: trial 0, {outcome.accuracy:.2%} top-1 coarse" in out
@@ -170,7 +170,7 @@ def test_two_processes_share_a_study(capsys: pytest.CaptureFixture[str]) -> None
     assert "train tuning/best.json" in capsys.readouterr().out
     assert main(["train", "tuning/best.json", "--epochs", "0.5", "--quiet"]) == 0
     run = Run(next(Path("runs").iterdir()))
-    assert (run.config.lr, run.config.epochs) == (config.lr, 0.5)
+    assert (run.config().lr, run.config().epochs) == (config.lr, 0.5)
 
 
 def test_a_configuration_file_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ FILES = (
 def read_all(run: Run) -> None:
     """Read everything that a finished run holds."""
     run.model()
-    _ = run.config, run.environment, run.history, run.metrics, run.test_logits
+    _ = run.config(), run.environment(), run.history(), run.metrics(), run.test_logits()
 
 
 def test_the_metrics_hold_the_digest_of_each_file(run: Run) -> None:
@@ -42,7 +42,7 @@ def test_the_metrics_hold_the_digest_of_each_file(run: Run) -> None:
         assert digests[name] == hashlib.sha256((run.path / name).read_bytes()).hexdigest()
     own = digests["metrics.json"]
     assert hashlib.sha256(text.replace(own, "0" * 64).encode()).hexdigest() == own
-    assert "sha256" not in run.metrics
+    assert "sha256" not in run.metrics()
     read_all(run)
 
 
@@ -150,7 +150,7 @@ def test_answers_that_are_not_numbers_are_refused(run: Run, tiny: Dataset) -> No
     for value in (float("inf"), 1e31):
         torch.nn.init.constant_(list(model.parameters())[-1], value)
         with pytest.raises(DivergedError):
-            predict_logits(model, tiny.test.images, run.info)
+            predict_logits(model, tiny.test.images, run.info())
 
 
 def test_names_that_wrappers_gave_to_weights_are_known(run: Run, tiny: Dataset) -> None:
@@ -166,7 +166,7 @@ def test_names_that_wrappers_gave_to_weights_are_known(run: Run, tiny: Dataset) 
 def test_a_run_may_be_named_by_text(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     named: Any = Run(str(run.path))
     assert named == run
-    assert named.config == run.config
+    assert named.config == run.config()
     monkeypatch.setenv("HOME", str(run.path.parent))
     assert Run(f"~/{run.path.name}").path == run.path
 
@@ -206,13 +206,13 @@ def test_a_temperature_out_of_bounds_is_refused(value: str, run: Run, tiny: Data
 
 
 def test_predictions_of_the_test_set_must_be_possible(run: Run) -> None:
-    test = run.test_logits
+    test = run.test_logits()
     for changes in (
         {"logits": test["logits"].clone().fill_(float("nan"))},
         {"labels": test["labels"] + 1},
         {"labels": test["labels"].double()},
     ):
-        run.finish(run.weights, run.info, run.metrics, test | changes)
+        run.finish(run.weights(), run.info(), run.metrics(), test | changes)
         with pytest.raises(UserError, match="do not fit the rest of it"):
             write_report(run)
 

@@ -56,15 +56,15 @@ def main() -> None:
     folder = Path(hundredfold.__file__).parent / "weights" / options.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in run.weights.items()}
-    config = dataclasses.replace(run.config, data="cifar100", out="runs")
-    environment = {key: run.environment[key] for key in KEPT}
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in run.weights().items()}
+    config = dataclasses.replace(run.config(), data="cifar100", out="runs")
+    environment = {key: run.environment()[key] for key in KEPT}
     bundled = copy_model(run, folder, config, halves, environment)
-    metrics = run.metrics | evaluate(bundled)
+    metrics = run.metrics() | evaluate(bundled)
     bundled.seal(metrics)
     (folder / "README.md").write_text(card(options.name, bundled, metrics))
     print((folder / "README.md").read_text())
-    print("before rounding:", run.metrics["test"])
+    print("before rounding:", run.metrics()["test"])
 
 
 def flags(config: Config) -> Iterator[str]:
@@ -84,7 +84,7 @@ def flags(config: Config) -> Iterator[str]:
 
 def card(name: str, run: Run, metrics: dict[str, Any]) -> str:
     """Return the model card."""
-    environment, config = run.environment, run.config
+    environment, config = run.environment(), run.config()
     return CARD.format(
         name=name,
         parameters=count_parameters(run.model()) / 1e6,

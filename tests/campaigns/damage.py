@@ -2,8 +2,8 @@
 
 `python -m campaigns.damage` damages each file of a finished run in each way (cut at several
 lengths, emptied, one of 50 bits flipped, a digit changed, removed, a folder in its place), calls
-each command that reads runs, and compares. A command may refuse the run in words, or find it wrong. What
-it answers must be what it answers of the whole run, to the letter.
+each command that reads runs, and compares. A command may refuse the run in words, or find it
+wrong. What it answers must be what it answers of the whole run, to the letter.
 """
 
 import argparse

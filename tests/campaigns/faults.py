@@ -82,9 +82,9 @@ def go_on(out: Path) -> None:
 def result(run: Run) -> tuple[Any, ...]:
     """Return all that a finished run leaves, but for times."""
     times = {"seconds": 0.0, "validation_seconds": 0.0}
-    history = [dataclasses.asdict(epoch) | times for epoch in run.history]
+    history = [dataclasses.asdict(epoch) | times for epoch in run.history()]
     files = [(run.path / name).read_bytes() for name in ("weights.safetensors", "test_logits.npz")]
-    return (history, run.info, run.metrics["test_flip"], *files)
+    return (history, run.info(), run.metrics()["test_flip"], *files)
 
 
 def damage(run: Run, rng: random.Random) -> str:

@@ -152,9 +152,9 @@ class Readers:
                     lambda: Predictor.load(self.run)(self.data.test.images[:2]),
                     lambda: levels(self.run),
                     lambda: scores(self.run),
-                    lambda: self.run.history,
+                    self.run.history,
                     lambda: list_runs(self.folder),
-                    lambda: self.run.config,
+                    self.run.config,
                 ):
                     with suppress(UserError):
                         use()
@@ -174,7 +174,7 @@ class Readers:
 
     def stopped(self) -> Run:
         """Return a run that was stopped after two steps."""
-        config = dataclasses.replace(self.run.config, out=str(self.folder / "stopped"))
+        config = dataclasses.replace(self.run.config(), out=str(self.folder / "stopped"))
         with suppress(KeyboardInterrupt):
             train(config, self.data, display=Stopper(2))
         return Run(next(Path(config.out).iterdir()))

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hundredfold import Config, Dataset
 from hundredfold.cli.explore import facts_table
-from hundredfold.training.setup import Job, make_job
+from hundredfold.training.setup import Setup, make_setup
 
 CPU = torch.device("cpu")
 KINDS = ["samples", "augmentation", "means", "counts"]
@@ -38,8 +38,8 @@ def find(pixels: np.ndarray, picture: torch.Tensor, side: int) -> list[tuple[int
     return places
 
 
-def make_job_of(dataset: Dataset, config: Config) -> Job:
-    return make_job(config, dataset.with_labels(config.labels), CPU)
+def make_setup_of(dataset: Dataset, config: Config) -> Setup:
+    return make_setup(config, dataset.with_labels(config.labels), CPU)
 
 
 def printed(dataset: Dataset) -> str:

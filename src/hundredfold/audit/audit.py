@@ -26,7 +26,7 @@ from hundredfold.recipes import fitted, quick
 from hundredfold.support.console import counted
 from hundredfold.support.errors import UserError
 from hundredfold.support.text import quoted
-from hundredfold.training.setup import Job, make_job
+from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
 
 __all__ = [
@@ -94,14 +94,14 @@ def audit(subject: Subject, *, near: bool = True, labels: bool = True) -> Audit:
     found: list[Suspect] = []
     pairs: list[Pair] = []
     with torch.random.fork_rng([]):
-        job = make_job(config, dataset, torch.device("cpu"))
+        setup = make_setup(config, dataset, torch.device("cpu"))
         states: list[State] = []
         if not no_labels:
             with counted("Judging labels", count_audit_steps(len(subject), config)) as advance:
-                probabilities, states = out_of_sample(job, advance)
+                probabilities, states = out_of_sample(setup, advance)
             found = suspects(probabilities, subject.labels)
         if not no_near:
-            pairs = _near(job, states or [first_state(job)])
+            pairs = _near(setup, states or [first_state(setup)])
     digests = subject.digests
     pairs = [p for p in pairs if not digests[p.first] or digests[p.first] != digests[p.second]]
     findings = [
@@ -145,11 +145,11 @@ def _too_many(subject: Subject) -> str:
     return ""
 
 
-def _near(job: Job, states: Sequence[State]) -> list[Pair]:
-    pictures = job.training
+def _near(setup: Setup, states: Sequence[State]) -> list[Pair]:
+    pictures = setup.training
     models = [state.model for state in states if isinstance(state.model, WhiteNet)]  # `quick` is
     with counted("Comparing", len(pictures)) as advance:
-        plain, mirrored = descriptors(models, pictures.parts(), job.info)
+        plain, mirrored = descriptors(models, pictures.parts(), setup.info)
         return near_pairs(pictures.store, plain, mirrored, advance)
 
 

@@ -18,7 +18,7 @@ from hundredfold.config import Config
 from hundredfold.inference.logits import predict_logits
 from hundredfold.training.batches import count_steps
 from hundredfold.training.loop import Step, training
-from hundredfold.training.setup import Job
+from hundredfold.training.setup import Setup
 from hundredfold.training.state import State, first_state
 
 FOLDS = 3
@@ -55,28 +55,28 @@ def count_audit_steps(count: int, config: Config) -> int:
     return FOLDS * max(1, round(config.epochs * steps))
 
 
-def out_of_sample(job: Job, advance: Callable[[int], None]) -> tuple[Tensor, list[State]]:
+def out_of_sample(setup: Setup, advance: Callable[[int], None]) -> tuple[Tensor, list[State]]:
     """Predict each picture by a network that was not trained on it.
 
     Args:
-        job: how to train; its training split is every picture there is.
+        setup: how to train; its training split is every picture there is.
         advance: takes a number of finished steps.
 
     Returns:
         (N, C) probabilities; and what came of each fold.
     """
-    pictures, states = job.training, []
+    pictures, states = setup.training, []
     folds = fold_of(pictures.labels)
-    probabilities = torch.zeros(len(pictures), len(job.info.classes))
+    probabilities = torch.zeros(len(pictures), len(setup.info.classes))
     for fold in range(FOLDS):
         held = folds == fold
-        rest = replace(job, training=pictures.select((~held).nonzero()[:, 0]))
+        rest = replace(setup, training=pictures.select((~held).nonzero()[:, 0]))
         state = first_state(rest)
         for event in training(state, rest):
             if isinstance(event, Step):
                 advance(1)
         parts = pictures.select(held.nonzero()[:, 0]).parts()
-        probabilities[held] = predict_logits(state.model, parts, job.info).softmax(1)
+        probabilities[held] = predict_logits(state.model, parts, setup.info).softmax(1)
         states.append(state)
     return probabilities, states
 

@@ -26,7 +26,7 @@ from hundredfold.support.text import plural
 
 
 @dataclass(frozen=True)
-class Options:
+class AblateOptions:
     """Train a recipe without each of its parts in turn, and say what each is worth.
 
     Without batch norm, augmentation, residuals, weight decay, gradient clipping and label
@@ -56,7 +56,7 @@ EPOCHS = FlexibleFloat(2.0)
 
 def main(arguments: Sequence[str]) -> None:
     """Take a recipe apart."""
-    options = tyro.cli(Options, prog="hundredfold ablate", args=arguments)
+    options = tyro.cli(AblateOptions, prog="hundredfold ablate", args=arguments)
     if options.seeds < 1:
         raise UserError(f"--seeds is {options.seeds}, but must be at least 1.")
     recipe = choose("recipe", options.recipe, RECIPES)

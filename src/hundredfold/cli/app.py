@@ -27,7 +27,7 @@ GRACE = 2
 
 
 @dataclass(frozen=True)
-class Options:
+class AppOptions:
     """Show a model as a web page: drop, paste or shoot pictures.
 
     Programs ask it by POST /api/predict, a picture's bytes as the body.
@@ -48,7 +48,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Serve the page until interrupted."""
-    options = tyro.cli(Options, prog="hundredfold app", args=arguments)
+    options = tyro.cli(AppOptions, prog="hundredfold app", args=arguments)
     if options.run is None:
         error_console.print(BY_DEFAULT)
     run = find_run(options.run or BUNDLED[0])
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")  # goes with the server
         dataset = data_at_hand(run, options.data, "examples and likenesses")
         with console.status("Looking at the training pictures"):
-            name = run.config.name if is_bundled(run) else run.path.name
+            name = run.config().name if is_bundled(run) else run.path.name
             subject = make_subject(name, predictor, dataset)
         app = make_app(subject, Path(folder), options.host)
         listening.listen()  # who opens the address at once has to wait, but is not turned away

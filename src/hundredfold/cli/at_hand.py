@@ -20,7 +20,7 @@ def data_at_hand(run: Run, data: str, lacking: str) -> Dataset | None:
         UserError: data was named, and is not at hand.
     """
     if is_bundled(run) and not data:
-        return load_sample().with_labels(run.info.labels)
+        return load_sample().with_labels(run.info().labels)
     dataset, why = run_data_if_any(run, data)
     if why:
         console.print(f"[yellow]Without {lacking}:[/] {escape(why)}")

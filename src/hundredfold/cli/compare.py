@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 
 from hundredfold.cli.table import show_table
-from hundredfold.evaluation.compare import Comparison, Contrast, Group, compare, spread
+from hundredfold.evaluation.compare import Comparison, Contrast, RunGroup, compare, spread
 from hundredfold.figures.comparison import draw_comparison
 from hundredfold.figures.style import to_png
 from hundredfold.metrics.scores import METRICS
@@ -29,7 +29,7 @@ SCORES = {
 
 
 @dataclass(frozen=True)
-class Options:
+class CompareOptions:
     """Compare runs: results over seeds, what sets them apart, whether that is more than chance."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -42,7 +42,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Compare runs."""
-    options = tyro.cli(Options, prog="hundredfold compare", args=arguments)
+    options = tyro.cli(CompareOptions, prog="hundredfold compare", args=arguments)
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out is {str(options.out)!r}, but must end in .png.")
     found = compare(options.runs)
@@ -79,7 +79,7 @@ def _show(found: Comparison) -> None:
         console.print(f"[yellow]{escape(note)}[/]")
 
 
-def _cell(key: str, group: Group) -> str:
+def _cell(key: str, group: RunGroup) -> str:
     """Return a group's score as text; nothing where it has none."""
     if key not in group.scores:
         return ""
@@ -114,9 +114,9 @@ def _in_words(contrast: Contrast) -> list[str]:
     ]
 
 
-def _label(group: Group) -> str:
+def _label(group: RunGroup) -> str:
     """Return a group's name, and which seed stands for it where it has several."""
-    seed = f" (seed {group.runs[0].config.seed})" if len(group.runs) > 1 else ""
+    seed = f" (seed {group.runs[0].config().seed})" if len(group.runs) > 1 else ""
     return group.name + seed
 
 
@@ -133,7 +133,7 @@ def _as_json(found: Comparison) -> dict[str, Any]:
         {
             "name": group.name,
             "runs": [str(run) for run in group.runs],
-            "seeds": [run.config.seed for run in group.runs],
+            "seeds": [run.config().seed for run in group.runs],
             "scores": {
                 name: spread(values)._asdict() | {"values": values}
                 for name, values in group.scores.items()

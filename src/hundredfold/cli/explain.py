@@ -30,7 +30,7 @@ MOST_LIKE = 64
 
 
 @dataclass(frozen=True)
-class Options:
+class ExplainOptions:
     """Explain a prediction: what in a picture speaks for it, and what the picture is like.
 
     The map shows what the class's log-probability loses where a window hides the picture.
@@ -54,7 +54,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Explain a prediction."""
-    options = tyro.cli(Options, prog="hundredfold explain", args=arguments)
+    options = tyro.cli(ExplainOptions, prog="hundredfold explain", args=arguments)
     if not 0 <= options.like <= MOST_LIKE:
         raise UserError(f"--like is {options.like}, but must be between 0 and {MOST_LIKE}.")
     if bool(options.picture) == (options.test >= 0):
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     console.print(f"{escape(heading)}\nExplained  {escape(str(path))}")
 
 
-def _data(run: Run, options: Options) -> Dataset | None:
+def _data(run: Run, options: ExplainOptions) -> Dataset | None:
     """Return the run's data, if it is needed and at hand; a test picture needs it."""
     if options.test >= 0:
         return run_data(run, options.data)
@@ -83,7 +83,7 @@ def _data(run: Run, options: Options) -> Dataset | None:
 
 
 def _picture(
-    options: Options, predictor: Predictor, dataset: Dataset | None
+    options: ExplainOptions, predictor: Predictor, dataset: Dataset | None
 ) -> tuple[Tensor, str, str]:
     """Return the picture to explain, what to call its figure, and its label where it has one."""
     if options.test < 0:

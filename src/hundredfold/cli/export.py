@@ -16,7 +16,7 @@ from hundredfold.support.text import plural
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """Write a run's model for other programs: pixels in, calibrated probabilities out.
 
     It is compared with the predictor on pictures of the test set, in batches of 1, 2 and 7; where
@@ -36,7 +36,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Export a run."""
-    options = tyro.cli(Options, prog="hundredfold export", args=arguments)
+    options = tyro.cli(ExportOptions, prog="hundredfold export", args=arguments)
     found = export(
         find_run(options.run),
         options.to,

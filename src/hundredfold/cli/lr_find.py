@@ -16,13 +16,13 @@ from hundredfold.figures.training import draw_range_test
 from hundredfold.support.console import command, console, counted, escape
 from hundredfold.support.device import pick_device
 from hundredfold.support.files import expanded, save_file
-from hundredfold.training.setup import make_job
+from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 from hundredfold.training.train import explained_memory
 
 
 @dataclass(frozen=True)
-class Options:
+class LrFindOptions:
     """Find a learning rate: the training loss while the rate rises exponentially from 1e-6 to 10.
 
     Writes the curve to a picture, and suggests the rate at which the loss falls most steeply. All
@@ -40,16 +40,16 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Find a learning rate for a recipe."""
     name, flags = split_name(arguments)
-    options = parse(Options, "lr-find", name, flags)
+    options = parse(LrFindOptions, "lr-find", name, flags)
     config = options.config
     dataset = load_data(config.data, size=config.size, strict=config.strict)
     with (
         explained_memory(config),
         counted(f"{config.name}: steps", options.steps) as advance,
     ):
-        job = make_job(config, dataset.with_labels(config.labels), pick_device(config.device))
-        config = job.config
-        curve = find_lr(first_state(job), job, options.steps, advance)
+        setup = make_setup(config, dataset.with_labels(config.labels), pick_device(config.device))
+        config = setup.config
+        curve = find_lr(first_state(setup), setup, options.steps, advance)
     suggestion = curve.steepest
     save_file(expanded(options.figure), to_png(draw_range_test(curve.lr, curve.loss, suggestion)))
     console.print(

@@ -35,7 +35,7 @@ Found = Iterator[tuple[str, Prediction | UserError]]
 
 
 @dataclass(frozen=True)
-class Options:
+class PredictOptions:
     """Classify pictures: ranked classes with calibrated probabilities, fine and coarse."""
 
     run: Annotated[str, tyro.conf.Positional]
@@ -58,7 +58,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Classify pictures."""
-    options = tyro.cli(Options, prog="hundredfold predict", args=arguments)
+    options = tyro.cli(PredictOptions, prog="hundredfold predict", args=arguments)
     if _is_picture_source(options.run):
         error_console.print(BY_DEFAULT)
         pictures = (options.run, *options.pictures)

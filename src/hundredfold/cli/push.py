@@ -14,7 +14,7 @@ from hundredfold.support.files import expanded
 
 
 @dataclass(frozen=True)
-class Options:
+class PushOptions:
     """Put a finished run on the Hugging Face Hub: its model, with a card of what it reaches."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -29,7 +29,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Push a run."""
-    options = tyro.cli(Options, prog="hundredfold push", args=arguments)
+    options = tyro.cli(PushOptions, prog="hundredfold push", args=arguments)
     run = find_run(options.run)
     if options.folder:
         written = write_folder(run, options.name, expanded(options.folder))

@@ -29,11 +29,11 @@ def reproduce_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "")
         data: Where the data is now, as in train; empty for where the run found it.
     """
     found = find_run(run)
-    here = describe(pick_device(found.config.device), "")
-    for difference in differences(found.environment, here):
+    here = describe(pick_device(found.config().device), "")
+    for difference in differences(found.environment(), here):
         console.print(f"[yellow]{escape(difference)}: it may differ for that alone.[/]")
-    steps = sum(len(epoch.loss) for epoch in found.history)
-    with counted(f"{found.config.name}: steps", steps) as advance:
+    steps = sum(len(epoch.loss) for epoch in found.history())
+    with counted(f"{found.config().name}: steps", steps) as advance:
         for part in reproduce(found, data, advance):
             if part.difference:
                 raise FoundWrong(f"The first to differ is {part.what}: {part.difference}.")

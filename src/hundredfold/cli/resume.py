@@ -11,7 +11,7 @@ from hundredfold.training.resume import last_run, resume
 
 
 @dataclass(frozen=True)
-class Options:
+class ResumeOptions:
     """Go on with a run that was interrupted: on a CPU, to the bits it would have had.
 
     Its configuration stays as it was; a finished run has nothing to go on with.
@@ -27,7 +27,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Go on with a run."""
-    options = tyro.cli(Options, prog="hundredfold resume", args=arguments)
+    options = tyro.cli(ResumeOptions, prog="hundredfold resume", args=arguments)
     run = last_run("runs") if options.run == "last" else options.run
     display = options.logs.display()
     trained(

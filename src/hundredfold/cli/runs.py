@@ -24,7 +24,7 @@ HEAD = (
 
 
 @dataclass(frozen=True)
-class Options:
+class RunsOptions:
     """List the runs of a folder, with what each reached on the test set, single view."""
 
     folder: Annotated[Path, tyro.conf.Positional] = Path("runs")
@@ -39,7 +39,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """List the runs of a folder."""
-    options = tyro.cli(Options, prog="hundredfold runs", args=arguments)
+    options = tyro.cli(RunsOptions, prog="hundredfold runs", args=arguments)
     found = list_runs(options.folder)
     chosen = [row for row in found if options.where in row.name or options.where in str(row.recipe)]
     write = {"table": _write_table, "json": _write_json, "csv": _write_csv}[options.format]

@@ -11,7 +11,7 @@ from hundredfold.cli.logs import Logs, trained
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
 from hundredfold.data.load import load_data
-from hundredfold.support.distributed import Group, joined
+from hundredfold.support.distributed import Processes, joined
 from hundredfold.support.errors import UserError
 from hundredfold.training.budget import choose_recipe
 from hundredfold.training.resume import begun_before
@@ -20,7 +20,7 @@ from hundredfold.training.train import train
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainOptions:
     """A recipe's values, and how its training is shown."""
 
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
@@ -39,32 +39,32 @@ def main(arguments: Sequence[str]) -> None:
             )
         resume.main(arguments[1:])
         return
-    with joined() as group:
-        _train(arguments, group)
+    with joined() as processes:
+        _train(arguments, processes)
 
 
-def _train(arguments: Sequence[str], group: Group) -> None:
+def _train(arguments: Sequence[str], processes: Processes) -> None:
     name, flags = split_name(arguments)
-    options = parse(Options, "train", name, flags)
+    options = parse(TrainOptions, "train", name, flags)
     config, display = options.config, options.logs.display()
-    if run := begun_before(config.out, group):
+    if run := begun_before(config.out, processes):
         if run.finished:
             display.note(f"{run} is finished already.")
             return
-        data = run.config.data  # which this launch named
+        data = run.config().data  # which this launch named
         trained(
             lambda trackers: resume_run(run, data, display=display, trackers=trackers),
             options.logs.trackers(display.note),
             data,
         )
         return
-    with group.first_alone():
+    with processes.first_alone():
         dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
     started = None
     if config.budget and flags is arguments:  # no recipe was named
         started = time.perf_counter()  # choosing counts
         name = choose_recipe(config, dataset)
-        config = parse(Options, "train", name, flags).config
+        config = parse(TrainOptions, "train", name, flags).config
     trained(
         lambda trackers: train(
             config, dataset, display=display, trackers=trackers, started=started

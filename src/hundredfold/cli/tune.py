@@ -29,7 +29,7 @@ from hundredfold.training.train import explained_memory
 
 
 @dataclass(frozen=True)
-class Options:
+class TuneOptions:
     """Search for better values of a recipe, judged by the validation pictures.
 
     Called again it goes on where it was; in several processes at once they share the trials.
@@ -54,7 +54,7 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Search."""
     name, flags = split_name(arguments)
-    options = parse(Options, "tune", name, flags)
+    options = parse(TuneOptions, "tune", name, flags)
     if options.trials < 1:
         raise UserError(f"--trials is {options.trials}, but must be at least 1.")
     config = options.config

@@ -46,7 +46,7 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Finished runs that differ in nothing but their seed."""
 
     name: str
@@ -78,8 +78,8 @@ class Contrast:
 
     level: str
     """fine or coarse."""
-    first: Group
-    second: Group
+    first: RunGroup
+    second: RunGroup
     mcnemar: McNemar
     """Of each group's first network."""
 
@@ -99,7 +99,7 @@ class Contrast:
 class Comparison:
     """Groups of runs, in the order in which their first ones were named."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[RunGroup, ...]
     contrasts: tuple[Contrast, ...]
     """Of each pair of groups, as far as they can be compared."""
     notes: tuple[str, ...]
@@ -119,7 +119,7 @@ class Comparison:
             for group in self.groups
         ]
         return {
-            group.name + where: [run.whole_history for run in group.runs]
+            group.name + where: [run.whole_history() for run in group.runs]
             for group, where in zip(self.groups, judged, strict=True)
         }
 
@@ -167,25 +167,25 @@ def correct(run: Run) -> dict[str, Tensor]:
     return {level.name: level.correct for level in levels(run)}
 
 
-def _groups(runs: Sequence[Run]) -> tuple[Group, ...]:
-    """Group runs by all that decided them but for the seed; no seed comes twice in a group."""
+def _groups(runs: Sequence[Run]) -> tuple[RunGroup, ...]:
+    """RunGroup runs by all that decided them but for the seed; no seed comes twice in a group."""
     members: dict[tuple[Any, ...], list[Run]] = {}
     seen: Counter[tuple[Any, ...]] = Counter()
     for run in runs:
         # The same pictures are the same data, wherever on the disk they were.
         same = tuple((_settings(run) | {"data": _digest(run)}).items())
-        members.setdefault((*same, seen[(*same, run.config.seed)]), []).append(run)
-        seen[(*same, run.config.seed)] += 1
+        members.setdefault((*same, seen[(*same, run.config().seed)]), []).append(run)
+        seen[(*same, run.config().seed)] += 1
     settings = [_settings(group[0]) for group in members.values()]
     return tuple(
-        Group(name, own, tuple(sorted(group, key=lambda run: run.config.seed)))
+        RunGroup(name, own, tuple(sorted(group, key=lambda run: run.config().seed)))
         for name, own, group in zip(_names(settings), settings, members.values(), strict=True)
     )
 
 
 def _settings(run: Run) -> dict[str, str]:
     """Return what decided a run but for its seed, as text."""
-    config = dataclasses.asdict(run.config)
+    config = dataclasses.asdict(run.config())
     if config["budget"]:
         config["epochs"] = "by the clock"  # what was planned differs from one run to the next
     return {
@@ -196,7 +196,7 @@ def _settings(run: Run) -> dict[str, str]:
 
 
 def _digest(run: Run) -> str:
-    if not (digest := run.environment.get("data_sha256")):
+    if not (digest := run.environment().get("data_sha256")):
         raise UserError(f"{run} does not say which data it was trained on: it is damaged.")
     return str(digest)
 
@@ -222,7 +222,7 @@ def _apart(settings: Sequence[Mapping[str, str]]) -> list[str]:
     return [field for field in settings[0] if len({own[field] for own in settings}) > 1]
 
 
-def _contrasts(first: Group, second: Group) -> Iterator[Contrast]:
+def _contrasts(first: RunGroup, second: RunGroup) -> Iterator[Contrast]:
     """Compare two groups at each level that both know."""
     if first.digest != second.digest:
         return
@@ -231,7 +231,7 @@ def _contrasts(first: Group, second: Group) -> Iterator[Contrast]:
             yield Contrast(level, first, second, mcnemar(right, second.correct[level]))
 
 
-def _obstacles(groups: Sequence[Group]) -> Iterator[str]:
+def _obstacles(groups: Sequence[RunGroup]) -> Iterator[str]:
     """Say what cannot be compared, and why."""
     sources = [f"{g.settings['data']}, SHA-256 {g.digest[:8]}" for g in groups]
     if len({group.digest for group in groups}) > 1:
@@ -244,14 +244,14 @@ def _obstacles(groups: Sequence[Group]) -> Iterator[str]:
         )
     shown: list[list[str]] = []
     for field in MACHINE:
-        of_runs = [{str(run.environment.get(field)) for run in group.runs} for group in groups]
+        of_runs = [{str(run.environment().get(field)) for run in group.runs} for group in groups]
         values = [" or ".join(sorted(found)) for found in of_runs]
         if len(set().union(*of_runs)) > 1 and values not in shown:
             yield f"Times are not comparable: `{field}` differs ({_listed(groups, values)})."
             shown.append(values)  # a CPU as the device is the processor again
 
 
-def _listed(groups: Sequence[Group], values: Sequence[str]) -> str:
+def _listed(groups: Sequence[RunGroup], values: Sequence[str]) -> str:
     """Return each group's value."""
     pairs = zip(groups, values, strict=True)
     return "; ".join(f"{group.name}: {value}" for group, value in pairs)

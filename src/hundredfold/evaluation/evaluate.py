@@ -61,8 +61,8 @@ def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") 
             the run was trained on.
     """
     run = find_run(run)
-    model = run.model(pick_device(device or run.config.device))
-    return measure_model(model, run_data(run, data).test, run.info)[0]
+    model = run.model(pick_device(device or run.config().device))
+    return measure_model(model, run_data(run, data).test, run.info())[0]
 
 
 def compare_with_record(run: Run, metrics: Mapping[str, Any]) -> str:
@@ -74,7 +74,7 @@ def compare_with_record(run: Run, metrics: Mapping[str, Any]) -> str:
     Raises:
         UserError: the run is not finished, or damaged.
     """
-    recorded, apart, rounding = run.metrics, [], True
+    recorded, apart, rounding = run.metrics(), [], True
     for view in ("test", "test_flip"):
         was, now = recorded.get(view, {}), metrics[view]
         for name in sorted(was.keys() | now.keys()):
@@ -124,8 +124,8 @@ def run_data(run: Run, data: Dataset | str = "") -> Dataset:
         UserError: it cannot be found, is not what the run was trained on, or would have to be
             fetched and was not named.
     """
-    source = data or run.config.data
-    if not data and needs_network(run.config.data):
+    source = data or run.config().data
+    if not data and needs_network(run.config().data):
         raise UserError(
             f"{run} was trained on {source}, which would have to be fetched from the network. If "
             f"that is what you want, name it: --data {source}"
@@ -133,11 +133,11 @@ def run_data(run: Run, data: Dataset | str = "") -> Dataset:
     dataset = (
         source
         if isinstance(source, Dataset)
-        else load_data(source, lambda _: None, size=run.info.image_size)
+        else load_data(source, lambda _: None, size=run.info().image_size)
     )
-    if dataset.digest() != run.environment.get("data_sha256"):
+    if dataset.digest() != run.environment().get("data_sha256"):
         raise UserError(
             f"{dataset.source} is not the data that {run} was trained on: its digest differs. "
             "Name the right one with --data."
         )
-    return dataset.with_labels(run.info.labels)
+    return dataset.with_labels(run.info().labels)

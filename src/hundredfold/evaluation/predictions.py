@@ -64,9 +64,9 @@ def levels(run: Run) -> list[Level]:
     Raises:
         UserError: the run is damaged.
     """
-    info, test = run.info, run.test_logits
+    info, test = run.info(), run.test_logits()
     logits, labels = test["logits"] / info.temperature, test["labels"]
-    shape = (run.metrics.get("test_pictures"), len(info.classes))
+    shape = (run.metrics().get("test_pictures"), len(info.classes))
     if logits.shape != shape or labels.shape != shape[:1] or not _usable(logits, labels):
         raise UserError(f"The test predictions of {run} do not fit the rest of it: it is damaged.")
     above = info.superclasses != info.classes

@@ -137,7 +137,7 @@ def _finished(folder: Path) -> dict[tuple[Config, str], Run]:
         run = Run(path)
         try:
             if run.finished:
-                found[_key(run.config), str(run.environment["data_sha256"])] = run
+                found[_key(run.config()), str(run.environment()["data_sha256"])] = run
         except (UserError, KeyError):  # damaged: it is trained again
             continue
     return found
@@ -145,11 +145,11 @@ def _finished(folder: Path) -> dict[tuple[Config, str], Run]:
 
 def _outcome(part: str, run: Run, dataset: Dataset) -> Outcome:
     """Measure a finished run on training pictures without augmentation."""
-    config, info = run.config, run.info
+    config, info = run.config(), run.info()
     dataset = dataset.with_labels(config.labels)
     training, _ = training_and_judged(dataset, config)
     some = torch.randperm(len(training), generator=generator(0, "ablation"))[:TRAINING_PICTURES]
     seen = training[some]
     logits = predict_logits(run.model(), seen.images, info)
     measured = measure(logits, seen.labels, info.labels, info.parents)
-    return Outcome(part, config.seed, run.path, measured, run.history[-1].validation)
+    return Outcome(part, config.seed, run.path, measured, run.history()[-1].validation)

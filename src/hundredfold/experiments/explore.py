@@ -14,7 +14,7 @@ from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.figures.data import draw_augmentation, draw_counts, draw_means, draw_samples
 from hundredfold.figures.style import to_png
 from hundredfold.support.files import expanded, make_folder, save_file
-from hundredfold.training.setup import Job, make_job
+from hundredfold.training.setup import Setup, make_setup
 
 CLASSES = 100
 """At most so many on a page: of more, the pictures would be too small to look at."""
@@ -43,8 +43,8 @@ def explore(dataset: Dataset, config: Config, out: str | Path) -> list[Path]:
     Raises:
         UserError: the configuration does not fit the data, or the folder cannot be written.
     """
-    job = make_job(config, dataset.with_labels(config.labels), torch.device("cpu"))
-    training = trained_on(job, dataset)
+    setup = make_setup(config, dataset.with_labels(config.labels), torch.device("cpu"))
+    training = trained_on(setup, dataset)
     shown = choose_classes(dataset)
     chosen = choose_pictures(training, shown)
     names = [dataset.classes[i] for i in shown]
@@ -54,7 +54,7 @@ def explore(dataset: Dataset, config: Config, out: str | Path) -> list[Path]:
     means = class_means(dataset.train, shown)
     figures = {
         "samples": draw_samples([training[some].images for some in chosen], names, groups, note),
-        "augmentation": _draw_augmentation(job, chosen, names),
+        "augmentation": _draw_augmentation(setup, chosen, names),
         "means": draw_means(means, names, groups, note),
     }
     counts = {name: each for name, each in class_counts(dataset).items() if len(set(each)) > 1}
@@ -63,15 +63,15 @@ def explore(dataset: Dataset, config: Config, out: str | Path) -> list[Path]:
     return [_write(expanded(out) / f"{name}.png", to_png(f)) for name, f in figures.items()]
 
 
-def trained_on(job: Job, dataset: Dataset) -> Split:
-    """Return the pictures that a job trains on, with the dataset's labels rather than the job's."""
-    config = job.config
+def trained_on(setup: Setup, dataset: Dataset) -> Split:
+    """Return the training pictures of a setup, with the labels of the dataset."""
+    config = setup.config
     if dataset.validation is not None:
         return dataset.train
     labels = dataset.with_labels(config.labels).train.labels
     numbers = Split(torch.arange(len(labels)), labels)  # numbers in the pictures' place
     kept, _ = hold_out(numbers, config.validation, config.seed)
-    return replace(job.training, labels=dataset.train.labels[kept.images])
+    return replace(setup.training, labels=dataset.train.labels[kept.images])
 
 
 def choose_classes(dataset: Dataset) -> list[int]:
@@ -119,13 +119,13 @@ def class_means(split: Split, classes: Sequence[int]) -> Tensor:
     return torch.stack(means)
 
 
-def augmented(job: Job, chosen: Tensor, epochs: int, size: int) -> Tensor:
-    """Return training pictures just as the first epochs of a job see them, turn after turn.
+def augmented(setup: Setup, chosen: Tensor, epochs: int, size: int) -> Tensor:
+    """Return training pictures just as the first epochs of a setup see them, turn after turn.
 
     Where pictures are drawn by their classes, one may have several turns in an epoch, or none.
 
     Args:
-        job: whose training pictures and augmentation.
+        setup: whose training pictures and augmentation.
         chosen: (P,) int64, places in its training split.
         epochs: how many, from the first.
         size: side in pixels.
@@ -133,16 +133,16 @@ def augmented(job: Job, chosen: Tensor, epochs: int, size: int) -> Tensor:
     Returns:
         (P, epochs, 3, size, size) uint8: the first turns; white where a picture has no more.
     """
-    pad = border(job.config, job.training.store)
+    pad = border(setup.config, setup.training.store)
     found = torch.full((len(chosen), epochs, 3, size, size), 255, dtype=torch.uint8)
     turns = [0] * len(chosen)
     for epoch in range(epochs):
-        plan = plan_epoch(job.training.labels, pad, epoch, job.config)
-        order = plan.order[: job.epoch_pictures]
+        plan = plan_epoch(setup.training.labels, pad, epoch, setup.config)
+        order = plan.order[: setup.epoch_pictures]
         rows, at = (chosen[:, None] == order).nonzero(as_tuple=True)
-        images = job.training[chosen[rows]].images
+        images = setup.training[chosen[rows]].images
         images = crop_flip(images, plan.top[at], plan.left[at], plan.flip[at], pad)
-        images = to_pixels(prepare(images, *job.channels, size), *job.channels)
+        images = to_pixels(prepare(images, *setup.channels, size), *setup.channels)
         for row, image in zip(rows.tolist(), images, strict=True):
             if turns[row] < epochs:
                 found[row, turns[row]] = image
@@ -159,15 +159,15 @@ def to_pixels(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (255 * (x * std.view(-1, 1, 1) + mean.view(-1, 1, 1))).round().to(torch.uint8)
 
 
-def _draw_augmentation(job: Job, chosen: Sequence[Tensor], names: Sequence[str]) -> Figure:
+def _draw_augmentation(setup: Setup, chosen: Sequence[Tensor], names: Sequence[str]) -> Figure:
     """Draw a few of the chosen pictures of each class beside their augmented versions."""
-    config = job.config
+    config = setup.config
     filled = [i for i, places in enumerate(chosen) if len(places)]
     rows = [filled[i] for i in _spread(len(filled), AUGMENTED)]
     some = {i: chosen[i][: AUGMENTED // len(rows)] for i in rows}
     places = torch.cat(list(some.values()))
-    originals = job.training[places].images
-    sizes = sorted(set(job.sizes))
+    originals = setup.training[places].images
+    sizes = sorted(set(setup.sizes))
     epochs = max(1, VERSIONS // len(sizes))
     pad = border(config, originals)
     crop = f"cropped after {pad} px of reflected border" if pad else "not cropped"
@@ -176,7 +176,7 @@ def _draw_augmentation(job: Job, chosen: Sequence[Tensor], names: Sequence[str])
         how = f"as {epochs} epochs draw them by class"
     return draw_augmentation(
         originals,
-        {size: augmented(job, places, epochs, size) for size in sizes},
+        {size: augmented(setup, places, epochs, size) for size in sizes},
         [names[i] for i, of_one in some.items() for _ in of_one],
         f"Training pictures as {config.name} augments them",
         f"{how}: {crop}, {FLIPS[config.flip]}",

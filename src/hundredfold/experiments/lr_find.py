@@ -17,7 +17,7 @@ from hundredfold.support.device import own_generators
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import gradients
-from hundredfold.training.setup import Job
+from hundredfold.training.setup import Setup
 from hundredfold.training.state import State
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -58,7 +58,7 @@ class LrCurve:
 
 
 def find_lr(
-    state: State, job: Job, steps: int = 100, advance: Callable[[int], None] = lambda _: None
+    state: State, setup: Setup, steps: int = 100, advance: Callable[[int], None] = lambda _: None
 ) -> LrCurve:
     """Take steps of ever higher rates with a copy of a state; the state itself is left untouched.
 
@@ -66,7 +66,7 @@ def find_lr(
 
     Args:
         state: what to begin from: weights, batch-norm statistics, the optimizer's moments.
-        job: what to train on, and how.
+        setup: what to train on, and how.
         steps: of the whole range; fewer are taken where the loss diverges.
         advance: takes the number of steps just taken.
 
@@ -75,21 +75,21 @@ def find_lr(
     """
     if steps < FEWEST:
         raise UserError(f"--steps is {steps}, but must be at least {FEWEST}.")
-    with own_generators(job.device):
-        return _range_test(copy.deepcopy(state), job, steps, advance)
+    with own_generators(setup.device):
+        return _range_test(copy.deepcopy(state), setup, steps, advance)
 
 
-def _range_test(trial: State, job: Job, steps: int, advance: Callable[[int], None]) -> LrCurve:
+def _range_test(trial: State, setup: Setup, steps: int, advance: Callable[[int], None]) -> LrCurve:
     """Take the steps, on a state that nobody needs."""
     trial.model.train()
     ratio = (HIGHEST / LOWEST) ** (1 / (steps - 1))
     rates, losses, mean = [], [], 0.0
-    for step, (images, labels) in enumerate(itertools.islice(_without_end(job), steps)):
+    for step, (images, labels) in enumerate(itertools.islice(_without_end(setup), steps)):
         rate = LOWEST * ratio**step
         for group in trial.optimizer.param_groups:
-            group["lr"] = rate * group["initial_lr"] / job.config.lr
+            group["lr"] = rate * group["initial_lr"] / setup.config.lr
         try:
-            loss = gradients(trial, job, images, labels).item()
+            loss = gradients(trial, setup, images, labels).item()
         except DivergedError:
             break
         trial.optimizer.step()
@@ -102,7 +102,7 @@ def _range_test(trial: State, job: Job, steps: int, advance: Callable[[int], Non
     return LrCurve(tuple(rates), tuple(losses))
 
 
-def _without_end(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
+def _without_end(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batch after batch, epoch after epoch."""
     for epoch in itertools.count():
-        yield from batches(job.training, epoch, job.config, job.device)
+        yield from batches(setup.training, epoch, setup.config, setup.device)

@@ -14,7 +14,7 @@ from hundredfold.support.errors import DivergedError, UserError, extra, first_li
 from hundredfold.support.jsonio import to_json
 from hundredfold.support.signals import deferred_stop, stopped
 from hundredfold.training.loop import Step, training
-from hundredfold.training.setup import Job, as_recorded, make_job, refuse_unjudged
+from hundredfold.training.setup import Setup, as_recorded, make_setup, refuse_unjudged
 from hundredfold.training.state import first_state
 
 
@@ -131,15 +131,17 @@ def tune(
         study = _study(optuna, config, dataset, space, storage)
     if stop.number:
         raise stopped(stop.number)
-    job = make_job(config, dataset, pick_device(config.device))  # what varies leaves all else be
-    refuse_unjudged(job.judged, config)
+    setup = make_setup(
+        config, dataset, pick_device(config.device)
+    )  # what varies leaves all else be
+    refuse_unjudged(setup.judged, config)
 
     def objective(trial: Any) -> float:
         # By the trial's number, which is unique: processes that search together never draw alike.
         study.sampler = optuna.samplers.TPESampler(seed=config.seed + trial.number)
         values: dict[str, Any] = {name: place.suggest(trial, name) for name, place in space.items()}
         varied = dataclasses.replace(config, **values)
-        return _train(dataclasses.replace(job, config=varied), trial, optuna)
+        return _train(dataclasses.replace(setup, config=varied), trial, optuna)
 
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     if len(study.get_trials(states=ended)) < trials:
@@ -187,13 +189,13 @@ def _created(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
         raise UserError(f"--storage {storage} cannot be used: {first_line(error)}") from error
 
 
-def _train(job: Job, trial: Any, optuna: Any) -> float:
+def _train(setup: Setup, trial: Any, optuna: Any) -> float:
     """Return the accuracy on the validation pictures after training, or give up on the way."""
-    name = f"{job.config.labels}_top1"
-    with own_generators(job.device):
-        state = first_state(job)
+    name = f"{setup.config.labels}_top1"
+    with own_generators(setup.device):
+        state = first_state(setup)
         try:
-            for event in training(state, job):
+            for event in training(state, setup):
                 if isinstance(event, Step):
                     continue
                 trial.report(event.validation[name], event.epoch)

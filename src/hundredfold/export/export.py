@@ -76,7 +76,7 @@ def export(
         UserError: the run has no weights, an extra is missing, or a file cannot be written.
         FoundWrong: the exported model predicts otherwise than the predictor: it is removed.
     """
-    info, folder = run.info, run.folder("export")
+    info, folder = run.info(), run.folder("export")
     if int8 and to != "onnx":
         raise UserError("--int8 is of ONNX models alone.")
     dataset, missing = run_data_if_any(run, data)

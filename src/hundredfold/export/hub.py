@@ -48,9 +48,9 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
     if any(make_folder(folder).iterdir()):
         raise UserError(f"{folder} is not empty: name another folder.")
     config = dataclasses.replace(
-        run.config,
-        data=Path(run.config.data).name,
-        weights=Path(run.config.weights).name,
+        run.config(),
+        data=Path(run.config().data).name,
+        weights=Path(run.config().weights).name,
         out="runs",
     )
     copy_model(run, folder, config)
@@ -60,7 +60,7 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
 
 def card(run: Run, name: str) -> str:
     """Return a run's model card, Markdown."""
-    config, info, metrics = run.config, run.info, run.metrics
+    config, info, metrics = run.config(), run.info(), run.metrics()
     views = {"test": "single view", "test_flip": "flip test-time augmentation"}
     lines = [
         f"| {plural(metrics['test_pictures'], 'test picture')} | {' | '.join(views.values())} |"

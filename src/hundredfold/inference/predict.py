@@ -87,7 +87,7 @@ class Predictor:
             UserError: no such run or device, or the run has no weights or is damaged.
         """
         run = find_run(run)
-        return cls(run.model(pick_device(device)), run.info)
+        return cls(run.model(pick_device(device)), run.info())
 
     @overload
     def __call__(

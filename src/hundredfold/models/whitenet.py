@@ -71,7 +71,7 @@ def whitening_filters(images: Tensor, patch: int = 3, epsilon: float = 5e-4) -> 
     return filters.float().view(-1, 3, patch, patch).contiguous()
 
 
-class Group(nn.Module):
+class ConvGroup(nn.Module):
     """3x3 convolutions with batch norm and SiLU; the first halves each side.
 
     Where there are more than two, a residual connection leads from the first to the last, and at
@@ -145,7 +145,7 @@ class WhiteNet(nn.Module):
         stem = 2 * min(FILTERS, 3 * patch**2)  # each filter and its negative
         self.stem = nn.Conv2d(3, stem, patch, stride, padding=stride // 2, bias=False)
         self.stem.weight.requires_grad_(False)  # so no gradient flows below the first group
-        group = partial(Group, batch_norm=batch_norm, residual=residual)
+        group = partial(ConvGroup, batch_norm=batch_norm, residual=residual)
         self.groups = nn.Sequential(
             *(group([i] + [o] * depth) for i, o in itertools.pairwise((stem, *widths)))
         )

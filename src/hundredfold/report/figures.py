@@ -25,8 +25,8 @@ def draw_figures(run: Run, levels: Sequence[Level]) -> dict[str, Drawn]:
     Raises:
         UserError: the run is damaged.
     """
-    whole = run.metrics["epoch_pictures"]
-    figures = draw_history(run.whole_history, run.config.validate_on, whole)
+    whole = run.metrics()["epoch_pictures"]
+    figures = draw_history(run.whole_history(), run.config().validate_on, whole)
     for level in levels:
         figures[f"confusion-{level.name}"] = draw_confusion(
             level.confusion, level.classes, level.parents
@@ -40,7 +40,7 @@ def draw_figures(run: Run, levels: Sequence[Level]) -> dict[str, Drawn]:
 
 def _raw(run: Run) -> Reliability:
     """Return the reliability without the temperature."""
-    test = run.test_logits
+    test = run.test_logits()
     confidence, predicted = test["logits"].double().softmax(1).max(1)
     return reliability(confidence, predicted == test["labels"])
 

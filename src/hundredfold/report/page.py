@@ -49,12 +49,12 @@ def render(
         test: the test pictures, or None where they could not be had.
         missing: why not.
     """
-    first, config = levels[0], run.config
+    first, config = levels[0], run.config()
     return render_page(
         "hundredfold.report",
         name=config.name,
         about=_about(run, first),
-        tiles=_tiles(run.metrics),
+        tiles=_tiles(run.metrics()),
         figures={name: _inline(figure.svg) for name, figure in drawn.items()},
         levels=levels,
         rows=[(level, _rows(level, levels)) for level in levels],
@@ -72,12 +72,12 @@ def render(
 
 def _calibration(run: Run) -> str:
     """Return where the temperature is from, in sentences."""
-    pictures = run.metrics.get("calibration_pictures", 0)
+    pictures = run.metrics().get("calibration_pictures", 0)
     if not pictures:
         return "Without validation pictures no temperature could be fitted."
     few = "" if pictures >= ENOUGH else " These are few, so the temperature is kept near 1."
     return (
-        f"Logits are divided by {run.info.temperature:.3g}, a temperature fitted on "
+        f"Logits are divided by {run.info().temperature:.3g}, a temperature fitted on "
         f"{plural(pictures, 'validation picture')}.{few}"
     )
 
@@ -93,7 +93,7 @@ def _inline(svg: str) -> Markup:
 
 
 def _about(run: Run, level: Level) -> str:
-    config, started = run.config, run.environment["started"]
+    config, started = run.config(), run.environment()["started"]
     return " · ".join(
         [
             config.data,
@@ -192,7 +192,7 @@ def _shot(level: Level, index: int, test: Split | None) -> Shot:
 
 def _tables(run: Run) -> dict[str, list[tuple[str, str]]]:
     """Return what the run was, as tables of names and values."""
-    metrics = run.metrics
+    metrics = run.metrics()
     parts = {
         "training": metrics["train_seconds"],
         "validation": metrics["validation_seconds"],
@@ -204,8 +204,8 @@ def _tables(run: Run) -> dict[str, list[tuple[str, str]]]:
     rate = ("training pictures a second", f"{metrics['images_per_second']:,.0f}")
     return {
         "Time": [*times, rate],
-        "Configuration": [(name, _text(value)) for name, value in asdict(run.config).items()],
-        "Environment": [(name, _text(value)) for name, value in run.environment.items()],
+        "Configuration": [(name, _text(value)) for name, value in asdict(run.config()).items()],
+        "Environment": [(name, _text(value)) for name, value in run.environment().items()],
     }
 
 

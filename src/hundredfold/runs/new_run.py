@@ -74,10 +74,10 @@ def copy_model(
     Raises:
         UserError: the run is not finished or damaged, or the folder cannot be written.
     """
-    metrics = run.metrics
+    metrics = run.metrics()
     save_file(folder / CONFIG, to_json(config))
-    save_file(folder / MODEL, to_json(run.info))
-    save_file(folder / WEIGHTS, save(on_cpu(weights or run.weights)))
+    save_file(folder / MODEL, to_json(run.info()))
+    save_file(folder / WEIGHTS, save(on_cpu(weights or run.weights())))
     if environment is not None:
         save_file(folder / ENVIRONMENT, as_json(environment))
     copy = Run(folder)

@@ -66,22 +66,18 @@ class Run:
 
     # Reading
 
-    @property
     def config(self) -> Config:
         """The configuration, with `data` resolved to what was really read."""
         return from_json(Config, self._text(CONFIG), str(self.path / CONFIG))
 
-    @property
     def info(self) -> ModelInfo:
         """The architecture, the classes and the preparation of pictures."""
         return from_json(ModelInfo, self._text(MODEL), str(self.path / MODEL))
 
-    @property
     def environment(self) -> dict[str, Any]:
         """Machine, versions and the data's digest."""
         return parse_object(self._text(ENVIRONMENT), str(self.path / ENVIRONMENT))
 
-    @property
     def history(self) -> list[Epoch]:
         """The finished epochs."""
         path = self.path / HISTORY
@@ -90,10 +86,9 @@ class Run:
         lines = self._text(HISTORY).splitlines()
         return [from_json(Epoch, line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
 
-    @property
     def whole_history(self) -> list[Epoch]:
         """The epochs of a finished run: one at least, else a UserError says that it lacks them."""
-        if not (history := self.history):
+        if not (history := self.history()):
             raise UserError(f"{self} has no history of its training.")
         return history
 
@@ -112,12 +107,10 @@ class Run:
             )
         return found
 
-    @property
     def metrics(self) -> dict[str, Any]:
         """Final metrics: `test` and `test_flip` as of `metrics.measure`, and times in seconds."""
         return self._sealed()[0]
 
-    @property
     def test_logits(self) -> dict[str, Tensor]:
         """Test predictions: `logits` and `flip_logits` (N, C) float32, `labels` (N,) int64."""
         return unpack(self._bytes(PREDICTIONS), TEST_TENSORS, self.path / PREDICTIONS)
@@ -127,7 +120,6 @@ class Run:
         """The figure of accuracy, losses and learning rate."""
         return self.path / FIGURES / CURVES
 
-    @property
     def weights(self) -> dict[str, Tensor]:
         """The model's state by name; of a run that is not finished, that of its last checkpoint.
 
@@ -148,7 +140,7 @@ class Run:
         Raises:
             UserError: there are no weights yet, or they are damaged or do not fit model.json.
         """
-        info, weights = self.info, self.weights
+        info, weights = self.info(), self.weights()
         try:
             model = load_model(info, weights)
         except RuntimeError as error:
@@ -160,7 +152,7 @@ class Run:
     def _last_weights(self) -> dict[str, Tensor]:
         if not (last := self.checkpoint()):
             raise UserError(f"{self} has no weights: its training ended before a checkpoint.")
-        now = json.loads(to_json(dataclasses.replace(self.info, temperature=1.0)))
+        now = json.loads(to_json(dataclasses.replace(self.info(), temperature=1.0)))
         if last.facts.get("model") != now:
             raise UserError(f"{self.path / MODEL} is not what it was at the last checkpoint.")
         start = len(MODEL_PREFIX)
@@ -244,7 +236,7 @@ class Run:
 
     def add_sitting(self, environment: dict[str, Any]) -> None:
         """Note on what the run goes on, beside what it began on."""
-        before = self.environment
+        before = self.environment()
         sittings = [*(before.get("resumed") or ()), environment]
         self._write(ENVIRONMENT, as_json(before | {"resumed": sittings}))
 

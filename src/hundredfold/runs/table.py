@@ -81,7 +81,7 @@ def scores(run: Run) -> dict[str, float]:
     Raises:
         UserError: the run is damaged.
     """
-    metrics, info = run.metrics, run.info
+    metrics, info = run.metrics(), run.info()
     found: dict[str, float] = {}
     names = [f"{info.labels}_top1"]
     if info.labels == "fine" and info.parents:
@@ -97,7 +97,7 @@ def scores(run: Run) -> dict[str, float]:
 def _row(run: Run) -> RunRow:
     """Return a run's row; a damaged run's has only the reason."""
     try:
-        config, history = run.config, run.history
+        config, history = run.config(), run.history()
         found = scores(run) if run.finished else {}
         return RunRow(
             name=run.path.name,
@@ -111,7 +111,7 @@ def _row(run: Run) -> RunRow:
             coarse_top1=found.get("coarse_top1"),
             ece=found.get("ece"),
             seconds=found.get("seconds"),
-            started=str(run.environment.get("started", "")) or None,
+            started=str(run.environment().get("started", "")) or None,
         )
     except UserError as error:
         return RunRow(name=run.path.name, state="damaged", reason=str(error))

@@ -23,7 +23,7 @@ from hundredfold.support.text import plural
 
 
 @dataclass(frozen=True)
-class Group:
+class Processes:
     """This process among those that train together; one alone by default."""
 
     rank: int = 0
@@ -135,27 +135,27 @@ def _lost() -> Iterator[None]:
         ) from error
 
 
-ALONE = Group()
+ALONE = Processes()
 PATIENCE = timedelta(hours=2)
 """To wait for a process that reads data, or measures, before it is given up."""
 _joined = itertools.count()
-_current: list[Group] = []
-"""The group that this process has joined, if any."""
+_current: list[Processes] = []
+"""The processes that this process has joined, if any."""
 
 
 @contextmanager
-def joined() -> Iterator[Group]:
+def joined() -> Iterator[Processes]:
     """Join the processes that torchrun started, for as long as the block lasts.
 
     By gloo on CPUs and NCCL on GPUs. Alone where there are none; within another such block, its
-    group.
+    processes.
 
     Raises:
         UserError: they are not to be found.
     """
-    group = Group(rank(), int(os.environ.get("WORLD_SIZE", "1")))
-    if group.size == 1 or _current:
-        yield _current[-1] if _current else group
+    processes = Processes(rank(), int(os.environ.get("WORLD_SIZE", "1")))
+    if processes.size == 1 or _current:
+        yield _current[-1] if _current else processes
         return
     cuda = torch.cuda.is_available() and local_rank() < torch.cuda.device_count()
     try:
@@ -163,25 +163,25 @@ def joined() -> Iterator[Group]:
             torch.cuda.set_device(local_rank())
         store, *_ = next(rendezvous("env://"))
         launch = store.compare_set("launch", "", uuid.uuid4().hex).decode()
-        group = replace(group, launch=launch)
+        processes = replace(processes, launch=launch)
         # torchrun keeps its store when it starts anew: the addresses of the dead are still in it.
         store = dist.PrefixStore(f"{tries()}-{next(_joined)}", store)  # type: ignore[attr-defined]
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
             store=store,
-            rank=group.rank,
-            world_size=group.size,
+            rank=processes.rank,
+            world_size=processes.size,
             timeout=PATIENCE,
         )
     except (RuntimeError, ValueError) as error:
-        others = plural(group.size - 1, "other process")
+        others = plural(processes.size - 1, "other process")
         raise UserError(
             f"Cannot join {others}: {first_line(error)}. All are started by "
             "torchrun --nproc-per-node=N -m hundredfold train ..."
         ) from error
-    _current.append(group)
+    _current.append(processes)
     try:
-        yield group
+        yield processes
     finally:
         _current.clear()
         dist.destroy_process_group()

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
-from hundredfold.support.distributed import ALONE, Group
+from hundredfold.support.distributed import ALONE, Processes
 
 
-def describe(device: torch.device, data_digest: str, group: Group = ALONE) -> dict[str, Any]:
+def describe(
+    device: torch.device, data_digest: str, processes: Processes = ALONE
+) -> dict[str, Any]:
     """Return versions, machine, threads, commit and the data's digest as plain JSON values."""
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
     commit = _git("rev-parse", "HEAD") if tracked else None
@@ -31,7 +33,7 @@ def describe(device: torch.device, data_digest: str, group: Group = ALONE) -> di
         "threads": torch.get_num_threads(),
         "device": device_name(device),
         "data_sha256": data_digest,
-        **({"processes": group.size, "launch": group.launch} if group.size > 1 else {}),
+        **({"processes": processes.size, "launch": processes.launch} if processes.size > 1 else {}),
     }
 
 

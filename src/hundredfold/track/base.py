@@ -27,7 +27,7 @@ def epoch_metrics(epoch: Epoch) -> dict[str, float]:
 
 def final_metrics(run: Run) -> dict[str, float]:
     """Return the test metrics of a finished run, single view and with flips, and its seconds."""
-    metrics = run.metrics
+    metrics = run.metrics()
     views = {view: metrics[view] for view in ("test", "test_flip")}
     found = {f"{view}_{name}": v for view, values in views.items() for name, v in values.items()}
     return found | {"seconds": metrics["seconds"]}

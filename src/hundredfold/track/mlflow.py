@@ -86,7 +86,7 @@ class MLflow:
     def _parameters(self, run: Run) -> None:
         from mlflow.entities import Param  # noqa: PLC0415  # an extra
 
-        values = dataclasses.asdict(run.config)
+        values = dataclasses.asdict(run.config())
         given = [Param(name, str(value)) for name, value in values.items() if value != ""]
         self.client.log_batch(self.id, params=given)
 

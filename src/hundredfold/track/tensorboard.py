@@ -46,7 +46,7 @@ class TensorBoard:
     def finish(self, run: Run) -> None:
         """Write the hyperparameters with the final metrics, and the figures."""
         if run.finished:
-            values = {k: _plain(v) for k, v in dataclasses.asdict(run.config).items()}
+            values = {k: _plain(v) for k, v in dataclasses.asdict(run.config()).items()}
             self.writer.add_hparams(values, final_metrics(run), run_name=".")
         for path in sorted((run.path / "figures").glob("*.png")):
             self.writer.add_image(f"figures/{path.stem}", _pixels(path), dataformats="HWC")

@@ -49,7 +49,7 @@ def begin(run: Run, tracker: Tracker) -> None:
     Raises:
         UserError: there is no such run, or it is damaged: the tracker is told nothing then.
     """
-    _, history = run.config, run.history
+    _, history = run.config(), run.history()
     tracker.start(run)
     for epoch in history:
         tracker.epoch(epoch)

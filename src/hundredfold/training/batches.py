@@ -8,7 +8,7 @@ from torch import Tensor
 from hundredfold.augment import border, crop_flip, plan_epoch
 from hundredfold.config import Config
 from hundredfold.data.dataset import Split
-from hundredfold.support.distributed import ALONE, Group
+from hundredfold.support.distributed import ALONE, Processes
 from hundredfold.support.errors import UserError
 
 
@@ -35,7 +35,7 @@ def batches(
     config: Config,
     device: torch.device,
     start: int = 0,
-    group: Group = ALONE,
+    processes: Processes = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented batches, or the rest of one.
 
@@ -45,7 +45,7 @@ def batches(
         config: batch size, augmentation, balancing, seed.
         device: where the batches are wanted.
         start: how many of its batches to leave out.
-        group: of whose batches to yield this process's share.
+        processes: of whose batches to yield this process's share.
 
     Yields:
         pictures (B, 3, H, W) uint8 and labels (B,) int64.
@@ -54,7 +54,7 @@ def batches(
     plan = plan_epoch(split.labels, pad, epoch, config)
     order, plan = plan.order.to(split.store.device), plan.to(device)
     for step in range(start, count_steps(len(split), config.batch_size)):
-        now = group.share(batch_at(step, len(split), config.batch_size))
+        now = processes.share(batch_at(step, len(split), config.batch_size))
         batch = split[order[now]]
         images = batch.store.to(device)
         images = crop_flip(images, plan.top[now], plan.left[now], plan.flip[now], pad)

@@ -131,7 +131,7 @@ class Display:
             f"validation {duration(metrics['validation_seconds'])}, "
             f"test {duration(metrics['test_seconds'])}."
         )
-        if (temperature := run.info.temperature) != 1:
+        if (temperature := run.info().temperature) != 1:
             count = metrics["calibration_pictures"]
             few = "" if count >= ENOUGH else " These are few, so the divisor is kept near 1."
             self._print(

@@ -17,7 +17,7 @@ from hundredfold.runs.checkpoints import Checkpoint
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
 from hundredfold.support.device import own_generators, pick_device
-from hundredfold.support.distributed import Group, joined, tries
+from hundredfold.support.distributed import Processes, joined, tries
 from hundredfold.support.environment import describe
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
@@ -26,7 +26,7 @@ from hundredfold.track.base import Tracker
 from hundredfold.training.clock import Clock
 from hundredfold.training.loop import Step, training
 from hundredfold.training.progress import Display
-from hundredfold.training.setup import Job, make_job
+from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import first_state
 from hundredfold.training.train import Sitting, explained_memory, go_on, writing
 
@@ -50,7 +50,7 @@ def last_run(folder: str | Path) -> Run:
     return unfinished[-1]
 
 
-def begun_before(folder: str | Path, group: Group) -> Run | None:
+def begun_before(folder: str | Path, processes: Processes) -> Run | None:
     """Return the run that torchrun's earlier try at this training began, if any.
 
     It may be finished. The first process looks, for all.
@@ -59,10 +59,10 @@ def begun_before(folder: str | Path, group: Group) -> Run | None:
         return None
 
     def look() -> str:
-        ours = [run for run in _runs(folder) if run.environment.get("launch") == group.launch]
+        ours = [run for run in _runs(folder) if run.environment().get("launch") == processes.launch]
         return str(ours[-1].path) if ours else ""
 
-    found = group.same(look)
+    found = processes.same(look)
     return Run(Path(found)) if found else None
 
 
@@ -72,7 +72,7 @@ def _runs(folder: str | Path) -> list[Run]:
     for path in expanded(folder).glob("[!.]*"):  # hidden ones are not whole yet
         with suppress(UserError):  # it is no run, or damaged
             run = Run(path)
-            found.append((str(run.environment.get("started", "")), path.name, run))
+            found.append((str(run.environment().get("started", "")), path.name, run))
     return [run for *_, run in sorted(found)]
 
 
@@ -103,20 +103,20 @@ def resume(
         KeyboardInterrupt, SystemExit: as in `train`.
     """
     run = find_run(run)
-    display, config = display or Display(quiet), run.config
+    display, config = display or Display(quiet), run.config()
     _refuse_finished(run)
     device = pick_device(config.device)
-    with joined() as group, explained_memory(config), own_generators(device):
-        with group.first_alone():
+    with joined() as processes, explained_memory(config), own_generators(device):
+        with processes.first_alone():
             dataset = run_data(run, data)
-        with writing(run, group):
+        with writing(run, processes):
             _refuse_finished(run)  # by another process, meanwhile
-            job = make_job(config, dataset, device, group)
-            here = describe(device, run.environment["data_sha256"], group)
-            for difference in differences(run.environment, here):
+            setup = make_setup(config, dataset, device, processes)
+            here = describe(device, run.environment()["data_sha256"], processes)
+            for difference in differences(run.environment(), here):
                 display.note(f"{difference}: the run will not be the same to the bit.")
-            sitting = _sitting(run, job, dataset, display)
-            if not group.rank:
+            sitting = _sitting(run, setup, dataset, display)
+            if not processes.rank:
                 run.save_history(sitting.state.history)  # the checkpoint may be older
                 run.add_sitting(here)
             return go_on(sitting, display, trackers)
@@ -131,14 +131,14 @@ def _refuse_finished(run: Run) -> None:
         )
 
 
-def _sitting(run: Run, job: Job, dataset: Dataset, display: Display) -> Sitting:
+def _sitting(run: Run, setup: Setup, dataset: Dataset, display: Display) -> Sitting:
     """Return the training as its last checkpoint has it, or before its first step."""
     now, last = time.perf_counter(), run.checkpoint(display.note)
-    _refuse_changes(run, job, last)
-    begun = job  # with a checkpoint, nothing is left of the weights that it began with
+    _refuse_changes(run, setup, last)
+    begun = setup  # with a checkpoint, nothing is left of the weights that it began with
     if last:
-        begun = dataclasses.replace(job, config=dataclasses.replace(job.config, weights=""))
-    sitting = Sitting(run, job, first_state(begun), dataset.test, None, now)
+        begun = dataclasses.replace(setup, config=dataclasses.replace(setup.config, weights=""))
+    sitting = Sitting(run, setup, first_state(begun), dataset.test, None, now)
     if last is None:
         display.note(f"{run} has no checkpoint yet: it begins again, the same as before.")
         return sitting
@@ -151,35 +151,35 @@ def _sitting(run: Run, job: Job, dataset: Dataset, display: Display) -> Sitting:
             sitting.clock = Clock(now + kept["end"], seconds, began, float(kept["expected"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"The checkpoint of {run} is of another version: {error!r}") from error
-    if not sitting.clock and sitting.state.progress != sitting.state.step / job.steps:
+    if not sitting.clock and sitting.state.progress != sitting.state.step / setup.steps:
         raise UserError(f"The checkpoint of {run} is not one of its training: its steps differ.")
     return sitting
 
 
-def _refuse_changes(run: Run, job: Job, last: Checkpoint | None) -> None:
+def _refuse_changes(run: Run, setup: Setup, last: Checkpoint | None) -> None:
     """Refuse to go on with what was begun as something else.
 
     Raises:
         UserError: the model or the configuration is not that of the run's beginning.
     """
     if last:
-        _refuse_other_configuration(run, job, last)
-    if dataclasses.replace(run.info, temperature=1.0) != job.info:
+        _refuse_other_configuration(run, setup, last)
+    if dataclasses.replace(run.info(), temperature=1.0) != setup.info:
         raise UserError(
             f"{run} has another model in its model.json than its config.json and data give: one of "
             "them was changed, or is of another version of hundredfold."
         )
-    if not last and job.config.budget:
+    if not last and setup.config.budget:
         raise UserError(f"{run} follows the clock and was not under way yet: begin it again.")
 
 
-def _refuse_other_configuration(run: Run, job: Job, last: Checkpoint) -> None:
+def _refuse_other_configuration(run: Run, setup: Setup, last: Checkpoint) -> None:
     """Refuse to go on from a checkpoint with another configuration.
 
     Raises:
         UserError: the configuration is not that of the checkpoint.
     """
-    now, was = json.loads(to_json(job.config)), last.facts.get("config")
+    now, was = json.loads(to_json(setup.config)), last.facts.get("config")
     if not isinstance(was, dict):
         raise UserError(f"The checkpoint of {run} is of another version: it has no configuration.")
     if new := now.keys() - was.keys():
@@ -233,16 +233,16 @@ def reproduce(
             changed.
     """
     run = find_run(run)
-    config, device = run.config, pick_device(run.config.device)
+    config, device = run.config(), pick_device(run.config().device)
     if not run.finished:
         raise UserError(f"{run} is not finished: hundredfold resume {shlex.quote(str(run))}")
     if config.budget:
         raise UserError(f"{run} followed the clock (--budget): no two such runs are the same.")
-    dataset, history = run_data(run, data), run.whole_history
+    dataset, history = run_data(run, data), run.whole_history()
     with explained_memory(config), own_generators(device):
-        job = make_job(config, dataset, device)
-        state = first_state(job)
-        for event in training(state, job):
+        setup = make_setup(config, dataset, device)
+        state = first_state(setup)
+        for event in training(state, setup):
             if isinstance(event, Step):
                 advance(1)
             else:
@@ -250,8 +250,8 @@ def reproduce(
         weights, ours = run.model().state_dict(), state.model.state_dict()
         other = [name for name, value in weights.items() if not value.equal(ours[name].cpu())]
         yield Repeat("weights", ", ".join(other))
-        _, tensors = measure_model(state.model, dataset.test, run.info)
-        stored = run.test_logits
+        _, tensors = measure_model(state.model, dataset.test, run.info())
+        stored = run.test_logits()
         other = [name for name, value in stored.items() if not value.equal(tensors[name])]
         yield Repeat("test predictions", ", ".join(other))
 

@@ -14,14 +14,14 @@ from hundredfold.models.info import ModelInfo
 from hundredfold.models.timm import normalisation
 from hundredfold.recipes import fitted
 from hundredfold.support.device import keep_memory
-from hundredfold.support.distributed import ALONE, Group
+from hundredfold.support.distributed import ALONE, Processes
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.training.batches import count_steps
 
 
 @dataclass(frozen=True)
-class Job:
+class Setup:
     """All that stays the same while training."""
 
     config: Config
@@ -32,7 +32,7 @@ class Job:
     """Pictures to judge each epoch by; may be empty."""
     device: torch.device
     """The device to train on."""
-    group: Group = ALONE
+    processes: Processes = ALONE
     """The processes that train together."""
 
     @cached_property
@@ -63,7 +63,7 @@ class Job:
     def recorded(self) -> bool:
         """Whether steps are recorded and replayed, as graphs.py does."""
         ours = self.config.optimizer == "muon" and self.config.model in MODELS
-        return self.device.type == "cuda" and self.group.size == 1 and ours
+        return self.device.type == "cuda" and self.processes.size == 1 and ours
 
     @property
     def epoch_pictures(self) -> int:
@@ -116,13 +116,15 @@ def refuse_unjudged(judged: Split, config: Config) -> None:
         )
 
 
-def make_job(config: Config, dataset: Dataset, device: torch.device, group: Group = ALONE) -> Job:
+def make_setup(
+    config: Config, dataset: Dataset, device: torch.device, processes: Processes = ALONE
+) -> Setup:
     """Fit the recipe to the dataset, split that and work out how its pictures are prepared.
 
     Raises:
         UserError: the configuration does not fit the data.
     """
-    if config.budget and group.size > 1:
+    if config.budget and processes.size > 1:
         raise UserError("--budget follows the clock of one process: name --epochs instead.")
     if device.type == "cpu":
         keep_memory()
@@ -149,10 +151,10 @@ def make_job(config: Config, dataset: Dataset, device: torch.device, group: Grou
     )
     if config.weights:
         info = normalisation(info)
-    job = Job(config, info, training, judged, device, group)
-    if config.compile and not job.recorded:
+    setup = Setup(config, info, training, judged, device, processes)
+    if config.compile and not setup.recorded:
         raise UserError(
             "--compile is for one CUDA GPU and --optimizer muon, which the tutorial's recipes and "
             "finetune don't have: leave it out."
         )
-    return job
+    return setup

@@ -18,7 +18,7 @@ from hundredfold.support.errors import UserError
 from hundredfold.support.jsonio import from_values
 from hundredfold.training.cuda_graphs import Recorder
 from hundredfold.training.optim import build_optimizer
-from hundredfold.training.setup import Job
+from hundredfold.training.setup import Setup
 
 SLOW_PREFIX = "slow."
 WHITENING_PICTURES = 1000
@@ -126,23 +126,23 @@ class State:
 
     def _optimizer_states(self) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
         """Yield a name, the weight, and what the optimizer keeps of it, to read and to write."""
-        weights = (w for group in self.optimizer.param_groups for w in group["params"])
+        weights = (w for processes in self.optimizer.param_groups for w in processes["params"])
         for number, weight in enumerate(weights):
             yield f"optimizer.{number}.", weight, self.optimizer.state[weight]
 
 
-def first_state(job: Job) -> State:
+def first_state(setup: Setup) -> State:
     """Return the state before the first step, from the seed alone."""
-    config, info = job.config, job.info
+    config, info = setup.config, setup.info
     torch.manual_seed(config.seed)
     model = build_model(info, config.weights)
     if isinstance(model, WhiteNet):
         rng = generator(config.seed, "whitening")
-        chosen = torch.randperm(len(job.training), generator=rng)[:WHITENING_PICTURES]
-        images = job.training[chosen.to(job.training.store.device)].store.cpu()
+        chosen = torch.randperm(len(setup.training), generator=rng)[:WHITENING_PICTURES]
+        images = setup.training[chosen.to(setup.training.store.device)].store.cpu()
         model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
-    model = model.to(job.device).to(memory_format=memory_format(job.device))
-    job.group.spread(model)
+    model = model.to(setup.device).to(memory_format=memory_format(setup.device))
+    setup.processes.spread(model)
     return State(model, build_optimizer(model, config), _slow(model) if config.lookahead else {})
 
 

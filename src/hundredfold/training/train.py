@@ -27,7 +27,7 @@ from hundredfold.runs.new_run import new_run
 from hundredfold.runs.run import CURVES, Run
 from hundredfold.support.console import command
 from hundredfold.support.device import own_generators, pick_device
-from hundredfold.support.distributed import Group, joined
+from hundredfold.support.distributed import Processes, joined
 from hundredfold.support.environment import describe, device_name
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.support.signals import deferred_stop, stopped
@@ -38,7 +38,7 @@ from hundredfold.training.budget import plan
 from hundredfold.training.clock import Clock
 from hundredfold.training.loop import Step, training
 from hundredfold.training.progress import Display
-from hundredfold.training.setup import Job, as_recorded, make_job
+from hundredfold.training.setup import Setup, as_recorded, make_setup
 from hundredfold.training.state import State, first_state
 
 
@@ -47,7 +47,7 @@ class Sitting:
     """A training in this process: from its first step, or from where another process was."""
 
     run: Run
-    job: Job
+    setup: Setup
     state: State
     test: Split
     clock: Clock | None
@@ -87,34 +87,34 @@ def train(
         SystemExit: the same by SIGTERM.
     """
     display, device = display or Display(quiet), pick_device(config.device)
-    with joined() as group, explained_memory(config), own_generators(device):
+    with joined() as processes, explained_memory(config), own_generators(device):
         if dataset is None:
-            with group.first_alone():
+            with processes.first_alone():
                 dataset = load_data(
                     config.data, display.note, size=config.size, strict=config.strict
                 )
         digest = dataset.digest()
         dataset = dataset.with_labels(config.labels)
         config = as_recorded(config, dataset)
-        job, clock = make_job(config, dataset, device, group), None
+        setup, clock = make_setup(config, dataset, device, processes), None
         started = started or time.perf_counter()
         if config.budget:
-            job, clock = plan(job, len(dataset.test), started)
-        state, here = first_state(job), describe(device, digest, group)
-        run = Run(Path(group.same(lambda: str(new_run(job.config, job.info, here).path))))
-        with writing(run, group):
-            sitting = Sitting(run, job, state, dataset.test, clock, started)
+            setup, clock = plan(setup, len(dataset.test), started)
+        state, here = first_state(setup), describe(device, digest, processes)
+        run = Run(Path(processes.same(lambda: str(new_run(setup.config, setup.info, here).path))))
+        with writing(run, processes):
+            sitting = Sitting(run, setup, state, dataset.test, clock, started)
             return go_on(sitting, display, trackers)
 
 
 @contextmanager
-def writing(run: Run, group: Group) -> Iterator[None]:
-    """Lock a run, so that only this group's first process writes it.
+def writing(run: Run, processes: Processes) -> Iterator[None]:
+    """Lock a run, so that only this processes's first process writes it.
 
     Raises:
         UserError: another process does.
     """
-    with nullcontext() if group.rank else run.lock():
+    with nullcontext() if processes.rank else run.lock():
         yield
 
 
@@ -126,20 +126,20 @@ def go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> Ru
     Raises:
         KeyboardInterrupt, SystemExit: asked to stop; a checkpoint was written.
     """
-    group = sitting.job.group
-    if group.rank:
+    processes = sitting.setup.processes
+    if processes.rank:
         _go_along(sitting)
     else:
         _go_on(sitting, display, trackers)
-    group.wait()
+    processes.wait()
     return sitting.run
 
 
 def _go_along(sitting: Sitting) -> None:
     """Compute beside the process that writes."""
     with deferred_stop() as stop:
-        asked, agree = 0, sitting.job.group.agree
-        for _ in training(sitting.state, sitting.job, sitting.clock):
+        asked, agree = 0, sitting.setup.processes.agree
+        for _ in training(sitting.state, sitting.setup, sitting.clock):
             if asked := agree(stop.number):
                 break
         if asked := asked or agree(stop.number):
@@ -147,12 +147,12 @@ def _go_along(sitting: Sitting) -> None:
 
 
 def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> None:
-    run, job, state = sitting.run, sitting.job, sitting.state
-    display.start(run, job.config, _header(job, state.model))
+    run, setup, state = sitting.run, sitting.setup, sitting.state
+    display.start(run, setup.config, _header(setup, state.model))
     for tracker in trackers:
         begin(run, tracker)
     with display, deferred_stop() as stop:
-        due, asked = _due(job.config, state.step), 0
+        due, asked = _due(setup.config, state.step), 0
         if sitting.clock and not state.step:  # its beginning cannot be made again
             _save(lambda: _save_checkpoint(sitting), display)
         for event in _events(sitting):
@@ -163,13 +163,15 @@ def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> N
                 display.epoch(event)
                 for tracker in trackers:
                     tracker.epoch(event)
-            if asked := job.group.agree(stop.number):
+            if asked := setup.processes.agree(stop.number):
                 break
             if due(state.step):
                 display.detail(f"checkpoint at step {state.step}")
                 _save(lambda: _save_checkpoint(sitting), display)
         _save(lambda: _save_checkpoint(sitting), display)
-        asked = asked or job.group.agree(stop.number)  # what came after the last step counts, too
+        asked = asked or setup.processes.agree(
+            stop.number
+        )  # what came after the last step counts, too
     if asked:
         display.note(f"Stopped. To go on: {command()} resume {shlex.quote(str(run))}")
         raise stopped(asked)
@@ -180,7 +182,7 @@ def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> N
 def _events(sitting: Sitting) -> Iterator[Step | Epoch]:
     """Yield what `training` does; keep the batch at which the loss is no longer finite."""
     try:
-        yield from training(sitting.state, sitting.job, sitting.clock)
+        yield from training(sitting.state, sitting.setup, sitting.clock)
     except DivergedError as error:
         if not error.batch:
             raise
@@ -194,7 +196,7 @@ def _save_checkpoint(sitting: Sitting) -> None:
     if clock := sitting.clock:
         left = {"began": clock.began and clock.began - now, "end": clock.end - now}
         kept = dataclasses.asdict(clock) | left
-    config, model = dataclasses.asdict(sitting.job.config), dataclasses.asdict(sitting.job.info)
+    config, model = dataclasses.asdict(sitting.setup.config), dataclasses.asdict(sitting.setup.info)
     began = {"config": config, "model": model}
     facts = {**began, "elapsed": now - sitting.started, "clock": kept}
     sitting.run.save_checkpoint(sitting.state.tensors, sitting.state.facts | facts)
@@ -243,21 +245,21 @@ def explained_memory(config: Config) -> Iterator[None]:
         ) from error
 
 
-def _header(job: Job, model: nn.Module) -> list[str]:
+def _header(setup: Setup, model: nn.Module) -> list[str]:
     """Return what is about to be trained on what, in lines."""
-    config = job.config
-    judged = f", {len(job.judged):,} {config.validate_on}" if len(job.judged) else ""
+    config = setup.config
+    judged = f", {len(setup.judged):,} {config.validate_on}" if len(setup.judged) else ""
     about = f"{config.budget}: about " if config.budget else ""
-    where = device_name(job.device)
-    if job.device.type == "cpu":
+    where = device_name(setup.device)
+    if setup.device.type == "cpu":
         where += f", {plural(torch.get_num_threads(), 'thread')}"
-    if job.group.size > 1:
-        where = f"{job.group.size} processes, each on {where}"
+    if setup.processes.size > 1:
+        where = f"{setup.processes.size} processes, each on {where}"
     return [
-        f"{config.data}: {len(job.training):,} training{judged} pictures, "
-        f"{plural(len(job.info.classes), f'{config.labels} class')}",
+        f"{config.data}: {len(setup.training):,} training{judged} pictures, "
+        f"{plural(len(setup.info.classes), f'{config.labels} class')}",
         f"{config.model}: {count_parameters(model) / 1e6:.2f} M parameters, seed {config.seed}, "
-        f"{about}{plural(config.epochs, 'epoch')}, {plural(job.steps, 'step')} of "
+        f"{about}{plural(config.epochs, 'epoch')}, {plural(setup.steps, 'step')} of "
         f"{config.batch_size}",
         where,
     ]
@@ -265,20 +267,20 @@ def _header(job: Job, model: nn.Module) -> list[str]:
 
 def _finish(sitting: Sitting) -> dict[str, Any]:
     """Read the test split, write the final metrics and the curves; return the metrics."""
-    began, job, state = time.perf_counter(), sitting.job, sitting.state
-    info, calibration = job.info, 0
-    if len(job.judged) and job.config.validate_on == "validation":
+    began, setup, state = time.perf_counter(), sitting.setup, sitting.state
+    info, calibration = setup.info, 0
+    if len(setup.judged) and setup.config.validate_on == "validation":
         if state.judged_logits is None:  # another process judged the last epoch
-            parts = job.judged.parts()
+            parts = setup.judged.parts()
             state.judged_logits = predict_logits(state.model, parts, info)
-        temperature = fit_temperature(state.judged_logits, job.judged.labels)
-        info, calibration = dataclasses.replace(info, temperature=temperature), len(job.judged)
+        temperature = fit_temperature(state.judged_logits, setup.judged.labels)
+        info, calibration = dataclasses.replace(info, temperature=temperature), len(setup.judged)
     metrics, tensors = measure_model(state.model, sitting.test, info)
     now = time.perf_counter()
     train_seconds = math.fsum(epoch.seconds for epoch in state.history)
     metrics |= {
-        "epoch_pictures": job.epoch_pictures,
-        "validated_on": job.config.validate_on if len(job.judged) else None,
+        "epoch_pictures": setup.epoch_pictures,
+        "validated_on": setup.config.validate_on if len(setup.judged) else None,
         "calibration_pictures": calibration,
         "seconds": now - sitting.started,
         "train_seconds": train_seconds,
@@ -286,7 +288,7 @@ def _finish(sitting: Sitting) -> dict[str, Any]:
         "test_seconds": now - began,
         "images_per_second": sum(epoch.pictures for epoch in state.history) / train_seconds,
     }
-    curves = draw_curves(state.history, job.config.validate_on, job.epoch_pictures)
+    curves = draw_curves(state.history, setup.config.validate_on, setup.epoch_pictures)
     sitting.run.save_history(state.history)
     sitting.run.figure(CURVES, to_png(curves))
     sitting.run.finish(state.model.state_dict(), info, metrics, tensors)
