@@ -14,13 +14,13 @@ from hundredfold.runs.run import SEALED
 @pytest.mark.long
 def test_nothing_is_lost() -> None:
     """In a process of its own: the campaign forks, which one that has computed should not."""
-    script = str(Path(__file__).parent / "campaigns" / "faults.py")
     done = subprocess.run(
-        [sys.executable, script, "--kills", "6", "--disks", "1"],
+        [sys.executable, "-m", "campaigns.faults", "--kills", "6", "--disks", "1"],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
+        cwd=Path(__file__).parent,
     )
     assert done.returncode == 0, done.stderr
     kills, disks, verdict = done.stdout.split("\n\n")

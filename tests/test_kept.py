@@ -166,9 +166,10 @@ def test_where_nothing_can_be_kept_small_sets_are_read_all_the_same(
 
 SCRIPT = """
 import sys
-from hundredfold.data.load import load_data, reading
+from hundredfold.data import decode
+from hundredfold.data.load import load_data
 
-reading.MANY = 100
+decode.MANY = 100
 dataset = load_data(sys.argv[1], lambda _: None)
 print("read", dataset.digest(), len(dataset.train.names))
 """

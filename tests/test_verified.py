@@ -166,7 +166,7 @@ def test_names_that_wrappers_gave_to_weights_are_known(run: Run, tiny: Dataset) 
 def test_a_run_may_be_named_by_text(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     named: Any = Run(str(run.path))
     assert named == run
-    assert named.config == run.config()
+    assert named.config() == run.config()
     monkeypatch.setenv("HOME", str(run.path.parent))
     assert Run(f"~/{run.path.name}").path == run.path
 

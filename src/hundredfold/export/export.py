@@ -20,6 +20,7 @@ from hundredfold.export.onnx import OnnxModel, write_int8, write_onnx
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.scores import measure
 from hundredfold.models.info import ModelInfo
+from hundredfold.pictures import pixels
 from hundredfold.runs.run import Run
 from hundredfold.support.console import say
 from hundredfold.support.errors import FoundWrong, UserError
@@ -113,7 +114,7 @@ def _written(program: torch.export.ExportedProgram, info: ModelInfo, path: Path)
         write_onnx(program, info, path)
         here = Path(__file__).parent
         shutil.copyfile(here / "standalone.py", path.with_name("predict.py"))
-        shutil.copyfile(here.with_name("pixels.py"), path.with_name("pixels.py"))
+        shutil.copyfile(pixels.__file__, path.with_name("pixels.py"))
         return OnnxModel(path)
     torch.export.save(program, path)
     module = torch.export.load(path).module()
@@ -141,10 +142,10 @@ def _pictures(dataset: Dataset | None, info: ModelInfo) -> torch.Tensor:
 
 def _parity(exported: Exported, logits: torch.Tensor, images: torch.Tensor) -> dict[str, float]:
     """Return by how much probabilities differ from the predictor's at most, by batch size."""
-    want, pixels = logits.softmax(1).numpy(), _pixels(images)
+    want, values = logits.softmax(1).numpy(), _pixels(images)
     found = {}
     for size in BATCHES:
-        parts = [exported(pixels[i : i + size]) for i in range(0, len(pixels), size)]
+        parts = [exported(values[i : i + size]) for i in range(0, len(values), size)]
         found[str(size)] = float(np.abs(np.concatenate(parts) - want).max())
     return found
 
