@@ -1,4 +1,4 @@
-"""What mkdocs asks while it builds the site: the commands' help, and links out of the folder."""
+"""Hooks of mkdocs: fill in the help of the commands and CONTRIBUTING.md, and name source files."""
 
 import contextlib
 import io
@@ -9,29 +9,33 @@ from typing import Any
 from hundredfold.cli.main import COMMANDS, main
 
 HELP = "<!-- the help of every command -->"
+CONTRIBUTING = "<!-- CONTRIBUTING.md -->"
 OUT = re.compile(r"\[([^\]]+)\]\(\.\./([^)]+)\)")
-"""A link to a file of the source that is no page of the site."""
+"""A link to a file of the source that is not a page of the site."""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page's text with the help filled in, and files of the source named, not linked."""
+    """Return the text of a page: placeholders filled in, source files named instead of linked."""
     if HELP in markdown:
         markdown = markdown.replace(HELP, "\n".join(section(name) for name in COMMANDS))
+    if CONTRIBUTING in markdown:
+        text = Path("CONTRIBUTING.md").read_text().replace("](docs/", "](")
+        markdown = markdown.replace(CONTRIBUTING, text)
     return OUT.sub(named, markdown)
 
 
 def named(link: re.Match[str]) -> str:
-    """Return the text of a link to the source with the file's name behind it.
+    """Return the text of a link to a source file, followed by the name of the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     text, path = link.groups()
     return f"{text} (`{Path(path).resolve(strict=True).relative_to(Path.cwd())}`)"
 
 
 def section(name: str) -> str:
-    """Return a command's section: what it is for, and its help as the terminal has it."""
+    """Return the section of a command: its name and its help, as the terminal shows it."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         main([name, "--help"])
