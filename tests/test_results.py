@@ -79,8 +79,9 @@ def test_the_page_of_the_audit_has_the_figures_of_the_newest_result() -> None:
         f"{known['pairs across splits']:,} pairs across the splits",
         f"name {known['test pictures in them']:,} test pictures",
         f"about {known['estimated precision, by test picture']:.0%}".replace("%", " %"),
-        f"{noise['changed']:,}, were changed at random, it suspects {noise['suspects']:,}",
-        f"suspects {result['suspects']['train']} of the training and "
+        f"{noise['changed']:,}, were changed at random. "
+        f"The audit suspects {noise['suspects']:,} labels there",
+        f"suspects {result['suspects']['train']} of the training set and "
         f"{result['suspects']['test']} of the test set",
     ):
         assert figure in words, figure
