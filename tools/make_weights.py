@@ -22,27 +22,30 @@ KEPT = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "thread
 """Of environment.json."""
 CARD = """# `{name}`: a classifier of CIFAR-100's 100 classes
 
-{parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB).
-Made by `hundredfold train {command}` ({minutes:.0f} min on {cores}
-cores of an {processor}, torch {torch}), then `python tools/make_weights.py`.
+{parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB). Trained with `hundredfold train {command}`
+({minutes:.0f} min on {cores} cores of an {processor}, torch {torch}), then rounded with
+`python tools/make_weights.py`.
 
 | CIFAR-100's test set, 10,000 pictures | single view | flip TTA |
 |---|---|---|
 | fine (100 classes) | {test[fine_top1]:.2%} | {flip[fine_top1]:.2%} |
-| among the first five | {test[fine_top5]:.2%} | {flip[fine_top5]:.2%} |
+| fine, top 5 | {test[fine_top5]:.2%} | {flip[fine_top5]:.2%} |
 | coarse (20 superclasses) | {test[coarse_top1]:.2%} | {flip[coarse_top1]:.2%} |
 | calibration error | {test[ece]:.2%} | {flip[ece]:.2%} |
 
-One training; the figures of its rounded weights. `hundredfold evaluate {name}` gives them again.
+These are the figures of one training, measured with the rounded weights. `hundredfold evaluate
+{name}` measures them again. Flip TTA (test-time augmentation) averages the predictions of a picture
+and its mirror image.
 
-- **Data**: CIFAR-100 (Krizhevsky, 2009), {training:,} training pictures of 32 x 32; {held:,} held
-  out to watch progress and to calibrate the probabilities.
-- **For**: trying the tool, teaching, a starting point. It knows the hundred classes and no others:
-  whatever it is shown, it names one of them, and its probabilities mean something for pictures
-  like CIFAR's alone.
-- **Not for**: decisions about people (five classes are called man, woman, boy, girl and baby: what
-  it has learned of them is what 2,500 small pictures of the early web show), or any that matter.
-- **Pictures** are brought to 32 x 32, the middle of the longer side: what is small in them is lost.
+- **Training data**: CIFAR-100 (Krizhevsky, 2009). {training:,} training pictures of 32 x 32;
+  {held:,} others were held out to watch progress and to calibrate the probabilities.
+- **Intended use**: trying the tool, teaching, a starting point for your own work.
+- **Limits**: the model knows the hundred classes and no others. It names one of them for every
+  picture, and its probabilities are meaningful only for pictures like those of CIFAR-100. Each
+  picture is reduced to 32 x 32 pixels, from the middle of its longer side, so small details are lost.
+- **Not intended for**: decisions about people, or any other decisions that matter. Five classes are
+  called man, woman, boy, girl and baby, and what the model has learned about them comes from 2,500
+  small pictures of the early web.
 """
 
 
