@@ -22,8 +22,8 @@ KEPT = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "thread
 """Of environment.json."""
 CARD = """# `{name}`: a classifier of CIFAR-100's 100 classes
 
-{parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB). Trained with `hundredfold train {command}`
-({minutes:.0f} min on {cores} cores of an {processor}, torch {torch}), then rounded with
+{parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB). Trained with
+`hundredfold train {command}` ({minutes:.0f} min on {cores} cores of an {processor}, torch {torch}), then rounded with
 `python tools/make_weights.py`.
 
 | CIFAR-100's test set, 10,000 pictures | single view | flip TTA |
@@ -42,7 +42,8 @@ and its mirror image.
 - **Intended use**: trying the tool, teaching, a starting point for your own work.
 - **Limits**: the model knows the hundred classes and no others. It names one of them for every
   picture, and its probabilities are meaningful only for pictures like those of CIFAR-100. Each
-  picture is reduced to 32 x 32 pixels, from the middle of its longer side, so small details are lost.
+  picture is reduced to 32 x 32 pixels, from the middle of its longer side, so small details are
+  lost.
 - **Not intended for**: decisions about people, or any other decisions that matter. Five classes are
   called man, woman, boy, girl and baby, and what the model has learned about them comes from 2,500
   small pictures of the early web.
