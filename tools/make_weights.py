@@ -23,7 +23,8 @@ KEPT = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "thread
 CARD = """# `{name}`: a classifier of CIFAR-100's 100 classes
 
 {parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB). Trained with
-`hundredfold train {command}` ({minutes:.0f} min on {cores} cores of an {processor}, torch {torch}), then rounded with
+`hundredfold train {command}` ({minutes:.0f} min on {cores} cores of an
+{processor}, torch {torch}), then rounded with
 `python tools/make_weights.py`.
 
 | CIFAR-100's test set, 10,000 pictures | single view | flip TTA |
