@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from hundredfold.support.environment import describe
+from hundredfold.support.environment import describe_environment
 
 TUTORIAL_PICTURES = 8 * 50_000
 """That the tutorial trains on in all."""
 RESULTS = Path(__file__).parent / "results"
 SOURCES = Path(__file__).parents[1] / "src" / "hundredfold"
-MACHINE = describe(torch.device("cpu"), "")
+MACHINE = describe_environment(torch.device("cpu"), "")
 """The machine and the versions, the code's by the time at which it was loaded."""
 
 

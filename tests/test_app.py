@@ -79,7 +79,7 @@ def test_what_it_cannot_answer_it_refuses_in_words(client: TestClient, tiny: Dat
     for content, query, status, words in (
         (b"", "", 400, "The file cannot be read as a picture"),
         (picture[:200], "", 400, "The file cannot be read as a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "", 400, "in no format read here"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "", 400, "not in a supported format"),
         (bytes(MOST_BYTES + 1), "", 413, "at most 20 MiB"),
         (picture, "?top=0", 422, "top is 0, but must be at least 1"),
     ):

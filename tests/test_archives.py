@@ -13,12 +13,12 @@ import pytest
 from support.making import Load
 from support.pets import RNG, picture, pictures
 
-from hundredfold.data.archive import unpack
+from hundredfold.data.archive import unpack_archive
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import cache_folder
 
 
-def test_tables_name_pictures_classes_and_splits(tmp_path: Path, load: Load) -> None:
+def test_tables_give_pictures_classes_and_splits(tmp_path: Path, load: Load) -> None:
     pictures(tmp_path, {"a": 2, "b": 3})
     lines = [f"a/a-{i}.png,ant,insect,train" for i in range(2)]
     lines += ["b/b-0.png,bee,insect,train", "b/b-1.png,bee,insect,test", "b/b-2.png,cow,beast,val"]
@@ -30,7 +30,7 @@ def test_tables_name_pictures_classes_and_splits(tmp_path: Path, load: Load) -> 
     assert found.test.names == ("b/b-1.png",)
 
 
-def test_parquet_is_a_table_too(tmp_path: Path, load: Load) -> None:
+def test_a_parquet_table_is_read(tmp_path: Path, load: Load) -> None:
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -50,24 +50,23 @@ def test_parquet_is_a_table_too(tmp_path: Path, load: Load) -> None:
         ("path\na.png", "no column label"),
         ("a,label\n1,2", "no column path"),
         ("path,label\n", "no rows"),
-        ("path,label\n,x", "line 2: no path"),
-        ("path,label\na.png", "line 2: no label"),
-        ("path,label,split\na.png,x,holdout", "line 2: the split 'holdout'"),
-        ("path,label\na\0.png,x", "line 2: the path has a zero byte"),
-        ("path,label,superclass\na.png,x,y\nb.png,x,", "line 3: no superclass, where other"),
+        ("path,label\n,x", "line 2: there is no path"),
+        ("path,label\na.png", "line 2: there is no label"),
+        ("path,label,split\na.png,x,holdout", "line 2: the split must be .*, not 'holdout'"),
+        ("path,label\na\0.png,x", "line 2: the path contains a zero byte"),
+        (
+            "path,label,superclass\na.png,x,y\nb.png,x,",
+            "there is no superclass, although other",
+        ),
     ],
 )
-def test_tables_that_lack_something_are_refused(
-    text: str, why: str, tmp_path: Path, load: Load
-) -> None:
+def test_incomplete_tables_are_refused(text: str, why: str, tmp_path: Path, load: Load) -> None:
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(UserError, match=why):
         load(tmp_path / "list.csv")
 
 
-def test_pictures_that_are_not_there_are_bad_ones(
-    tmp_path: Path, load: Load, said: list[str]
-) -> None:
+def test_missing_pictures_are_unusable(tmp_path: Path, load: Load, said: list[str]) -> None:
     pictures(tmp_path, {"a": 3})
     rows = [f"a/a-{i}.png,{'xy'[i % 2]}" for i in range(4)]
     (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows))
@@ -76,7 +75,7 @@ def test_pictures_that_are_not_there_are_bad_ones(
 
 
 def archive(path: Path, files: dict[str, bytes]) -> Path:
-    """Write a .zip or .tar of these files, whatever their names."""
+    """Write a .zip or .tar with these members, even if their names are invalid."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
             for name, content in files.items():
@@ -91,7 +90,9 @@ def archive(path: Path, files: dict[str, bytes]) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["pets.zip", "pets.tar.gz"])
-def test_archives_are_as_their_folders(kind: str, tmp_path: Path, load: Load) -> None:
+def test_an_archive_gives_the_same_data_as_its_folder(
+    kind: str, tmp_path: Path, load: Load
+) -> None:
     root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 2})
     files = {f"pets/{p.relative_to(root)}": p.read_bytes() for p in root.rglob("*.png")}
     files["pets/readme.txt"] = b"text"
@@ -102,23 +103,25 @@ def test_archives_are_as_their_folders(kind: str, tmp_path: Path, load: Load) ->
     assert len(unpacked) == 1 and not list(unpacked[0].rglob("*.txt"))
 
 
-def test_what_was_unpacked_is_taken_only_as_it_was_written(tmp_path: Path, load: Load) -> None:
+def test_changed_unpacked_files_are_not_used(tmp_path: Path, load: Load) -> None:
     root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 2, "test/b": 2})
     files = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.png")}
-    path = archive(tmp_path / "pets.zip", files | {"train/c/notes.txt": b"passed over"})
+    path = archive(tmp_path / "pets.zip", files | {"train/c/notes.txt": b"skipped"})
     want = load(path, size=32).digest()
     (unpacked,) = (cache_folder() / "unpacked").iterdir()
 
     def written() -> dict[str, bytes]:
-        (now,) = (cache_folder() / "unpacked").iterdir()
-        return {str(p.relative_to(now / "files")): p.read_bytes() for p in now.glob("files/*/*/*")}
+        (folder,) = (cache_folder() / "unpacked").iterdir()
+        return {
+            str(p.relative_to(folder / "files")): p.read_bytes() for p in folder.glob("files/*/*/*")
+        }
 
     whole, notes = written(), (unpacked / "notes.json").read_text()
-    lost, cut = unpacked / "files/train/a/train-a-0.png", unpacked / "files/test/b/test-b-1.png"
+    removed, cut = unpacked / "files/train/a/train-a-0.png", unpacked / "files/test/b/test-b-1.png"
     damages: list[Callable[[], object]] = [
-        lost.unlink,
+        removed.unlink,
         lambda: cut.write_bytes(cut.read_bytes()[:99]),
-        lambda: lost.replace(cut),
+        lambda: removed.replace(cut),
         (unpacked / "files/train/c").rmdir,
         (unpacked / "notes.json").unlink,
         lambda: (unpacked / "notes.json").write_text(""),
@@ -135,18 +138,18 @@ def test_what_was_unpacked_is_taken_only_as_it_was_written(tmp_path: Path, load:
         )
 
 
-def test_an_archive_that_is_exchanged_is_unpacked_anew(tmp_path: Path, load: Load) -> None:
+def test_a_replaced_archive_is_unpacked_again(tmp_path: Path, load: Load) -> None:
     contents = [picture(tmp_path / "x.bmp").read_bytes() for _ in range(4)]
     folder = cache_folder() / "unpacked"
     digests = []
-    for some in (contents, contents[::-1]):
+    for order in (contents, contents[::-1]):
         names = [f"{split}/{label}/1.bmp" for split in ("train", "test") for label in "ab"]
-        path = archive(tmp_path / "pets.tar", dict(zip(names, some, strict=True)))
+        path = archive(tmp_path / "pets.tar", dict(zip(names, order, strict=True)))
         os.utime(path, ns=(10**18, 10**18))
         digests.append(load(path, size=32).digest())
-        (folder / "of a killed process.part").mkdir()
+        (folder / "left by a killed process.part").mkdir()
     assert digests[0] != digests[1]
-    assert len([*folder.glob("*-*")]) == 1  # of the path there is one
+    assert len([*folder.glob("*-*")]) == 1  # one folder per archive path
 
 
 def test_an_archive_may_hold_a_table(tmp_path: Path, load: Load) -> None:
@@ -161,9 +164,9 @@ def test_an_archive_may_hold_a_table(tmp_path: Path, load: Load) -> None:
             load(archive(tmp_path / f"{len(outside)}.zip", files))
 
 
-def test_other_files_are_no_data(tmp_path: Path, load: Load) -> None:
+def test_other_files_are_refused(tmp_path: Path, load: Load) -> None:
     (tmp_path / "cat.jpg").write_bytes(b"x")
-    with pytest.raises(UserError, match="is no folder, no archive"):
+    with pytest.raises(UserError, match="is not a folder, an archive"):
         load(tmp_path / "cat.jpg")
 
 
@@ -185,19 +188,21 @@ def test_links_in_archives_are_not_written(tmp_path: Path, load: Load) -> None:
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match="contains no pictures"):
         load(path)
     zipped = tmp_path / "x.zip"
     with zipfile.ZipFile(zipped, "w") as out:
         link = zipfile.ZipInfo("a/link.png")
         link.external_attr = 0o120777 << 16
         out.writestr(link, "/etc/passwd")
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match="contains no pictures"):
         load(zipped)
 
 
-def test_bombs_are_refused(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hundredfold.data.unpacking.FREE_BYTES", 2**16)
+def test_decompression_bombs_are_refused(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hundredfold.data.unpack.FREE_BYTES", 2**16)
     path = archive(tmp_path / "bomb.zip", {"a/1.bmp": bytes(2**24)})
     with pytest.raises(UserError, match="unpacks to more than"):
         load(path)
@@ -209,12 +214,12 @@ def test_damaged_archives_are_refused(kind: str, tmp_path: Path, load: Load) -> 
     whole.write_bytes(whole.read_bytes()[:50_000])
     with pytest.raises(UserError, match="cut short or damaged"):
         load(whole)
-    (tmp_path / kind).write_bytes(b"no archive at all")
+    (tmp_path / kind).write_bytes(b"not an archive")
     with pytest.raises(UserError, match="cut short or damaged"):
         load(tmp_path / kind)
 
 
-def test_a_name_in_an_archive_that_is_no_text_is_refused(tmp_path: Path, load: Load) -> None:
+def test_an_undecodable_name_in_an_archive_is_refused(tmp_path: Path, load: Load) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/é.png", b"")
@@ -223,28 +228,28 @@ def test_a_name_in_an_archive_that_is_no_text_is_refused(tmp_path: Path, load: L
         load(path)
 
 
-def test_trainings_that_begin_together_unpack_once(tmp_path: Path) -> None:
+def test_concurrent_calls_unpack_once(tmp_path: Path) -> None:
     files = {f"a/{i}.bmp": RNG.bytes(20_000) for i in range(50)}
     path = archive(tmp_path / "x.tar", files)
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: unpack(path, tmp_path / "unpacked"), range(8)))
+        found = set(pool.map(lambda _: unpack_archive(path, tmp_path / "unpacked"), range(8)))
     (unpacked,) = found
     there = (unpacked.folder / "a").iterdir()
     assert {f"a/{file.name}": file.read_bytes() for file in there} == files
 
 
-def test_the_later_of_two_members_of_one_name_counts(tmp_path: Path) -> None:
+def test_the_later_of_two_members_with_the_same_name_counts(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:
         for content in (b"old", b"new"):
             info = tarfile.TarInfo("a/1.png")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    unpacked = unpack(path, tmp_path / "unpacked").folder
+    unpacked = unpack_archive(path, tmp_path / "unpacked").folder
     assert (unpacked / "a/1.png").read_bytes() == b"new"
 
 
-def test_an_archive_with_the_splits_at_its_top_is_not_cifar100(tmp_path: Path, load: Load) -> None:
+def test_an_archive_with_splits_at_its_top_is_not_cifar100(tmp_path: Path, load: Load) -> None:
     root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 2})
     with tarfile.open(tmp_path / "pets.tar", "w") as tar:
         for name in ("train", "test"):
@@ -252,6 +257,6 @@ def test_an_archive_with_the_splits_at_its_top_is_not_cifar100(tmp_path: Path, l
     assert load(tmp_path / "pets.tar").digest() == load(root).digest()
 
 
-def test_errors_name_the_archive_and_not_where_it_was_unpacked(tmp_path: Path, load: Load) -> None:
-    with pytest.raises(UserError, match=rf"{tmp_path}/x.zip holds no pictures"):
+def test_errors_name_the_archive_and_not_the_cache_folder(tmp_path: Path, load: Load) -> None:
+    with pytest.raises(UserError, match=rf"{tmp_path}/x.zip contains no pictures"):
         load(archive(tmp_path / "x.zip", {"a/notes.csv": b"", "b/notes.csv": b""}))

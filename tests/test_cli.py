@@ -94,7 +94,7 @@ def test_no_data_and_no_network(
     out = capsys.readouterr().out
     assert "Training on the small sample" in out
     assert main(["train", "--data", "cifar100"]) == 2
-    assert capsys.readouterr().err.startswith("error: Cannot fetch http://127.0.0.1:9/")
+    assert capsys.readouterr().err.startswith("error: Cannot download http://127.0.0.1:9/")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_no_data_and_no_network(
         ("trian", "no command 'trian'.*Did you mean train"),
         ("train fsat", "no recipe 'fsat'.*Did you mean fast"),
         ("train --lr 0", "--lr is 0.0, but must be above 0"),
-        ("train --device abacus", "--device abacus is none of"),
+        ("train --device abacus", "--device abacus must be one of"),
         ("train --data nowhere", "There is no file or folder nowhere"),
         ("train --data kaggle:x", "not of the form kaggle:OWNER/NAME"),
         ("evaluate nowhere", "no run at nowhere"),

@@ -1,4 +1,4 @@
-"""Reading CIFAR-100, its cache, the sample, splits; damaged and hostile archives."""
+"""CIFAR-100, its cache, the sample, splits, and damaged or malicious archives."""
 
 import hashlib
 import io
@@ -22,13 +22,13 @@ from hundredfold import (
     load_data,
     load_sample,
 )
-from hundredfold.data import cache, cifar100
+from hundredfold.data import cifar100, cifar100_cache
 from hundredfold.data.dataset import hold_out
 from hundredfold.data.load import DATA_VARIABLE
 from hundredfold.support.files import cache_folder
 
 
-def test_cifar100_is_whole_and_official(cifar: Dataset) -> None:
+def test_cifar100_is_complete_and_official(cifar: Dataset) -> None:
     assert cifar.train.images.shape == (50_000, 3, 32, 32)
     assert cifar.test.images.shape == (10_000, 3, 32, 32)
     assert torch.bincount(cifar.train.labels).tolist() == [500] * 100
@@ -64,47 +64,50 @@ def extract(official: Path, target: Path) -> Path:
     return target / cifar100.FOLDER
 
 
-def test_the_folder_the_cache_and_the_environment_give_the_same(
+def test_folder_cache_and_environment_variable_give_the_same_data(
     cifar: Dataset, official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = extract(official, tmp_path)
     cache_folder().mkdir(parents=True)
     (cache_folder() / f"{cifar100.ARCHIVE}.part").write_text("a download that was cut")
     assert load_cifar100(folder).digest() == cifar100.DIGEST
-    assert {file.name for file in cache_folder().iterdir()} == {cache.DATA, cache.VERIFIED}
-    with monkeypatch.context() as patch:  # from here on, reading it anew would fail
+    assert {file.name for file in cache_folder().iterdir()} == {
+        cifar100_cache.DATA,
+        cifar100_cache.VERIFIED,
+    }
+    with monkeypatch.context() as patch:  # from here on, reading the source again would fail
         patch.setattr(cifar100, "read", None)
         assert load_cifar100(tmp_path).digest() == cifar100.DIGEST
-        assert load_cifar100().digest() == cifar100.DIGEST  # no path: the converted copy serves
+        assert load_cifar100().digest() == cifar100.DIGEST  # the converted copy
         patch.setenv(DATA_VARIABLE, str(folder))
         assert load_data("auto").source == "cifar100"
         assert load_data(str(tmp_path)).source == str(folder)
     monkeypatch.setenv(DATA_VARIABLE, str(folder))
 
-    # A source that changes is read again, and refused; so is a damaged copy in the cache.
+    # A changed source is read again and refused. A damaged copy in the cache is not used.
     with (folder / "test").open("r+b") as file:
         file.seek(1_000_000)
         file.write(b"!")
-    with pytest.raises(UserError, match=r"test in .* is not the official one: its MD5 is"):
+    with pytest.raises(UserError, match=r"test in .* is not the official file: its MD5 is"):
         load_data("cifar100")
     monkeypatch.delenv(DATA_VARIABLE)
-    copy = cache_folder() / cache.DATA
+    copy = cache_folder() / cifar100_cache.DATA
     blob = bytearray(copy.read_bytes())
     blob[-1] ^= 1
     copy.write_bytes(blob)
-    assert cache.read() is None
-    (cache_folder() / cache.VERIFIED).write_text("[" * 200_000)
+    assert cifar100_cache.read() is None
+    (cache_folder() / cifar100_cache.VERIFIED).write_text("[" * 200_000)
     monkeypatch.setattr(cifar100, "read", lambda _: cifar)
     assert load_cifar100(folder).digest() == cifar100.DIGEST
 
 
-def test_a_truncated_archive_is_named(official: Path, tmp_path: Path) -> None:
+def test_the_error_names_a_truncated_archive(official: Path, tmp_path: Path) -> None:
     cut = tmp_path / cifar100.ARCHIVE
     with official.open("rb") as file:
         cut.write_bytes(file.read(10_000_000))
     with pytest.raises(UserError, match=r"cut short or damaged.*Delete it"):
         load_cifar100(cut)
-    assert not (cache_folder() / cache.DATA).exists()
+    assert not (cache_folder() / cifar100_cache.DATA).exists()
 
 
 def make_archive(
@@ -124,7 +127,7 @@ def make_archive(
 
 
 class Bomb:
-    """Unpickling it would make a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -133,32 +136,32 @@ class Bomb:
         return Path.touch, (self.target,)
 
 
-def test_a_foreign_pickle_is_never_loaded(tmp_path: Path) -> None:
+def test_an_unofficial_pickle_is_never_loaded(tmp_path: Path) -> None:
     blob = pickle.dumps(Bomb(tmp_path / "boom"))
     members = {f"cifar-100-python/{name}": blob for name in cifar100.MEMBERS}
     path = make_archive(tmp_path / "x.tar.gz", members)
-    with pytest.raises(UserError, match="not the official one"):
+    with pytest.raises(UserError, match="not the official file"):
         load_cifar100(path)
     assert not (tmp_path / "boom").exists()
 
 
-def test_nothing_of_an_archive_reaches_the_disk(tmp_path: Path) -> None:
+def test_no_member_of_the_archive_is_written_to_disk(tmp_path: Path) -> None:
     members = {"../escaped": b"x", "/absolute": b"x", "cifar-100-python/train": b"x"}
     links = {"cifar-100-python/meta": "/etc/passwd"}
     path = make_archive(tmp_path / "x.tar.gz", members, links=links)
-    with pytest.raises(UserError, match=r"not the official one|lacks the file"):
+    with pytest.raises(UserError, match=r"not the official file|lacks the file"):
         load_cifar100(path)
     files = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(files) == ["hundredfold.lock", "x.tar.gz"]
 
 
-def test_an_archive_without_a_member_says_which(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_member(tmp_path: Path) -> None:
     path = make_archive(tmp_path / "x.tar.gz", {"cifar-100-python/other": b"x"})
     with pytest.raises(UserError, match="lacks the file cifar-100-python/train"):
         load_cifar100(path)
 
 
-def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_file_that_is_not_an_archive(tmp_path: Path) -> None:
     path = tmp_path / "x.tar.gz"
     path.write_bytes(b"<html>404</html>")
     with pytest.raises(UserError, match="cut short or damaged"):
@@ -168,18 +171,18 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
 def test_missing_data_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"There is no file or folder .*nowhere"):
         load_data(str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="nowhere does not exist: wanted is cifar-100-python"):
+    with pytest.raises(UserError, match=r"nowhere does not exist\. Pass the path of cifar-100"):
         load_cifar100(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match="contains no pictures"):
         load_data(str(tmp_path))
-    with pytest.raises(UserError, match="holds no CIFAR-100"):
+    with pytest.raises(UserError, match="does not contain CIFAR-100"):
         load_cifar100(tmp_path)
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     with pytest.raises(UserError, match="from the environment variable HUNDREDFOLD_DATA"):
         load_data("auto")
 
 
-def test_a_cache_that_cannot_be_written_only_costs_time(
+def test_data_loads_without_a_writable_cache(
     official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -187,7 +190,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
     assert load_cifar100(official).digest() == cifar100.DIGEST
 
 
-def test_the_sample_is_drawn_evenly_and_loads_anywhere() -> None:
+def test_the_sample_is_balanced_and_small() -> None:
     sample = load_sample()
     assert torch.bincount(sample.train.labels).tolist() == [25] * 100
     assert torch.bincount(sample.test.labels).tolist() == [5] * 100
@@ -196,7 +199,7 @@ def test_the_sample_is_drawn_evenly_and_loads_anywhere() -> None:
     assert sum(file.stat().st_size for file in root.iterdir()) < 8e6
 
 
-def test_the_sample_is_pixel_for_pixel_from_the_official_data(cifar: Dataset) -> None:
+def test_the_pixels_of_the_sample_are_official(cifar: Dataset) -> None:
     sample = load_sample()
     root = Path(cifar100.__file__).parent / "sample"
     names = json.loads((root / "sample.json").read_text())
@@ -240,7 +243,7 @@ def test_a_dataset_without_superclasses_has_no_coarse_labels(tiny: Dataset) -> N
         flat.with_labels("coarse")
 
 
-def test_the_digest_sees_pictures_labels_and_names(tiny: Dataset) -> None:
+def test_the_digest_depends_on_pictures_labels_and_names(tiny: Dataset) -> None:
     def change(**fields: Any) -> str:
         return Dataset(**{**vars(tiny), **fields}).digest()
 
@@ -253,7 +256,7 @@ def test_the_digest_sees_pictures_labels_and_names(tiny: Dataset) -> None:
         change(classes=tuple("abcdeg")),
     }
     assert len(digests) == 4
-    half = tiny.train[::2]  # whose rows and labels lie apart in memory
+    half = tiny.train[::2]  # not contiguous in memory
     dense = type(half)(half.store.contiguous(), half.labels.contiguous())
     assert change(train=half) == change(train=dense)
     assert change(source="moved") == tiny.digest()

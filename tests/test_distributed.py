@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hundredfold import Config, Run, UserError, load_sample, train
 from hundredfold.inference.logits import predict_logits
-from hundredfold.support.distributed import Processes, joined
+from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.training.batches import batch_at, count_steps
 from hundredfold.training.loop import Step, judge, training
 from hundredfold.training.setup import make_setup
@@ -55,7 +55,7 @@ def compare_with_one() -> None:
     )  # fmt: skip
     sample = load_sample()  # with classes of unequal size, so that their weights matter
     few = dataclasses.replace(sample, train=sample.train[:1003], test=sample.test[:50])
-    with joined() as processes:
+    with join_processes() as processes:
         assert processes.size == 2
         device = make_setup(config, few, torch_cpu()).device
         both = make_setup(config, few, device, processes)
@@ -77,9 +77,9 @@ def compare_with_one() -> None:
         list(training(state, setup))
         for value in (*state.model.parameters(), *state.model.buffers()):  # in both to the bit
             total = value.detach().clone()
-            processes.add(total)
+            processes.all_sum(total)
             assert total.equal(2 * value)
-        assert processes.agree(processes.rank * 7) == 7
+        assert processes.all_max(processes.rank * 7) == 7
     print("equal")
 
 
@@ -189,7 +189,7 @@ def test_what_several_processes_cannot_do(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UserError, match="--budget follows the clock of one process"):
         make_setup(Config(budget="9s"), load_sample(), torch_cpu(), Processes(0, 2))
-    with pytest.raises(UserError, match=r"Cannot join 1 other process: .* torchrun"):
+    with pytest.raises(UserError, match=r"Cannot connect to 1 other process: .* torchrun"):
         train(Config(data="sample", device="cpu"), quiet=True)
 
 

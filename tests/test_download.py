@@ -1,4 +1,4 @@
-"""Downloads from a real server on this machine, which misbehaves on request."""
+"""Downloads from a local server that misbehaves on request."""
 
 import http.server
 import random
@@ -15,7 +15,7 @@ CONTENT = random.Random(0).randbytes(1_000_000)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; `cuts` connections are cut half-way; ranges are honoured if told."""
+    """Serve CONTENT, cut `cuts` connections half-way, and honour ranges if `ranges` is true."""
 
     cuts = 0
     ranges = True
@@ -46,10 +46,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[tuple[type[Handler], str]]:
-    """A server on a free port, and its address."""
+    """The handler and the URL of a running server."""
 
     class Fresh(Handler):
-        """A handler whose counters are this test's own."""
+        """A handler with counters for this test only."""
 
     Fresh.seen = []
 
@@ -62,16 +62,14 @@ def server() -> Iterator[tuple[type[Handler], str]]:
     httpd.server_close()
 
 
-def test_a_file_arrives_whole(server: tuple[type[Handler], str], tmp_path: Path) -> None:
+def test_a_file_arrives_complete(server: tuple[type[Handler], str], tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file"
     download(server[1] + "/file", target)
     assert target.read_bytes() == CONTENT
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_cut_download_goes_on_where_it_was(
-    server: tuple[type[Handler], str], tmp_path: Path
-) -> None:
+def test_a_lost_connection_is_resumed(server: tuple[type[Handler], str], tmp_path: Path) -> None:
     handler, address = server
     handler.cuts = 2
     download(address + "/file", tmp_path / "file")
@@ -79,12 +77,14 @@ def test_a_cut_download_goes_on_where_it_was(
     assert handler.seen == [None, "bytes=500000-", "bytes=750000-"]
 
 
-def test_what_came_is_kept_for_the_next_try(
+def test_incomplete_data_is_kept_for_the_next_call(
     server: tuple[type[Handler], str], tmp_path: Path
 ) -> None:
     handler, address = server
     handler.cuts = 3
-    with pytest.raises(UnavailableError, match="the connection was cut; what came is kept"):
+    with pytest.raises(
+        UnavailableError, match="the connection was lost; run the same command again"
+    ):
         download(address + "/file", tmp_path / "file")
     assert not (tmp_path / "file").exists()
     assert (tmp_path / "file.part").stat().st_size == 875_000
@@ -92,7 +92,7 @@ def test_what_came_is_kept_for_the_next_try(
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_sends_all_again(
+def test_a_server_without_ranges_sends_the_whole_file_again(
     server: tuple[type[Handler], str], tmp_path: Path
 ) -> None:
     handler, address = server
@@ -101,7 +101,7 @@ def test_a_server_without_ranges_sends_all_again(
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_part_that_is_too_long_is_thrown_away(
+def test_a_partial_file_that_is_too_long_is_deleted(
     server: tuple[type[Handler], str], tmp_path: Path
 ) -> None:
     (tmp_path / "file.part").write_bytes(CONTENT + b"more")
@@ -109,13 +109,13 @@ def test_a_part_that_is_too_long_is_thrown_away(
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_missing_file_is_named(server: tuple[type[Handler], str], tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match=r"Cannot fetch http://.*/other: .*Not Found"):
+def test_the_error_names_a_missing_file(server: tuple[type[Handler], str], tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"Cannot download http://.*/other: .*Not Found"):
         download(server[1] + "/other", tmp_path / "file")
     assert len(server[0].seen) == 1
 
 
-def test_a_target_that_cannot_be_written_is_named(
+def test_the_error_names_a_target_that_cannot_be_written(
     server: tuple[type[Handler], str], tmp_path: Path
 ) -> None:
     (tmp_path / "taken").touch()
@@ -123,7 +123,7 @@ def test_a_target_that_cannot_be_written_is_named(
         download(server[1] + "/file", tmp_path / "taken" / "file")
 
 
-def test_a_full_disk_is_said(server: tuple[type[Handler], str], tmp_path: Path) -> None:
+def test_the_error_explains_a_full_disk(server: tuple[type[Handler], str], tmp_path: Path) -> None:
     (tmp_path / "file.part").symlink_to("/dev/full")
     with pytest.raises(UnavailableError, match=r"No space left.*Make room there"):
         download(server[1] + "/file", tmp_path / "file")

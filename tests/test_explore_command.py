@@ -70,7 +70,7 @@ def test_cifar100_has_the_published_statistics_and_equal_counts(cifar: Dataset) 
     [
         ("explore nowhere", "There is no file or folder nowhere"),
         ("explore sample --recipe fsat", "no recipe 'fsat'.*Did you mean fast"),
-        ("explore sample --out taken/here", "Cannot make the folder taken/here: Not a directory"),
+        ("explore sample --out taken/here", "Cannot create the folder taken/here: Not a directory"),
     ],
 )
 def test_mistakes_are_explained(

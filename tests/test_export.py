@@ -21,7 +21,7 @@ from hundredfold.cli.main import main
 from hundredfold.export.export import Export, export
 from hundredfold.export.onnx import OnnxModel
 from hundredfold.inference.predict import Prediction, predict_many
-from hundredfold.support.errors import FoundWrong
+from hundredfold.support.errors import CheckFailed
 
 MODELS: dict[str, dict[str, Any]] = {
     "whitenet": {},
@@ -225,7 +225,7 @@ def test_a_model_that_differs_is_removed(
     run: Run, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hundredfold.export.export.LIMIT", -1.0)
-    with pytest.raises(FoundWrong, match=r"model.onnx was removed: its probabilities differ"):
+    with pytest.raises(CheckFailed, match=r"model.onnx was removed: its probabilities differ"):
         export(run, "onnx", tiny)
     assert not (run.path / "export" / "model.onnx").exists()
 

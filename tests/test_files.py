@@ -1,4 +1,4 @@
-"""Files as the user wants them: under the home folder's short name, with the rights they give."""
+"""Writing files: permissions, temporary files, and ~ in paths."""
 
 import dataclasses
 import os
@@ -26,30 +26,29 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=[0o077, 0o027, 0o022, 0o002])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    """What rights new files do not get."""
+    """The umask of the process."""
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
 
 
-def test_what_killed_processes_left_of_a_file_is_removed_when_it_is_written() -> None:
+def test_writing_a_file_removes_old_temporary_files_of_it() -> None:
     names = ("a.csv", "b.csv")
     for name in names:
         for age in (2, 2 * ABANDONED):
-            left = Path(f".{name}.{age}{UNFINISHED}")
-            left.touch()
-            os.utime(left, (time.time() - age,) * 2)
+            temporary = Path(f".{name}.{age}{UNFINISHED}")
+            temporary.touch()
+            os.utime(temporary, (time.time() - age,) * 2)
     save_file(Path("a.csv"), "a,b\n")
-    left_now = {path.name for path in Path().iterdir()}
-    assert left_now == {
+    assert {path.name for path in Path().iterdir()} == {
         "a.csv",
-        f".a.csv.2{UNFINISHED}",  # may be at work
+        f".a.csv.2{UNFINISHED}",  # may still be in use
         f".b.csv.2{UNFINISHED}",
         f".b.csv.{2 * ABANDONED}{UNFINISHED}",
     }
 
 
-def test_files_and_run_folders_get_the_rights_that_the_user_gives(
+def test_files_and_run_directories_respect_the_umask(
     umask: int, run: Run, tiny_config: Config
 ) -> None:
     save_file(Path("table.csv"), "a,b\n")
@@ -62,11 +61,11 @@ def test_files_and_run_folders_get_the_rights_that_the_user_gives(
 def test_a_file_that_cannot_be_written_leaves_nothing() -> None:
     Path("there").mkdir()
     with pytest.raises(UserError, match="Cannot write there"):
-        save_file(Path("there"), "a file, in place of a folder")
+        save_file(Path("there"), "a file instead of a folder")
     assert [path.name for path in Path().iterdir()] == ["there"]
 
 
-def test_the_home_folder_is_known_wherever_a_path_is_taken(
+def test_a_tilde_is_expanded_in_every_path(
     home: Path, run: Run, tiny: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.path.rename(home / "run")

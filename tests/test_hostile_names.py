@@ -14,7 +14,7 @@ from rich.text import Text
 from hundredfold.cli.main import main
 from hundredfold.data.table import list_table
 from hundredfold.support.console import _Console, counted, escape
-from hundredfold.support.text import cell, plural, printable, quoted, unquoted
+from hundredfold.support.text import cell, escape_formula, plural, printable, unescape_formula
 
 TITLE, CLIPBOARD = "\x1b]0;owned\x07", "\x1b]52;c;b3duZWQ=\x07"
 CLASSES = (
@@ -83,7 +83,9 @@ def test_a_strange_archive_is_looked_at_and_learned(
         assert out.count(r"\u001b]0;owned\u0007.png") >= 48
     rows = list(csv.reader(io.StringIO(out[: out.index("error: ")])))[1:]
     assert not [text for row in rows for text in row if text.startswith(("=", "-", "+"))]
-    assert {unquoted(rows[0][column]) for column in range(1, 17, 2)} == set(map(printable, CLASSES))
+    assert {unescape_formula(rows[0][column]) for column in range(1, 17, 2)} == set(
+        map(printable, CLASSES)
+    )
 
 
 def test_a_cleaned_table_names_the_same_pictures_and_classes(
@@ -154,8 +156,8 @@ def test_characters_that_do_something_are_written_out(text: str, shown: str) -> 
     ],
 )
 def test_a_formula_is_text_in_a_spreadsheet_and_comes_back(text: str, written: str) -> None:
-    assert quoted(text) == written
-    assert unquoted(written) == text
+    assert escape_formula(text) == written
+    assert unescape_formula(written) == text
     assert cell(0.5) == 0.5
     assert cell(None) is None
 

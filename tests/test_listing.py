@@ -1,4 +1,4 @@
-"""Folders of pictures: what is made of their shape and names."""
+"""Listing folders: splits, classes, superclasses, and skipped files."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,11 @@ from support.pets import picture, pictures
 
 from hundredfold.cli.main import main
 from hundredfold.data.listing import list_folder
-from hundredfold.pictures.walk import natural
+from hundredfold.pictures.walk import natural_key
 from hundredfold.support.errors import UserError
 
 
-def test_train_val_and_test_folders_are_the_splits(tmp_path: Path, load: Load) -> None:
+def test_train_val_and_test_folders_are_splits(tmp_path: Path, load: Load) -> None:
     counts = {"train/cat": 3, "train/dog": 4, "val/cat": 1, "val/dog": 2, "test/dog": 2}
     found = load(pictures(tmp_path / "pets", counts))
     assert found.classes == ("cat", "dog") and found.superclasses == ()
@@ -24,11 +24,11 @@ def test_train_val_and_test_folders_are_the_splits(tmp_path: Path, load: Load) -
         "test": 2,
         "validation": 3,
     }
-    assert found.test.labels.tolist() == [1, 1]  # by name: no cat is there
+    assert found.test.labels.tolist() == [1, 1]  # by class name: there is no test cat
     assert found.train.names[0] == "train/cat/train-cat-0.png"
 
 
-def test_two_levels_are_superclass_and_class(tmp_path: Path, load: Load) -> None:
+def test_two_levels_of_folders_are_superclass_and_class(tmp_path: Path, load: Load) -> None:
     counts = {"fish/ray": 5, "fish/eel": 5, "tree/oak": 5, "tree/other": 5, "fish/other": 5}
     found = load(pictures(tmp_path, counts))
     assert found.superclasses == ("fish", "tree")
@@ -47,18 +47,20 @@ def test_classes_are_in_natural_order(tmp_path: Path, load: Load) -> None:
 
 
 @given(st.lists(st.integers(0, 10**6)))
-def test_natural_order_of_numbers_is_theirs(numbers: list[int]) -> None:
-    names = sorted((f"x{number}.png" for number in numbers), key=natural)
+def test_natural_order_sorts_numbers_by_value(numbers: list[int]) -> None:
+    names = sorted((f"x{number}.png" for number in numbers), key=natural_key)
     assert [int(name[1:-4]) for name in names] == sorted(numbers)
 
 
-def test_without_a_test_split_the_validation_pictures_are_it(
+def test_without_a_test_split_the_validation_split_replaces_it(
     tmp_path: Path, load: Load, said: list[str]
 ) -> None:
     counts = {"Train/a": 3, "Train/b": 3, "valid/a": 2, "valid/b": 1}
     found = load(pictures(tmp_path, counts))
     assert len(found.test) == 3 and found.validation is None
-    assert said[0] == "There is no test split, so the validation pictures are the test."
+    assert said[0] == (
+        "There is no test split, so the validation pictures are used as the test pictures."
+    )
 
 
 def test_classes_that_training_lacks_are_left_out(
@@ -72,7 +74,7 @@ def test_classes_that_training_lacks_are_left_out(
         load(root, strict=True)
 
 
-def test_hidden_and_system_entries_are_nothing(tmp_path: Path, load: Load, said: list[str]) -> None:
+def test_hidden_and_system_entries_are_skipped(tmp_path: Path, load: Load, said: list[str]) -> None:
     root = pictures(tmp_path / "pets", {"Ünï ç/deep": 0, "Ünï ç": 4, "dog": 4})
     for name in (".DS_Store", "dog/._dog-1.png", "dog/Thumbs.db", "notes.txt", "dog/a.txt"):
         (root / name).write_bytes(b"x")
@@ -83,13 +85,13 @@ def test_hidden_and_system_entries_are_nothing(tmp_path: Path, load: Load, said:
     found = load(root)
     assert found.classes == ("dog", "Ünï ç")
     assert len(found.train) + len(found.test) == 10
-    assert "8 other files passed over." in said[-1]
-    passed = {p.name: p.reason for p in list_folder(root).passed}
-    assert passed["notes.txt"] == "not a picture by its name"
-    assert passed["dog/.hidden"] == passed["__MACOSX"] == "hidden, or of the system"
+    assert "8 other files skipped." in said[-1]
+    skipped = {item.name: item.reason for item in list_folder(root).skipped}
+    assert skipped["notes.txt"] == "not a picture by its name"
+    assert skipped["dog/.hidden"] == skipped["__MACOSX"] == "hidden or a system file"
 
 
-def test_a_link_that_leads_back_is_refused(tmp_path: Path, load: Load) -> None:
+def test_a_link_to_a_folder_above_is_refused(tmp_path: Path, load: Load) -> None:
     root = pictures(tmp_path / "pets", {"cat": 2, "dog": 2})
     (root / "cat/again").symlink_to(root)
     with pytest.raises(UserError, match="cat/again is a link to a folder above it"):
@@ -106,15 +108,15 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path, load: Load) -> 
 @pytest.mark.parametrize(
     "counts, why",
     [
-        ({"a": 3}, "has 1 class to learn"),
+        ({"a": 3}, "has 1 class with training pictures"),
         ({"a": 1, "b": 1}, "leaves no picture to test on"),
         ({".": 3, "a": 2}, "is in no class"),
         ({"a": 2, "a/b": 2}, "pictures at two depths"),
-        ({"a/b/c": 2, "a/d/e": 2, "f/g/h": 2}, "too deep"),
-        ({}, "holds no pictures"),
+        ({"a/b/c": 2, "a/d/e": 2, "f/g/h": 2}, "nested too deep"),
+        ({}, "contains no pictures"),
     ],
 )
-def test_shapes_that_say_no_class_are_refused(
+def test_layouts_without_clear_classes_are_refused(
     counts: dict[str, int], why: str, tmp_path: Path, load: Load
 ) -> None:
     root = tmp_path / "pets"
@@ -124,7 +126,7 @@ def test_shapes_that_say_no_class_are_refused(
 
 
 @pytest.mark.parametrize("others", [("bus", "car"), ("Test pictures", "val-de-loire")])
-def test_a_class_may_be_called_train(others: tuple[str, str], tmp_path: Path, load: Load) -> None:
+def test_a_class_may_be_named_train(others: tuple[str, str], tmp_path: Path, load: Load) -> None:
     root = pictures(tmp_path / "photos", dict.fromkeys(("train", *others), 4))
     found = load(root)
     assert set(found.classes) == {"train", *others}
@@ -134,7 +136,7 @@ def test_a_class_may_be_called_train(others: tuple[str, str], tmp_path: Path, lo
         load(root / "other")
 
 
-def test_names_that_are_no_text_are_written_out(
+def test_undecodable_names_are_escaped(
     tmp_path: Path, load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = pictures(tmp_path / "photos", {"cat": 8, "dog": 8})

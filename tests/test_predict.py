@@ -188,7 +188,7 @@ def test_many_pictures_get_a_row_each(
         (["a.png", "--test", "1"], "Name pictures"),
         (["a.png", "--top", "0"], "--top is 0"),
         (["nowhere.png"], "nowhere.png"),
-        (["https://localhost:1/x.png"], "cannot be had"),
+        (["https://localhost:1/x.png"], "cannot be downloaded"),
         (["empty"], "holds no pictures"),
     ],
 )

@@ -35,7 +35,7 @@ def test_names_carry_recipe_time_and_seed_and_never_clash(info: ModelInfo, tmp_p
 
 def test_a_folder_that_cannot_be_made_is_named(info: ModelInfo, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"Cannot make the folder .*file"):
+    with pytest.raises(UserError, match=r"Cannot create the folder .*file"):
         new_run(Config(out=str(tmp_path / "file")), info, {})
 
 

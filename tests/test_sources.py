@@ -1,4 +1,4 @@
-"""Where data is fetched from: the fallback to the sample, a whole download, Kaggle."""
+"""Downloading data: CIFAR-100, the fallback to the sample, and Kaggle."""
 
 import http.server
 import sys
@@ -12,22 +12,22 @@ import pytest
 from kagglehub import exceptions
 
 from hundredfold import UnavailableError, UserError, load_data
-from hundredfold.data import cache, cifar100
+from hundredfold.data import cifar100, cifar100_cache
 from hundredfold.support.files import UNFINISHED, cache_folder
 
 
-def test_auto_falls_back_to_the_sample_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_falls_back_to_the_sample_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/cifar-100-python.tar.gz")
     said: list[str] = []
     assert load_data("auto", said.append).source == "sample"
-    assert "could not be had" in said[0]
+    assert "is not available" in said[0]
     assert "NOT comparable" in said[1]
-    with pytest.raises(UnavailableError, match=r"Cannot fetch http://127.0.0.1:9/.*refused"):
+    with pytest.raises(UnavailableError, match=r"Cannot download http://127.0.0.1:9/.*refused"):
         load_data("cifar100")
     assert not list(cache_folder().iterdir())
 
 
-def test_auto_falls_back_where_there_is_no_cache_folder(
+def test_auto_falls_back_without_a_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -39,7 +39,7 @@ def test_auto_falls_back_where_there_is_no_cache_folder(
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address at which a server on this machine gives its files."""
+    """A folder, and the URL of the archive on a local server for its files."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -58,32 +58,35 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-def test_a_download_ends_as_the_converted_copy(
+def test_a_download_leaves_only_the_converted_copy(
     official: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (served[0] / cifar100.ARCHIVE).symlink_to(official)
     monkeypatch.setattr(cifar100, "URL", served[1])
     cache_folder().mkdir(parents=True)
-    (cache_folder() / f".{cache.DATA}.killed{UNFINISHED}").touch()
+    (cache_folder() / f".{cifar100_cache.DATA}.killed{UNFINISHED}").touch()
     assert load_data("auto").digest() == cifar100.DIGEST
-    assert {file.name for file in cache_folder().iterdir()} == {cache.DATA, cache.VERIFIED}
+    assert {file.name for file in cache_folder().iterdir()} == {
+        cifar100_cache.DATA,
+        cifar100_cache.VERIFIED,
+    }
     monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/")
     assert load_data("cifar100").digest() == cifar100.DIGEST
 
 
-def test_a_download_that_is_something_else_is_not_kept(
+def test_a_download_that_is_not_cifar100_is_deleted(
     served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (served[0] / cifar100.ARCHIVE).write_text("<html>Please log in to this network</html>")
     monkeypatch.setattr(cifar100, "URL", served[1])
-    with pytest.raises(UnavailableError, match="is not CIFAR-100"):
+    with pytest.raises(UnavailableError, match="sent something other than CIFAR-100"):
         load_data("cifar100")
     assert not list(cache_folder().iterdir())
     assert load_data("auto", lambda _: None).source == "sample"
 
 
 class Answer:
-    """An HTTP answer of a status."""
+    """An HTTP response with a status code."""
 
     def __init__(self, status: int) -> None:
         self.status_code = status
@@ -92,15 +95,19 @@ class Answer:
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [
-        (exceptions.UnauthenticatedError(), UnavailableError, "wants credentials for a/b"),
-        (exceptions.KaggleApiHTTPError("x", Answer(403)), UnavailableError, "wants credentials"),
+        (exceptions.UnauthenticatedError(), UnavailableError, "requires credentials for a/b"),
+        (exceptions.KaggleApiHTTPError("x", Answer(403)), UnavailableError, "requires credentials"),
         (exceptions.KaggleApiHTTPError("x", Answer(404)), UserError, "has no dataset a/b"),
-        (exceptions.KaggleApiHTTPError("x", Answer(503)), UnavailableError, "not give a/b now"),
-        (exceptions.DataCorruptionError("x"), UnavailableError, "Cannot fetch a/b"),
-        (ConnectionError("x"), UnavailableError, "is there a network"),
+        (
+            exceptions.KaggleApiHTTPError("x", Answer(503)),
+            UnavailableError,
+            "cannot provide a/b",
+        ),
+        (exceptions.DataCorruptionError("x"), UnavailableError, "Cannot download a/b"),
+        (ConnectionError("x"), UnavailableError, "Check the network"),
     ],
 )
-def test_kaggles_refusals_are_explained(
+def test_errors_of_kaggle_are_explained(
     error: Exception, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: str) -> str:
@@ -111,16 +118,14 @@ def test_kaggles_refusals_are_explained(
         load_data("kaggle:a/b")
 
 
-def test_kaggles_folder_is_read_and_remembered(
-    official: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_from_kaggle_is_read(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kagglehub, "dataset_download", lambda _: str(official.parent))
     dataset = load_data("kaggle:a/b")
     assert dataset.source == "kaggle:a/b"
     assert dataset.digest() == cifar100.DIGEST
 
 
-def test_without_kagglehub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_kagglehub_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     with pytest.raises(UserError, match=r"pip install 'hundredfold\[kaggle\]'"):
         load_data("kaggle:a/b")

@@ -1,4 +1,4 @@
-"""Pictures from the network: what a server may do, and what is refused."""
+"""Downloading pictures from servers that work, fail, or do harm."""
 
 import threading
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ import pytest
 
 from hundredfold import UnavailableError, UserError
 from hundredfold.pictures import urls
-from hundredfold.pictures.urls import fetch, is_address
+from hundredfold.pictures.urls import fetch_url, is_url
 
 CONTENT = bytes(range(256)) * 1000
 
 
 class Server(BaseHTTPRequestHandler):
-    """Sends CONTENT, or does not, as the path says."""
+    """Send CONTENT in the way that the path names."""
 
     protocol_version = "HTTP/1.1"
     done = threading.Event()
@@ -29,9 +29,9 @@ class Server(BaseHTTPRequestHandler):
                 self.answer(200, None, CONTENT)
             case ["gone"]:
                 self.answer(404, 0, b"")
-            case ["to", *address]:
+            case ["to", *url]:
                 self.send_response(302)
-                self.send_header("Location", "/".join(address))
+                self.send_header("Location", "/".join(url))
                 self.answer(None, 0, b"")
             case ["slow", "body"]:
                 self.answer(200, 10, b"a")
@@ -52,17 +52,17 @@ class Server(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def drip(self, what: bytes) -> None:
-        """Send something now and then: never so long apart that the connection is given up."""
+        """Send data so often that the connection does not time out."""
         while not self.done.wait(0.05):
             self.wfile.write(what)
 
     def log_message(self, *_: object) -> None:
-        """Stay silent."""
+        """Print nothing."""
 
 
 @pytest.fixture
-def address() -> Iterator[str]:
-    """The address of a running server."""
+def url() -> Iterator[str]:
+    """The URL of a running server."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         Server.done.clear()
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -73,10 +73,10 @@ def address() -> Iterator[str]:
         thread.join()
 
 
-def test_what_is_whole_is_taken(address: str) -> None:
-    for path in ("whole", "open-ended", f"to/{address}/whole", "to//whole"):
-        assert fetch(f"{address}/{path}") == CONTENT
-    assert fetch(address.replace("http", "HTTP") + "/whole") == CONTENT
+def test_complete_content_is_returned(url: str) -> None:
+    for path in ("whole", "open-ended", f"to/{url}/whole", "to//whole"):
+        assert fetch_url(f"{url}/{path}") == CONTENT
+    assert fetch_url(url.replace("http", "HTTP") + "/whole") == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -89,31 +89,29 @@ def test_what_is_whole_is_taken(address: str) -> None:
         ("to/data:image/png;base64,AAAA", "not allowed"),
     ],
 )
-def test_what_is_not_whole_or_leads_elsewhere_is_refused(address: str, path: str, why: str) -> None:
-    with pytest.raises(UnavailableError, match=f"cannot be had: .*{why}"):
-        fetch(f"{address}/{path}")
+def test_incomplete_content_and_other_schemes_are_refused(url: str, path: str, why: str) -> None:
+    with pytest.raises(UnavailableError, match=f"cannot be downloaded: .*{why}"):
+        fetch_url(f"{url}/{path}")
 
 
 @pytest.mark.parametrize("path", ["slow/body", "slow/headers"])
-def test_a_server_that_never_ends_is_given_up(
-    address: str, path: str, monkeypatch: pytest.MonkeyPatch
+def test_a_download_that_takes_too_long_fails(
+    url: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(urls, "MOST_SECONDS", 0.3)
+    monkeypatch.setattr(urls, "MAX_SECONDS", 0.3)
     with pytest.raises(UnavailableError, match=r"it took more than 0 s"):
-        fetch(f"{address}/{path}")
+        fetch_url(f"{url}/{path}")
 
 
-def test_more_bytes_than_a_picture_has_are_refused(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(urls, "MOST_BYTES", len(CONTENT) - 1)
+def test_content_that_is_too_large_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urls, "MAX_BYTES", len(CONTENT) - 1)
     for path in ("whole", "open-ended"):
         with pytest.raises(UserError, match="larger than 0 MiB"):
-            fetch(f"{address}/{path}")
+            fetch_url(f"{url}/{path}")
 
 
-def test_an_address_is_one_by_its_scheme() -> None:
-    assert is_address("https://host/a.png")
-    assert is_address("HTTP://host/a.png")
-    assert not is_address("ftp://host/a.png")
-    assert not is_address("https.png")
+def test_a_url_is_recognised_by_its_scheme() -> None:
+    assert is_url("https://host/a.png")
+    assert is_url("HTTP://host/a.png")
+    assert not is_url("ftp://host/a.png")
+    assert not is_url("https.png")

@@ -30,7 +30,7 @@ from hundredfold.cli.main import main as hundredfold
 from hundredfold.data.sample import load_sample
 from hundredfold.recipes import fast
 from hundredfold.runs.run import CURVES
-from hundredfold.support.environment import describe
+from hundredfold.support.environment import describe_environment
 
 Damage = Callable[[Path, random.Random], None]
 Answer = tuple[object, ...]
@@ -235,7 +235,7 @@ def main() -> None:
     print(json.dumps(found, indent=2))
     if save:
         what = "damage: 0 tracebacks, 0 answers that differ, or there would be no result"
-        machine = describe(torch.device("cpu"), load_sample().digest())
+        machine = describe_environment(torch.device("cpu"), load_sample().digest())
         save.write_text(json.dumps({"what": what, **found, "machine": machine}, indent=2) + "\n")
     seconds = time.perf_counter() - started
     print(f"{found['n']} cases: 0 tracebacks, 0 other answers; {seconds:.0f} s", file=sys.stderr)

@@ -26,7 +26,7 @@ import torch
 from support.making import make_split
 
 from hundredfold import Config, Dataset, Run, UserError, resume, train
-from hundredfold.support.environment import describe
+from hundredfold.support.environment import describe_environment
 from hundredfold.support.files import UNFINISHED
 
 DATA = Dataset(
@@ -218,7 +218,7 @@ def main() -> None:
         print(f"no full disk: {error}", end="\n\n")
     if options.save:
         what = "faults: 0 lost runs, 0 differences, or there would be no result"
-        machine = describe(torch.device("cpu"), DATA.digest())
+        machine = describe_environment(torch.device("cpu"), DATA.digest())
         text = json.dumps({"what": what, **found, "machine": machine}, indent=2)
         options.save.write_text(text + "\n")
     print(f"0 lost runs, 0 differences; {time.perf_counter() - started:.0f} s")

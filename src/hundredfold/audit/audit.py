@@ -25,7 +25,7 @@ from hundredfold.models.whitenet import WhiteNet
 from hundredfold.recipes import fitted, quick
 from hundredfold.support.console import counted
 from hundredfold.support.errors import UserError
-from hundredfold.support.text import quoted
+from hundredfold.support.text import escape_formula
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
 
@@ -199,7 +199,7 @@ def cleaned_list(found: Audit) -> str:
     for i, path in enumerate(subject.paths):
         if i not in left_out and int(subject.labels[i]) in learned:
             row = (str(path.absolute()), subject.class_of(i), subject.parents[i], subject.splits[i])
-            writer.writerow(map(quoted, row))
+            writer.writerow(map(escape_formula, row))
     return out.getvalue()
 
 

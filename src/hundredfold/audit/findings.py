@@ -10,7 +10,7 @@ from PIL import Image
 from hundredfold.audit.duplicates import Pair
 from hundredfold.audit.labels import Suspect
 from hundredfold.audit.subject import Subject
-from hundredfold.data.decode import Facts
+from hundredfold.data.decode import FileInfo
 from hundredfold.support.text import plural
 
 SMALL, HUGE, LONG = 32, 50_000_000, 4.0
@@ -48,38 +48,38 @@ def file_findings(subject: Subject) -> list[Finding]:
     return [*found, Finding("passed_over", "other files, passed over", False, passed, [])]
 
 
-def _misnamed(fact: Facts, path: Path) -> str:
+def _misnamed(fact: FileInfo, path: Path) -> str:
     said = Image.registered_extensions().get(path.suffix.lower(), "")
     same = said in ("", fact.format) or {said, fact.format} == {"JPEG", "MPO"}
     return "" if same else f"is {fact.format}, not {said}"
 
 
-def _mode(fact: Facts, _: Path) -> str:
+def _mode(fact: FileInfo, _: Path) -> str:
     return "" if fact.mode == "RGB" else fact.mode
 
 
-def _animated(fact: Facts, _: Path) -> str:
+def _animated(fact: FileInfo, _: Path) -> str:
     return "its first frame counts" if fact.animated else ""
 
 
-def _small(fact: Facts, _: Path) -> str:
+def _small(fact: FileInfo, _: Path) -> str:
     return _size(fact) if min(fact.width, fact.height) < SMALL else ""
 
 
-def _huge(fact: Facts, _: Path) -> str:
+def _huge(fact: FileInfo, _: Path) -> str:
     return _size(fact) if fact.width * fact.height > HUGE else ""
 
 
-def _long(fact: Facts, _: Path) -> str:
+def _long(fact: FileInfo, _: Path) -> str:
     shorter, longer = sorted((fact.width, fact.height))
     return _size(fact) if longer > LONG * shorter else ""
 
 
-def _size(fact: Facts) -> str:
+def _size(fact: FileInfo) -> str:
     return f"{fact.width} x {fact.height}"
 
 
-CHECKS: Mapping[str, tuple[str, Callable[[Facts, Path], str]]] = {
+CHECKS: Mapping[str, tuple[str, Callable[[FileInfo, Path], str]]] = {
     "misnamed": ("files of another format than their name says", _misnamed),
     "mode": ("pictures that are not plain RGB", _mode),
     "animated": ("animated files", _animated),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hundredfold.audit.audit import Audit
 from hundredfold.audit.findings import Finding, class_counts
 from hundredfold.audit.subject import Subject
-from hundredfold.pictures.prepare import data_address, load_picture
+from hundredfold.pictures.prepare import data_uri, load_picture
 from hundredfold.support.errors import UserError
 from hundredfold.support.html import render_page
 
@@ -76,7 +76,7 @@ def _shot(subject: Subject, picture: int) -> Shot:
     if subject.paths:
         with suppress(UserError):  # gone since: what was read of it will do
             image = load_picture(subject.paths[picture], THUMBNAIL)
-    return Shot(data_address(image), subject.names[picture], subject.class_of(picture))
+    return Shot(data_uri(image), subject.names[picture], subject.class_of(picture))
 
 
 def to_json(found: Audit) -> str:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from hundredfold.data import cifar100
+from hundredfold.data.collection import read_collection
 from hundredfold.data.dataset import Dataset
-from hundredfold.data.decode import Facts
+from hundredfold.data.decode import FileInfo
 from hundredfold.data.load import find_source, load_data
-from hundredfold.data.source import read_source
-from hundredfold.pictures.walk import Passed, in_natural_order
+from hundredfold.pictures.walk import Skipped, in_natural_order
 
 SIDE = 32
 """Pixels a side that pictures are compared at."""
@@ -36,15 +36,15 @@ class Subject:
     """(N,) what people call each picture."""
     digests: tuple[str, ...]
     """(N,) of each content."""
-    facts: tuple[Facts, ...] = ()
+    facts: tuple[FileInfo, ...] = ()
     """(N,) of each file; empty where the pictures are none."""
     paths: tuple[Path, ...] = ()
     """(N,) the files; empty where there are none."""
-    bad: tuple[Passed, ...] = ()
+    bad: tuple[Skipped, ...] = ()
     """Pictures that cannot be read."""
-    lost: tuple[Passed, ...] = ()
+    lost: tuple[Skipped, ...] = ()
     """Classes without a picture that can be used."""
-    passed: tuple[Passed, ...] = ()
+    passed: tuple[Skipped, ...] = ()
     """Other files."""
 
     def __len__(self) -> int:
@@ -68,12 +68,12 @@ def load_subject(source: str) -> Subject:
 
 
 def _own(path: Path) -> Subject:
-    source = read_source(path, SIDE)
-    usable = [i for i, fact in enumerate(source.facts) if not fact.problem]
+    source = read_collection(path, SIDE)
+    usable = [i for i, fact in enumerate(source.infos) if not fact.problem]
     entries = [source.entries[i] for i in usable]
     classes = in_natural_order(entry.label for entry in entries)
     index = {name: i for i, name in enumerate(classes)}
-    facts = tuple(source.facts[i] for i in usable)
+    facts = tuple(source.infos[i] for i in usable)
     return Subject(
         source=str(source.path),
         store=source.store[torch.tensor(usable, dtype=torch.int64)],
@@ -85,9 +85,9 @@ def _own(path: Path) -> Subject:
         digests=tuple(fact.digest for fact in facts),
         facts=facts,
         paths=tuple(entry.path for entry in entries),
-        bad=tuple(source.bad),
-        lost=tuple(source.lost),
-        passed=source.passed,
+        bad=tuple(source.unusable),
+        lost=tuple(source.empty_classes),
+        passed=source.skipped,
     )
 
 

@@ -12,7 +12,7 @@ from hundredfold.audit.audit import Audit, audit, cleaned_list, refuse_list
 from hundredfold.audit.page import render, to_json
 from hundredfold.audit.subject import load_subject
 from hundredfold.support.console import console, escape
-from hundredfold.support.errors import FoundWrong
+from hundredfold.support.errors import CheckFailed
 from hundredfold.support.files import expanded, make_folder, save_file
 from hundredfold.support.text import plural
 
@@ -63,7 +63,7 @@ def audit_data(
     console.print(f"Page    {escape(str(folder / 'audit.html'))}")
     if strict and found.wrong:
         wrong = "; ".join(f"{f.title}: {len(f.items):,}" for f in found.wrong)
-        raise FoundWrong(f"To mend: {wrong}.")
+        raise CheckFailed(f"To mend: {wrong}.")
 
 
 def findings_table(found: Audit) -> Table:

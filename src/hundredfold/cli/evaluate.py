@@ -9,7 +9,7 @@ import tyro
 from hundredfold.evaluation.evaluate import compare_with_record, evaluate
 from hundredfold.runs.bundled import find_run
 from hundredfold.support.console import console
-from hundredfold.support.errors import FoundWrong
+from hundredfold.support.errors import CheckFailed
 from hundredfold.support.text import plural
 from hundredfold.training.progress import metrics_table
 
@@ -42,5 +42,5 @@ def evaluate_run(
         console.print(f"The run was not finished: these are its weights after {progress}.")
         return
     if difference := compare_with_record(found, metrics):
-        raise FoundWrong(difference)
+        raise CheckFailed(difference)
     console.print("Equal, to the last digit, to what training recorded.")

@@ -11,8 +11,8 @@ from typing import NoReturn
 from hundredfold.cli.choose import choose
 from hundredfold.recipes import RECIPES
 from hundredfold.support.console import console, error_console, escape
-from hundredfold.support.distributed import below_torchrun
-from hundredfold.support.errors import FoundWrong, UserError, brief
+from hundredfold.support.distributed import started_by_torchrun
+from hundredfold.support.errors import CheckFailed, UserError, brief
 from hundredfold.support.starting import INTERRUPTED, end_at_once, loaded
 
 DONE, FOUND_WRONG, WRONG_USE = 0, 1, 2
@@ -52,7 +52,7 @@ def entry() -> NoReturn:
     except KeyboardInterrupt:  # a second one, while the first was told
         code = INTERRUPTED
     end_at_once(code if isinstance(code, int) else DONE)
-    if below_torchrun() and isinstance(code, int):
+    if started_by_torchrun() and isinstance(code, int):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # gloo's threads now and then abort a process that takes itself apart
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads, `head` say, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except FoundWrong as found:
+    except CheckFailed as found:
         error_console.print(escape(str(found)))
         return FOUND_WRONG
     except (UserError, OSError) as error:  # an OSError says which file, and why not

@@ -21,7 +21,7 @@ from hundredfold.figures.predictions import draw_prediction
 from hundredfold.figures.style import to_png
 from hundredfold.inference.predict import Prediction, Predictor, find_pictures, predict_many
 from hundredfold.pictures.prepare import Picture
-from hundredfold.pictures.urls import is_address
+from hundredfold.pictures.urls import is_url
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.runs.run import Run, is_run
 from hundredfold.support.console import console, error_console, escape, print_json, whole
@@ -95,7 +95,7 @@ def _is_picture_source(text: str) -> bool:
     """Return whether a first argument names pictures rather than a run."""
     path = expanded(text)
     folder = path.is_dir() and not is_run(path)
-    return text == "-" or is_address(text) or path.is_file() or folder
+    return text == "-" or is_url(text) or path.is_file() or folder
 
 
 def _pictures(source: str) -> list[Named]:

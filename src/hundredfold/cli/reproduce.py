@@ -9,8 +9,8 @@ import tyro
 from hundredfold.runs.bundled import find_run
 from hundredfold.support.console import console, counted, escape
 from hundredfold.support.device import pick_device
-from hundredfold.support.environment import describe
-from hundredfold.support.errors import FoundWrong
+from hundredfold.support.environment import describe_environment
+from hundredfold.support.errors import CheckFailed
 from hundredfold.training.resume import differences, reproduce
 
 
@@ -29,13 +29,13 @@ def reproduce_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "")
         data: Where the data is now, as in train; empty for where the run found it.
     """
     found = find_run(run)
-    here = describe(pick_device(found.config().device), "")
+    here = describe_environment(pick_device(found.config().device), "")
     for difference in differences(found.environment(), here):
         console.print(f"[yellow]{escape(difference)}: it may differ for that alone.[/]")
     steps = sum(len(epoch.loss) for epoch in found.history())
     with counted(f"{found.config().name}: steps", steps) as advance:
         for part in reproduce(found, data, advance):
             if part.difference:
-                raise FoundWrong(f"The first to differ is {part.what}: {part.difference}.")
+                raise CheckFailed(f"The first to differ is {part.what}: {part.difference}.")
             console.print(f"{part.what}: the same")
     console.print(f"{escape(str(found))} was reproduced to the bit.")

@@ -11,7 +11,7 @@ from hundredfold.cli.logs import Logs, trained
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
 from hundredfold.data.load import load_data
-from hundredfold.support.distributed import Processes, joined
+from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.support.errors import UserError
 from hundredfold.training.budget import choose_recipe
 from hundredfold.training.resume import begun_before
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
             )
         resume.main(arguments[1:])
         return
-    with joined() as processes:
+    with join_processes() as processes:
         _train(arguments, processes)
 
 
@@ -58,7 +58,7 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
             data,
         )
         return
-    with processes.first_alone():
+    with processes.main_process_first():
         dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
     started = None
     if config.budget and flags is arguments:  # no recipe was named

@@ -1,1 +1,1 @@
-"""Where pictures come from: CIFAR-100, the bundled sample, Kaggle, a person's own files."""
+"""Load data: CIFAR-100, the bundled sample, Kaggle datasets, and your own pictures."""

@@ -1,7 +1,7 @@
-"""Pictures from a .zip or .tar, unpacked once into the user's cache folder.
+"""Unpack .zip and .tar archives of pictures once, into the user's cache folder.
 
-Only regular files are written, and copies of them where a .tar has links to them; other links and
-devices never.
+Only regular files are written. A hard link in a .tar becomes a copy of the file that it points to.
+Other links and devices are never written.
 """
 
 import io
@@ -11,86 +11,85 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, cast
 
-from hundredfold.data.counted import Counted, tar_members
-from hundredfold.data.unpacking import Target, Unpacked, unpack_once, write
+from hundredfold.data.decompress import LimitedStream, tar_members
+from hundredfold.data.unpack import Destination, UnpackedFolder, unpack_once, write_member
 from hundredfold.support.errors import UserError, shortened
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-MOST_DIRECTORY = 2**28
-"""Bytes, at most, of a .zip's list of members: it is held in memory, ten times as large."""
+MAX_DIRECTORY = 2**28
+"""Maximum size in bytes of a .zip's list of members. Python needs ten times as much memory."""
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a file is an archive by its name."""
+    """Return whether the file name is that of an archive."""
     return path.name.lower().endswith(ARCHIVES)
 
 
-def unpack(path: Path, folder: Path) -> Unpacked:
-    """Unpack an archive below `folder`, unless it is there already.
+def unpack_archive(path: Path, folder: Path) -> UnpackedFolder:
+    """Unpack an archive below `folder`, unless that was done before.
 
     Raises:
-        UserError: it is damaged or encrypted, a path in it leads outside, it unpacks to too much,
-            or the disk is full.
+        UserError: The archive is damaged or encrypted, contains a path that leads outside, or
+            unpacks to too many bytes, or the disk is full.
     """
-    return unpack_once(path, folder, _fill_from_zip if _is_zip(path) else _fill_from_tar)
+    is_zip = path.name.lower().endswith(".zip")
+    return unpack_once(path, folder, _unpack_zip if is_zip else _unpack_tar)
 
 
-def _is_zip(path: Path) -> bool:
-    return path.name.lower().endswith(".zip")
-
-
-class _Zipped(io.FileIO):
-    """A .zip whose list of members is read only where memory suffices for it."""
+class _ZipFile(io.FileIO):
+    """A .zip file that refuses to read a list of members that is too large for memory."""
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes: `zipfile` asks for the whole list at once."""
-        if size and size > MOST_DIRECTORY:
+        """Return the next bytes. `zipfile` reads the whole list of members in one call."""
+        if size and size > MAX_DIRECTORY:
             raise UserError(
-                f"{self.name} has a list of members of more than {MOST_DIRECTORY:,} bytes: "
-                "unpack it yourself and name the folder."
+                f"The list of members in {self.name} is larger than {MAX_DIRECTORY:,} bytes. "
+                "Unpack the archive yourself and pass the folder instead."
             )
         return super().read(-1 if size is None else size) or b""
 
 
-def _fill_from_zip(path: Path, target: Target) -> None:
-    with _Zipped(path) as file, zipfile.ZipFile(file) as archive:
-        rename = _names(path, archive.infolist(), target)
+def _unpack_zip(path: Path, destination: Destination) -> None:
+    with _ZipFile(path) as file, zipfile.ZipFile(file) as archive:
+        decoded_name = _name_decoder(path, archive.infolist(), destination)
         for info in archive.infolist():
             if info.flag_bits & 1:
-                raise UserError(f"{path} is encrypted: unpack it yourself, name the folder.")
-            name, kind = rename(info), info.external_attr >> 28  # of Unix: 4 a folder, 8 a file
-            if kind not in (0, 4, 8):  # 0 is not said
-                _pass_over(name, target)
-            elif place := target.place(name, folder=info.is_dir()):
+                raise UserError(
+                    f"{path} is encrypted. Unpack it yourself and pass the folder instead."
+                )
+            name, kind = decoded_name(info), info.external_attr >> 28  # Unix: 4 folder, 8 file
+            if kind not in (0, 4, 8):  # 0: not stated
+                _skip_special(name, destination)
+            elif target := destination.prepare(name, folder=info.is_dir()):
                 with archive.open(info) as content:
-                    write(place, Counted(content, target.budget))
+                    write_member(target, LimitedStream(content, destination.limit))
 
 
-def _names(
-    path: Path, members: Iterable[zipfile.ZipInfo], target: Target
+def _name_decoder(
+    path: Path, members: Iterable[zipfile.ZipInfo], destination: Destination
 ) -> Callable[[zipfile.ZipInfo], str]:
-    """Return what tells a member's name, guessed where a .zip does not say how it is written.
+    """Return a function that gives a member's name, in a guessed encoding if none is stated.
 
-    Such names are UTF-8 where they can be, as macOS writes them; else they are Chinese where they
-    can be; else they stay as `zipfile` reads them. What is not sure is said.
+    The guess is UTF-8 if all such names are valid UTF-8 (macOS writes them so), else GB2312 if
+    that is valid, else the name as `zipfile` reads it. An uncertain guess is added to the remarks.
     """
-    unsaid = [m for m in members if not m.flag_bits & 0x800 and not m.filename.isascii()]
-    if not unsaid:
+    unstated = [m for m in members if not m.flag_bits & 0x800 and not m.filename.isascii()]
+    if not unstated:
         return lambda info: info.filename
-    raw = [info.filename.encode("cp437") for info in unsaid]
-    encoding = next(each for each in ("utf-8", "gb2312", "cp437") if _can_be(raw, each))
+    raw = [info.filename.encode("cp437") for info in unstated]
+    encoding = next(name for name in ("utf-8", "gb2312", "cp437") if _is_valid(raw, name))
     if encoding != "utf-8":
-        guess = "are taken for Chinese" if encoding == "gb2312" else "may be read wrongly"
+        guess = "were read as Chinese" if encoding == "gb2312" else "may have been misread"
         example = repr(shortened(raw[0].decode(encoding)))
-        target.remarks.append(
-            f"{path} does not say in which encoding its names are. They {guess}, such as "
-            f"{example}. If that is wrong, unpack it yourself and name the folder."
+        destination.remarks.append(
+            f"{path} does not state the encoding of its file names. They {guess}, for example "
+            f"{example}. If that is wrong, unpack the archive yourself and pass the folder instead."
         )
-    known = {m.filename: name.decode(encoding) for m, name in zip(unsaid, raw, strict=True)}
-    return lambda info: known.get(info.filename, info.filename)
+    names = {m.filename: name.decode(encoding) for m, name in zip(unstated, raw, strict=True)}
+    return lambda info: names.get(info.filename, info.filename)
 
 
-def _can_be(names: Iterable[bytes], encoding: str) -> bool:
+def _is_valid(names: Iterable[bytes], encoding: str) -> bool:
     try:
         for name in names:
             name.decode(encoding)
@@ -99,33 +98,28 @@ def _can_be(names: Iterable[bytes], encoding: str) -> bool:
     return True
 
 
-def _fill_from_tar(path: Path, target: Target) -> None:
-    for tar, member in tar_members(path, target.budget):
-        _write_member(tar, member, target)
+def _unpack_tar(path: Path, destination: Destination) -> None:
+    for tar, member in tar_members(path, destination.limit):
+        if member.isreg() or member.isdir():
+            if target := destination.prepare(member.name, folder=member.isdir()):
+                write_member(target, cast("IO[bytes]", tar.extractfile(member)))
+        elif member.islnk() and (linked := _linked_file(member, destination)):
+            if target := destination.prepare(member.name):
+                with linked.open("rb") as content:
+                    write_member(target, LimitedStream(content, destination.limit))
+        else:
+            _skip_special(member.name, destination)
 
 
-def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Target) -> None:
-    """Write a member of a .tar that is a regular file, or a link to one that was written."""
-    if member.isreg() or member.isdir():
-        if place := target.place(member.name, folder=member.isdir()):
-            write(place, cast("IO[bytes]", tar.extractfile(member)))
-    elif member.islnk() and (linked := _linked(member, target)):
-        if place := target.place(member.name):
-            with linked.open("rb") as content:
-                write(place, Counted(content, target.budget))
-    else:
-        _pass_over(member.name, target)
+def _skip_special(name: str, destination: Destination) -> None:
+    """Record a link or device as skipped, and create the folder that contains it."""
+    if destination.prepare(name):
+        destination.skip(name, "a link or a device")
 
 
-def _pass_over(name: str, target: Target) -> None:
-    """Take note of a link or a device, which is not written, and make the folder that it is in."""
-    if target.place(name):
-        target.pass_over(name, "a link or a device")
-
-
-def _linked(member: tarfile.TarInfo, target: Target) -> Path | None:
-    """Return the other file that a hard link stands for; None where it was not written."""
+def _linked_file(member: tarfile.TarInfo, destination: Destination) -> Path | None:
+    """Return the unpacked file that a hard link points to, or None if there is no such file."""
     if member.linkname.startswith("/"):
         return None
-    path = target.path(member.linkname)
-    return path if path.is_file() and path != target.path(member.name) else None
+    path = destination.path_of(member.linkname)
+    return path if path.is_file() and path != destination.path_of(member.name) else None

@@ -1,7 +1,7 @@
 """The official CIFAR-100 (Krizhevsky, "Learning Multiple Layers of Features", 2009).
 
-Its three pickles are read only after their published MD5 matches, straight from the archive:
-nothing is unpacked to disk, so no path in an archive matters.
+Its three pickles are read only if they match their published MD5 checksums. They are read straight
+from the archive: nothing is unpacked to disk, so paths in the archive do no harm.
 """
 
 import hashlib
@@ -15,31 +15,31 @@ from typing import Any
 
 import torch
 
-from hundredfold.data.counted import Budget, tar_members
 from hundredfold.data.dataset import Dataset, Split
+from hundredfold.data.decompress import SizeLimit, tar_members
 from hundredfold.support.errors import UserError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 ARCHIVE = "cifar-100-python.tar.gz"
 FOLDER = "cifar-100-python"
-MEMBERS = {  # name: (published MD5, bytes)
+MEMBERS = {  # name: (published MD5, size in bytes)
     "train": ("16019d7e3df5f24257cddd939b257f8d", 155_249_918),
     "test": ("f0ef6b0ae62326f3e7ffdfab6717acfc", 31_049_707),
     "meta": ("7973b15100ade9c7d40fb424638fde48", 1_473),
 }
 DIGEST = "c24ac4198259bc370e0a54547db3cec219bb0ffdd972bc2b5bb6b039ed1fc411"
-"""`Dataset.digest()` of the official data: holds the converted form to it as well."""
-MOST_BYTES = 2**28
-"""That the archive unpacks to, at most."""
+"""`Dataset.digest()` of the official data, with which the converted copy is checked."""
+MAX_BYTES = 2**28
+"""Maximum number of bytes that the archive may unpack to."""
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
-"""What is raised where an archive is damaged."""
+"""Exceptions that a damaged archive raises."""
 PEEKED = 10
-"""Members of an archive that are looked at to know it."""
-ADVICE = f"Delete it and get the official one again: {URL}"
+"""Number of members that are looked at to recognise an archive."""
+ADVICE = f"Delete it and download the official archive again: {URL}"
 
 
 def find(path: Path) -> Path | None:
-    """Return the archive or the folder of pickles at `path` or directly inside it, if any."""
+    """Return the archive or the folder of pickles at `path` or directly in it; None if none."""
     candidates = [path, path / FOLDER, path / ARCHIVE]
     for candidate in candidates:
         if candidate.is_file() and candidate.name.endswith((".tar.gz", ".tgz", ".tar")):
@@ -50,15 +50,15 @@ def find(path: Path) -> Path | None:
 
 
 def holds(path: Path) -> bool:
-    """Return whether a file or folder that a user named is meant to be CIFAR-100.
+    """Return whether a file or folder is meant to be CIFAR-100.
 
-    So is an archive that has one of the three members among its first ones, or the official name.
+    An archive is if it has the official name, or one of the three pickles among its first members.
     """
     found = find(path)
     if found is None or found.is_dir() or found.name == ARCHIVE:
         return found is not None
     try:
-        peeked = islice(tar_members(found, Budget(found, MOST_BYTES)), PEEKED)
+        peeked = islice(tar_members(found, SizeLimit(found, MAX_BYTES)), PEEKED)
         files = [member.name for _, member in peeked if member.isreg()]
     except (UserError, *DAMAGED, OSError):
         return False
@@ -72,7 +72,7 @@ def read(path: Path) -> Dataset:
         50,000 training and 10,000 test pictures of (3, 32, 32), 100 classes in 20 superclasses.
 
     Raises:
-        UserError: a member is missing, or is not the official one, or cannot be read.
+        UserError: A pickle is missing, cannot be read, or is not the official one.
     """
     try:
         members = _from_folder(path) if path.is_dir() else _from_archive(path)
@@ -86,9 +86,10 @@ def read(path: Path) -> Dataset:
         found = hashlib.md5(members[name], usedforsecurity=False).hexdigest()
         if found != md5:
             raise UserError(
-                f"{name} in {path} is not the official one: its MD5 is {found}, not {md5}. {ADVICE}"
+                f"{name} in {path} is not the official file: its MD5 is {found}, not {md5}. "
+                f"{ADVICE}"
             )
-    # Only now, each byte being the official one, is it safe to unpickle.
+    # Unpickling is safe only now that every byte is known to be official.
     raw = {name: pickle.loads(members[name], encoding="bytes") for name in MEMBERS}  # noqa: S301
     return _decode(raw)
 
@@ -97,14 +98,14 @@ def _from_folder(path: Path) -> dict[str, bytes]:
     blobs = {}
     for name, (_, size) in MEMBERS.items():
         with (path / name).open("rb") as file:
-            blobs[name] = file.read(size + 1)  # never more than the official file, plus proof
+            blobs[name] = file.read(size + 1)  # one more byte shows that a file is too long
     return blobs
 
 
 def _from_archive(path: Path) -> dict[str, bytes]:
-    """Return the three members by name, none larger than the official one by more than a byte."""
+    """Return the three pickles by name, each cut one byte after its official size."""
     blobs = {}
-    for archive, member in tar_members(path, Budget(path, MOST_BYTES)):
+    for archive, member in tar_members(path, SizeLimit(path, MAX_BYTES)):
         name = member.name.removeprefix(f"{FOLDER}/")
         file = archive.extractfile(member) if name in MEMBERS and member.isreg() else None
         if file is not None:
@@ -115,7 +116,7 @@ def _from_archive(path: Path) -> dict[str, bytes]:
 
 
 def _decode(raw: dict[str, Any]) -> Dataset:
-    """Turn the three unpickled dicts into a dataset; the hierarchy is read off the labels."""
+    """Turn the three unpickled dicts into a dataset; the labels give the class hierarchy."""
     fine, coarse = (torch.tensor(raw["train"][key]) for key in (b"fine_labels", b"coarse_labels"))
     parents = torch.zeros(100, dtype=torch.int64)
     parents[fine] = coarse

@@ -1,7 +1,7 @@
-"""What every source of pictures becomes: uint8 images, integer labels, names, a hierarchy."""
+"""Datasets: uint8 images, integer labels, class names, and an optional class hierarchy."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,41 +9,41 @@ import torch
 from torch import Tensor
 
 from hundredfold.augment import generator
-from hundredfold.support.errors import UserError
+from hundredfold.support.errors import UserError, first_few
 
-MOST_IN_MEMORY = 2 * 2**30
-"""Bytes of pictures, at most, that are held in a computer's or a GPU's memory."""
+MAX_IN_MEMORY = 2 * 2**30
+"""Maximum size in bytes of pictures that are held in the memory of a computer or GPU."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures and their labels; maybe some rows of a store that is too large for memory."""
+    """Pictures and their labels: all rows of a store, or some of them."""
 
     store: Tensor
     """(M, 3, H, W) uint8, in memory or mapped from a file."""
     labels: Tensor
     """(N,) int64, indices into the dataset's classes."""
     rows: Tensor | None = None
-    """(N,) int64, where in the store each picture is; None for all of it, in order."""
+    """(N,) int64, row of each picture in the store; None for all rows, in order."""
     names: tuple[str, ...] = ()
-    """What people call each picture: a path, say; empty where they have no names."""
+    """Name of each picture, such as its path; empty if the pictures have no names."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> "Split":
-        """Return the pictures at `index`, (M,) int64 in that order, or of a slice: a copy."""
+        """Return a copy of the pictures at `index`, a slice or (M,) int64, in that order."""
         where = index if self.rows is None else self.rows[index]
         return Split(self.store[where], self.labels[index])
 
     @property
     def images(self) -> Tensor:
-        """(N, 3, H, W) uint8, all in memory: of a large split rather take `parts`."""
+        """All pictures in memory, (N, 3, H, W) uint8. For a large split, use `parts` instead."""
         return self.store if self.rows is None else self.store[self.rows]
 
     @property
     def nbytes(self) -> int:
-        """What all pictures together take."""
+        """Size of all pictures in bytes."""
         return len(self) * self.store[0].nbytes if len(self.store) else 0
 
     def parts(self, size: int = 500) -> Iterator[Tensor]:
@@ -52,14 +52,14 @@ class Split:
             yield self[start : start + size].store
 
     def select(self, index: Tensor) -> "Split":
-        """Return the pictures at `index`, (M,) int64, without copying any."""
+        """Return the pictures at `index`, (M,) int64, without copying them."""
         rows = index if self.rows is None else self.rows[index]
         names = tuple(self.names[i] for i in index.tolist()) if self.names else ()
         return Split(self.store, self.labels[index], rows, names)
 
     def to(self, device: torch.device) -> "Split":
-        """Return the split on a device; one that is too large stays where it is."""
-        if device == self.store.device or self.nbytes > MOST_IN_MEMORY:
+        """Return the split on a device. A split that is too large stays where it is."""
+        if device == self.store.device or self.nbytes > MAX_IN_MEMORY:
             return self
         return Split(self.images.to(device), self.labels.to(device), names=self.names)
 
@@ -69,20 +69,20 @@ class Dataset:
     """A training and a test split over the same classes."""
 
     source: str
-    """What `--data` would name it, in full: a run that reads it again finds the same pictures."""
+    """The value of `--data` that loads the same pictures again, with the full path."""
     train: Split
     test: Split
     classes: tuple[str, ...]
     superclasses: tuple[str, ...] = ()
-    """Names of the coarse classes; empty where there is no hierarchy."""
+    """Names of the superclasses; empty if there is no hierarchy."""
     parents: tuple[int, ...] = ()
-    """Index of each class's superclass; empty where there is no hierarchy."""
+    """Index of each class's superclass; empty if there is no hierarchy."""
     validation: Split | None = None
-    """Pictures that the source itself holds out; None where they are to be cut from `train`."""
+    """Validation pictures that come with the source; None if they are to be cut from `train`."""
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits there are, by name: train, test and maybe validation."""
+        """The splits by name: train, test and, if there is one, validation."""
         held = {} if self.validation is None else {"validation": self.validation}
         return {"train": self.train, "test": self.test} | held
 
@@ -102,18 +102,20 @@ class Dataset:
         """Return a test picture, (3, H, W) uint8, and the name of its class.
 
         Raises:
-            UserError: there is no test picture of that number.
+            UserError: There is no test picture of that number.
         """
         if not 0 <= index < len(self.test):
-            raise UserError(f"--test {index}: the test pictures are 0 to {len(self.test) - 1}.")
+            raise UserError(
+                f"--test {index} does not exist: the test pictures are 0 to {len(self.test) - 1}."
+            )
         picture = self.test[index : index + 1]
         return picture.store[0], self.classes[int(picture.labels)]
 
     def with_labels(self, level: Literal["fine", "coarse"]) -> "Dataset":
-        """Return the dataset with labels of the given level; coarse ones are their own parents.
+        """Return the dataset with fine labels, or with superclasses as its classes.
 
         Raises:
-            UserError: coarse labels of a dataset without superclasses.
+            UserError: Coarse labels of a dataset without superclasses.
         """
         if level == "fine":
             return self
@@ -139,15 +141,16 @@ class Dataset:
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Cut a validation split from a training split, the same share of each class.
+    """Cut a validation split from a training split, stratified by class.
 
     Args:
-        split: what to cut.
-        share: 0..1, of each class, rounded to whole pictures; a class keeps at least one.
-        seed: decides which pictures.
+        split: The training split.
+        share: Share of each class to hold out, 0..1, rounded to whole pictures. Each class keeps at
+            least one picture.
+        seed: Seed of the random choice.
 
     Returns:
-        (the rest, the held-out pictures), both in their first order, neither copied.
+        (the rest, the held-out pictures), both in their original order and not copied.
     """
     rng = generator(seed, "validation")
     order = torch.randperm(len(split), generator=rng)
@@ -156,3 +159,20 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
         members = order[split.labels[order] == label]
         held[members[: min(round(share * len(members)), len(members) - 1)]] = True
     return split.select((~held).nonzero()[:, 0]), split.select(held.nonzero()[:, 0])
+
+
+def describe_untested(classes: Sequence[str], counts: Sequence[int]) -> str:
+    """Return a sentence about the classes without test pictures; empty if there are none.
+
+    Args:
+        classes: Class names.
+        counts: Number of test pictures of each class.
+    """
+    names = [name for name, number in zip(classes, counts, strict=True) if not number]
+    if not names:
+        return ""
+    has, them = ("has", "it") if len(names) == 1 else ("have", "them")
+    return (
+        f"{len(names):,} of the {len(classes):,} classes {has} no test picture, so the accuracy "
+        f"does not cover {them}: {first_few(names)}."
+    )

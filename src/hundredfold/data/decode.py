@@ -1,4 +1,4 @@
-"""Decode many pictures, in parallel: pixels at training size, and facts about each file."""
+"""Decode many picture files in parallel: their pixels at training size, and facts about each."""
 
 import dataclasses
 import hashlib
@@ -21,163 +21,172 @@ import filelock
 import torch
 from torch import Tensor
 
-from hundredfold.pictures.pixels import open_file, open_picture, read_square, take_turns_by
-from hundredfold.pictures.prepare import as_tensor, readable
+from hundredfold.pictures.pixels import (
+    open_file,
+    open_picture,
+    read_square,
+    set_large_picture_lock,
+)
+from hundredfold.pictures.prepare import as_tensor, picture_errors
 from hundredfold.support.console import counted
 from hundredfold.support.errors import UserError
 
-AT_ONCE = 64
-"""Files given to a thread or a process at a time."""
-MANY = 20_000
-"""Files from which on processes are worth the seconds that they take to start."""
+CHUNK = 64
+"""Number of files given to a thread or a process at a time."""
+MIN_FOR_PROCESSES = 20_000
+"""Number of files from which on processes are worth the seconds that they take to start."""
 
 Shape = tuple[int, ...]
-Decode = Callable[[int, Sequence[str]], list["Facts"]]
-"""Decodes files into rows of a store from the first one's on; returns what is known of each."""
+Decoder = Callable[[int, Sequence[str]], list["FileInfo"]]
+"""Function that decodes files into a store from a given row on, and returns facts about each."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a picture's file."""
+class FileInfo:
+    """FileInfo about a picture file."""
 
     digest: str = ""
-    """Of its content, hex; empty where it could not be read."""
+    """Digest of the content in hex; empty if the file could not be read."""
     width: int = 0
-    """Pixels, as stored: before it is turned upright."""
+    """Width in pixels as stored, before the picture is turned upright."""
     height: int = 0
     mode: str = ""
-    """As Pillow calls it: RGB, L, P, CMYK, ..."""
+    """Pillow's name of the mode: RGB, L, P, CMYK, ..."""
     format: str = ""
-    """As Pillow calls it: JPEG, PNG, ..."""
+    """Pillow's name of the format: JPEG, PNG, ..."""
     animated: bool = False
     problem: str = ""
-    """Why it cannot be used; empty where it can."""
+    """Reason why the file cannot be used; empty if it can."""
 
 
 def map_file(path: Path, shape: Shape, *, new: bool = False) -> Tensor:
-    """Return a file's bytes as a tensor; unless it is new, writing to it changes no file."""
+    """Map a file as a uint8 tensor. Writing to the tensor changes the file only if it is new."""
     flat = torch.from_file(str(path), shared=new, size=prod(shape), dtype=torch.uint8)
     return flat.view(shape)
 
 
-def decode(paths: Sequence[str], store: Tensor, file: Path | None) -> tuple[Facts, ...]:
+def decode(paths: Sequence[str], store: Tensor, file: Path | None) -> tuple[FileInfo, ...]:
     """Decode every file into its row of the store.
 
-    Many are decoded in processes, through the file that the store is mapped from: Pillow lets go of
-    Python while it decodes, but threads still wait for each other a third of the time.
+    Many files are decoded in processes, which write to the file that the store is mapped from.
+    Pillow releases Python's lock while it decodes, but threads still wait for each other a third of
+    the time.
 
     Args:
-        paths: of the files.
-        store: (N, 3, S, S) uint8; black, and so it stays where a file cannot be read.
-        file: what the store is mapped from; None where it is in memory.
+        paths: Paths of the files.
+        store: (N, 3, S, S) uint8, all zeros. The row of a file that cannot be read stays black.
+        file: The file that the store is mapped from; None if the store is in memory.
     """
     count = os.cpu_count() or 1
-    packed = hasattr(sys, "frozen")  # a program that holds its Python can start no other
-    if file and len(paths) >= MANY and not packed:
+    frozen = hasattr(sys, "frozen")  # a program bundled with its Python cannot start another
+    if file and len(paths) >= MIN_FOR_PROCESSES and not frozen:
         with suppress(OSError, ValueError), _processes(count, file, store.shape) as idle:
-            return _gather(count, partial(_ask, idle), paths)
-    return _gather(count, partial(_decode_some, store), paths)
+            return _decode_in_threads(count, partial(_decode_in_process, idle), paths)
+    return _decode_in_threads(count, partial(_decode_files, store), paths)
 
 
-def _gather(threads: int, work: Decode, paths: Sequence[str]) -> tuple[Facts, ...]:
-    """Let threads do the work, some files at a time."""
-    starts, facts = range(0, len(paths), AT_ONCE), []
-    some = [paths[start : start + AT_ONCE] for start in starts]
+def _decode_in_threads(
+    threads: int, decoder: Decoder, paths: Sequence[str]
+) -> tuple[FileInfo, ...]:
+    starts, infos = range(0, len(paths), CHUNK), []
+    chunks = [paths[start : start + CHUNK] for start in starts]
     pool = ThreadPoolExecutor(threads)
     try:
         with warnings.catch_warnings(), counted("Reading", len(paths)) as advance:
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd files: the facts say enough
-            for found in pool.map(work, starts, some):
-                facts += found
-                advance(len(found))
+            warnings.simplefilter("ignore")  # Pillow warns of odd files, which FileInfo describes
+            for chunk in pool.map(decoder, starts, chunks):
+                infos += chunk
+                advance(len(chunk))
     finally:
         pool.shutdown(cancel_futures=True)
-    return tuple(facts)
+    return tuple(infos)
 
 
 @contextmanager
 def _processes(count: int, file: Path, shape: Shape) -> Iterator[SimpleQueue[Popen[str]]]:
-    """Start processes that run `serve`, and end them with the block.
+    """Start processes that run `serve`, and end them when the block ends.
 
-    Not by `multiprocessing`, whose processes run the user's script once more: one without a main
-    guard would read the same pictures again, and wait for this process for ever.
+    `multiprocessing` would import the user's script again in each process. A script without a main
+    guard would then read the same pictures again, and wait for this process forever.
     """
     program = f"from {__name__} import serve; serve()"
     command = [sys.executable or "python", "-P", "-c", program, str(file), *map(str, shape)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
     idle: SimpleQueue[Popen[str]] = SimpleQueue()
     with ExitStack() as stack:
-        stack.callback(_turn(file).unlink, missing_ok=True)
+        stack.callback(_lock_path(file).unlink, missing_ok=True)
         for _ in range(count):
             process = Popen(
                 command, stdin=PIPE, stdout=PIPE, text=True, env=environment, start_new_session=True
-            )  # a session of its own, so that Ctrl-C is left to this process
+            )  # a session of its own, so that Ctrl-C only reaches this process
             stack.enter_context(process)
             stack.callback(process.kill)
             idle.put(process)
         yield idle
 
 
-def _turn(file: Path) -> Path:
-    """Return the lock that is held while a large picture is decoded into a file."""
+def _lock_path(file: Path) -> Path:
+    """Return the lock that a process holds while it decodes a large picture into a file."""
     return file.with_suffix(".turn")
 
 
-def _ask(idle: SimpleQueue[Popen[str]], row: int, paths: Sequence[str]) -> list[Facts]:
-    """Let a process decode files.
+def _decode_in_process(
+    idle: SimpleQueue[Popen[str]], row: int, paths: Sequence[str]
+) -> list[FileInfo]:
+    """Let an idle process decode files.
 
     Raises:
-        OSError, ValueError: it has died.
+        OSError, ValueError: The process has died.
     """
     process = idle.get()
     try:
         assert process.stdin and process.stdout  # noqa: S101  # both are pipes
         print(json.dumps([row, paths]), file=process.stdin, flush=True)
-        return [Facts(*fact) for fact in json.loads(process.stdout.readline())]
+        return [FileInfo(*values) for values in json.loads(process.stdout.readline())]
     finally:
         idle.put(process)
 
 
 def serve() -> None:
-    """Decode files into a mapped one, as a process that `_processes` started."""
+    """Decode files into a mapped file, in a process that `_processes` started."""
     warnings.simplefilter("ignore")
     file, shape = Path(sys.argv[1]), tuple(map(int, sys.argv[2:]))
-    with filelock.FileLock(_turn(file)) as turn:
-        take_turns_by(turn)
+    with filelock.FileLock(_lock_path(file)) as lock:
+        set_large_picture_lock(lock)
     store = map_file(file, shape, new=True)
     for line in sys.stdin:
-        found = _decode_some(store, *json.loads(line))
+        infos = _decode_files(store, *json.loads(line))
         try:
-            print(json.dumps([dataclasses.astuple(fact) for fact in found]), flush=True)
-        except BrokenPipeError:  # who asked was killed
+            print(json.dumps([dataclasses.astuple(info) for info in infos]), flush=True)
+        except BrokenPipeError:  # the parent process was killed
             os._exit(0)
 
 
-def _decode_some(store: Tensor, row: int, paths: Sequence[str]) -> list[Facts]:
-    """Decode files into the rows of the store from `row` on."""
-    return [_decode_one(row + i, Path(path), store) for i, path in enumerate(paths)]
+def _decode_files(store: Tensor, row: int, paths: Sequence[str]) -> list[FileInfo]:
+    """Decode files into the store from a given row on."""
+    return [_decode_file(Path(path), store, row + i) for i, path in enumerate(paths)]
 
 
-def _decode_one(row: int, path: Path, store: Tensor) -> Facts:
-    """Decode a file into a row of the store, and return what is known of it."""
-    facts = Facts()
+def _decode_file(path: Path, store: Tensor, row: int) -> FileInfo:
+    """Decode a file into a row of the store, and return facts about the file."""
+    info = FileInfo()
     try:
-        with readable("The file"), open_file(path) as file:
-            facts = _facts(file)
+        with picture_errors("The file"), open_file(path) as file:
+            info = _file_info(file)
             with open_picture(file) as image:
                 store[row] = as_tensor(read_square(image, store.shape[-1]))
     except UserError as error:
         problem = str(error).removeprefix("The file ").removesuffix(".")
-        return dataclasses.replace(facts, problem=problem)
-    return facts
+        return dataclasses.replace(info, problem=problem)
+    return info
 
 
-def _facts(file: BufferedReader) -> Facts:
-    """Return the digest of a file and what its header says; of no picture the digest alone."""
+def _file_info(file: BufferedReader) -> FileInfo:
+    """Return a file's digest and what its header says; the digest alone if it is no picture."""
     digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     try:
         with open_picture(file) as image:
-            return Facts(
+            return FileInfo(
                 digest,
                 image.width,
                 image.height,
@@ -185,5 +194,5 @@ def _facts(file: BufferedReader) -> Facts:
                 image.format or "",
                 bool(getattr(image, "is_animated", False)),
             )
-    except Exception:  # decoding it says what is wrong with it
-        return Facts(digest)
+    except Exception:  # decoding it will say what is wrong with it
+        return FileInfo(digest)

@@ -1,4 +1,4 @@
-"""Fetch one file: with progress, resumed where it was cut, never half-written under its name."""
+"""Download one file with a progress bar. A download that was cut off is resumed."""
 
 import http.client
 import urllib.error
@@ -9,26 +9,26 @@ from hundredfold.support.console import byte_progress
 from hundredfold.support.errors import UnavailableError
 
 TIMEOUT = 20
-"""Seconds without a byte before the connection is given up."""
+"""Time in seconds without any data after which the connection is given up."""
 CHUNK = 1 << 18
 TRIES = 3
 
 
 class _NetworkError(Exception):
-    """The network's fault, not the disk's."""
+    """A failure of the network, not of the disk."""
 
 
 def partial_path(target: Path) -> Path:
-    """Return where what has come of a file is, until it is whole."""
+    """Return the path of an incomplete download."""
     return target.with_name(target.name + ".part")
 
 
 def download(url: str, target: Path) -> None:
-    """Fetch `url` into `target`, by way of `target`.part, which a later call goes on from.
+    """Download `url` to `target`. Incomplete data stays in `target`.part for a later call.
 
     Raises:
-        UnavailableError: no network, the server does not give the file, or the target cannot be
-            written (permission, full disk).
+        UnavailableError: There is no network, the server does not send the file, or the target
+            cannot be written (permission, full disk).
     """
     part = partial_path(target)
     try:
@@ -38,31 +38,31 @@ def download(url: str, target: Path) -> None:
                 if _fetch(url, part):
                     part.replace(target)
                     return
-                problem = "the connection was cut; what came is kept, the same command goes on"
+                problem = "the connection was lost; run the same command again to resume"
             except _NetworkError as error:
                 problem = str(error)
                 if not part.exists():
-                    break  # nothing ever came: asking again would only cost time
+                    break  # no data ever arrived, so another try would only cost time
     except OSError as error:
         raise UnavailableError(
-            f"Cannot write {target}: {error.strerror or error}. Make room there, or put "
-            f"{target.name} somewhere yourself and name its folder in HUNDREDFOLD_DATA."
+            f"Cannot write {target}: {error.strerror or error}. Make room there, or download "
+            f"{target.name} yourself and set HUNDREDFOLD_DATA to its folder."
         ) from error
     raise UnavailableError(
-        f"Cannot fetch {url}: {problem}. With the file from elsewhere, name its place by --data."
+        f"Cannot download {url}: {problem}. If you have the file already, pass its path as --data."
     )
 
 
 def _fetch(url: str, part: Path) -> bool:
-    """Append what is missing of `url` to `part`; return whether it is whole now."""
+    """Append the missing bytes of `url` to `part`; return whether it is complete now."""
     have = part.stat().st_size if part.exists() else 0
     response = _open(url, have)
-    if response is None:  # `part` is no piece of the file
+    if response is None:  # `part` is no beginning of this file
         part.unlink()
         return False
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
-            have = 0  # the server sends all of it again
+            have = 0  # the server sends the whole file again
         total = have + int(response.headers.get("Content-Length") or 0)
         with part.open("ab" if have else "wb") as file, byte_progress(url, total, have) as advance:
             while chunk := _read(response):
@@ -72,9 +72,9 @@ def _fetch(url: str, part: Path) -> bool:
 
 
 def _open(url: str, start: int) -> http.client.HTTPResponse | None:
-    """Return the answer from byte `start` on, or None where the file is not longer than that."""
+    """Return the response from byte `start` on, or None if the file is not longer than that."""
     headers = {"Range": f"bytes={start}-"} if start else {}
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310  # the official address
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  # the official URL
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
     except (OSError, http.client.HTTPException) as error:
@@ -83,7 +83,7 @@ def _open(url: str, start: int) -> http.client.HTTPResponse | None:
             return None
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise _NetworkError(str(reason)) from error
-    assert isinstance(response, http.client.HTTPResponse)  # noqa: S101  # http and https give it
+    assert isinstance(response, http.client.HTTPResponse)  # noqa: S101  # always so for http and https
     return response
 
 

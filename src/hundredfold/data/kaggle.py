@@ -1,4 +1,4 @@
-"""CIFAR-100 from Kaggle, through its own client: an extra."""
+"""Download datasets from Kaggle with Kaggle's own client, kagglehub, which is an extra."""
 
 import re
 from pathlib import Path
@@ -8,16 +8,16 @@ from hundredfold.support.errors import UnavailableError, UserError, extra
 PREFIX = "kaggle:"
 
 
-def fetch(source: str) -> Path:
+def download_dataset(source: str) -> Path:
     """Download the Kaggle dataset `kaggle:OWNER/NAME` and return its folder.
 
     Raises:
-        UserError: the name is not of that form, there is no such dataset, or kagglehub is missing.
-        UnavailableError: no network, or Kaggle wants credentials.
+        UserError: The name has another form, there is no such dataset, or kagglehub is missing.
+        UnavailableError: There is no network, or Kaggle requires credentials.
     """
     handle = source.removeprefix(PREFIX)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", handle):
-        raise UserError(f"--data {source} is not of the form kaggle:OWNER/NAME.")
+        raise UserError(f"--data {source} must have the form kaggle:OWNER/NAME.")
     with extra("kaggle", "Data from Kaggle needs"):
         import kagglehub  # noqa: PLC0415  # an extra
         from kagglehub import exceptions  # noqa: PLC0415
@@ -31,18 +31,18 @@ def fetch(source: str) -> Path:
             raise UnavailableError(_credentials(handle)) from error
         if status == 404:
             raise UserError(f"Kaggle has no dataset {handle}.") from error
-        raise UnavailableError(f"Kaggle does not give {handle} now: {error}.") from error
+        raise UnavailableError(f"Kaggle cannot provide {handle} now: {error}.") from error
     except (exceptions.DataCorruptionError, exceptions.BackendError, OSError, ValueError) as error:
-        # requests' errors are OSErrors whose text is a page long: their kind says as much
+        # requests' errors are OSErrors with a page of text, so only their type is shown
         raise UnavailableError(
-            f"Cannot fetch {handle} from Kaggle ({type(error).__name__}): is there a network, and "
-            "room on the disk?"
+            f"Cannot download {handle} from Kaggle ({type(error).__name__}). Check the network and "
+            "the free disk space."
         ) from error
 
 
 def _credentials(handle: str) -> str:
     return (
-        f"Kaggle wants credentials for {handle}: make an API token in your Kaggle account's "
-        "settings, save it as ~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY, "
+        f"Kaggle requires credentials for {handle}. Create an API token in the settings of your "
+        "Kaggle account, save it as ~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY, "
         "then try again."
     )

@@ -1,4 +1,4 @@
-"""Parquet tables, which may hold the pictures themselves, as Hugging Face's do."""
+"""Read parquet tables of paths, or of the pictures themselves as Hugging Face stores them."""
 
 import csv
 import json
@@ -8,68 +8,69 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hundredfold.data.counted import Counted
-from hundredfold.data.unpacking import Target, Unpacked, unpack_once, write
+from hundredfold.data.decompress import LimitedStream
+from hundredfold.data.unpack import Destination, UnpackedFolder, unpack_once, write_member
 from hundredfold.support.errors import UserError, extra, first_line
 
 TABLE = "table.csv"
-"""What takes a parquet table's place where its pictures were unpacked."""
-MOST_ROWS = 10**7
-"""Rows, at most: a file of some kilobytes may claim more."""
-AT_ONCE = 100
-"""Rows that are read at a time: each may hold a large picture."""
+"""Name of the text table that replaces a parquet table whose pictures were unpacked."""
+MAX_ROWS = 10**7
+"""Maximum number of rows. A file of a few kilobytes can claim more."""
+BATCH_ROWS = 100
+"""Number of rows that are read at a time. Each may contain a large picture."""
 
 
 def rows(path: Path) -> Iterator[Mapping[str, str]]:
-    """Yield the rows of a table that names pictures; no value is empty text.
+    """Yield the rows of a table that contains paths, as text. A missing value is an empty text.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: The table cannot be read.
     """
     for row in _rows(path):
         yield {name: _text(value) for name, value in row.items()}
 
 
 def holds_pictures(path: Path, columns: Sequence[str]) -> bool:
-    """Return whether one of these columns holds pictures rather than paths.
+    """Return whether one of these columns contains pictures rather than paths.
 
     Raises:
-        UserError: the table cannot be read.
+        UserError: The table cannot be read.
     """
     return _picture_column(_open(path).schema_arrow, columns) != ""
 
 
-def unpack(path: Path, folder: Path, columns: Sequence[str]) -> Unpacked:
-    """Write the pictures of a table, and a table of text in which their paths take their place.
+def unpack_parquet(path: Path, folder: Path, columns: Sequence[str]) -> UnpackedFolder:
+    """Write the pictures of a table to files, and a text table with their paths.
 
     Args:
-        path: of the table.
-        folder: where unpacked files are kept.
-        columns: what the pictures' column may be called.
+        path: Path of the table.
+        folder: Folder for unpacked files.
+        columns: Possible names of the column with the pictures.
 
     Raises:
-        UserError: it cannot be read, a row has no picture, it unpacks to too much, or the disk is
-            full.
+        UserError: The table cannot be read, a row has no picture, the pictures take too many bytes,
+            or the disk is full.
     """
 
-    def fill(path: Path, target: Target) -> None:
+    def unpack(path: Path, destination: Destination) -> None:
         column = _picture_column(_open(path).schema_arrow, columns)
-        with (target.folder / TABLE).open("w", encoding="utf-8", newline="") as file:
+        with (destination.folder / TABLE).open("w", encoding="utf-8", newline="") as file:
             for number, row in enumerate(_rows(path), 1):
                 value = row.pop(column)
                 content = value.get("bytes") if isinstance(value, dict) else value
                 if not content:
-                    raise UserError(f"{path}, row {number}: no picture.")
+                    raise UserError(f"{path}, row {number}: there is no picture.")
                 name = value.get("path") if isinstance(value, dict) else None
                 name = f"{number:07d}{_suffix(name or '')}"
-                write(target.folder / name, Counted(BytesIO(content), target.budget))
-                cells = {each: _text(cell) for each, cell in row.items()}
+                stream = LimitedStream(BytesIO(content), destination.limit)
+                write_member(destination.folder / name, stream)
+                cells = {header: _text(cell) for header, cell in row.items()}
                 writer = csv.writer(file)
                 if number == 1:
                     writer.writerow([column, *cells])
                 writer.writerow([name, *cells.values()])
 
-    return unpack_once(path, folder, fill)
+    return unpack_once(path, folder, unpack)
 
 
 def _open(path: Path) -> Any:
@@ -79,22 +80,22 @@ def _open(path: Path) -> Any:
         table = parquet.ParquetFile(path)
     except (OSError, ArrowException) as error:
         raise UserError(f"Cannot read {path}: {first_line(error)}.") from error
-    if table.metadata.num_rows > MOST_ROWS:
-        raise UserError(f"{path} has more than {MOST_ROWS:,} rows.")
+    if table.metadata.num_rows > MAX_ROWS:
+        raise UserError(f"{path} has more than {MAX_ROWS:,} rows. Split it into smaller tables.")
     return table
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield rows, with names in place of the numbers of classes where the table has names."""
+    """Yield rows, in which class names replace class numbers if the table has names."""
     table = _open(path)
-    from pyarrow import ArrowException  # noqa: PLC0415  # an extra, which is there
+    from pyarrow import ArrowException  # noqa: PLC0415  # an extra, installed by now
 
     names = _class_names(table.schema_arrow.metadata or {})
     try:
-        for batch in table.iter_batches(AT_ONCE):
+        for batch in table.iter_batches(BATCH_ROWS):
             for row in batch.to_pylist():
                 yield row | {
-                    column: known.get(row[column])  # -1 is that of none
+                    column: known.get(row[column])  # -1 stands for no class
                     for column, known in names.items()
                     if column in row
                 }
@@ -103,7 +104,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, dict[int, str]]:
-    """Return the names of the classes in each column, as Hugging Face's `datasets` notes them."""
+    """Return the class names of each column, which Hugging Face's `datasets` stores as metadata."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return {
@@ -116,8 +117,8 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, dict[int, str]]:
 
 
 def _picture_column(schema: Any, columns: Sequence[str]) -> str:
-    """Return the first of these columns that holds bytes, alone or with a path; empty for none."""
-    from pyarrow import types  # noqa: PLC0415  # an extra, which is there
+    """Return the first of these columns that contains pictures as bytes; an empty text if none."""
+    from pyarrow import types  # noqa: PLC0415  # an extra, installed by now
 
     def is_bytes(kind: Any) -> bool:
         return bool(types.is_binary(kind) or types.is_large_binary(kind))
@@ -133,12 +134,12 @@ def _picture_column(schema: Any, columns: Sequence[str]) -> str:
 
 
 def _suffix(name: str) -> str:
-    """Return what a picture's name ends with, where it is harmless."""
+    """Return the suffix of a picture's name, or an empty text if it has unusual characters."""
     suffix = PurePosixPath(name.replace("\\", "/")).suffix
     return suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,9}", suffix) else ""
 
 
 def _text(value: Any) -> str:
-    """Return a cell as text; empty where there is no value, or none that text could be."""
-    missing = value is None or value != value  # noqa: PLR0124  # not a number
+    """Return a cell as text; empty if there is no value, or it has no form as text."""
+    missing = value is None or value != value  # noqa: PLR0124  # NaN
     return "" if missing or isinstance(value, dict | list | bytes) else str(value)

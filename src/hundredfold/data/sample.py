@@ -1,7 +1,7 @@
-"""The bundled sample: 25 training and 5 test pictures of each CIFAR-100 class.
+"""Load the bundled sample: 25 training and 5 test pictures of each CIFAR-100 class.
 
-Two lossless mosaics, the pictures class after class, row after row; `sample.json` keeps the names
-and where in the official data each picture comes from. tools/make_sample.py makes them.
+The pictures are in two lossless mosaics, row by row, sorted by class. `sample.json` has the class
+names and the index of each picture in the official data. tools/make_sample.py writes these files.
 """
 
 import json

@@ -1,65 +1,69 @@
-"""Which of a person's own pictures are for training, for validation and for the test."""
+"""Divide your own pictures into training, validation and test pictures."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from hundredfold.data.source import Source
+from hundredfold.data.collection import PictureCollection
 from hundredfold.pictures.walk import in_natural_order
-from hundredfold.support.errors import some
+from hundredfold.support.errors import first_few
 
 TEST_SHARE = 0.2
-"""Of the pictures of a source that names no test split."""
+"""Share of the pictures that is held out for the test if there is no test split."""
 
 
 def split_rows(
-    source: Source, usable: Sequence[int], tell: Callable[[str], None]
+    collection: PictureCollection, usable: Sequence[int], tell: Callable[[str], None]
 ) -> dict[str, list[int]]:
-    """Return which entries are for training, for validation and for the test.
+    """Return the rows of the training, validation and test pictures.
 
-    Without a test split of its own, a source's validation split is the test; without that too, a
-    fifth of its pictures is, as `held_by_content` says.
+    If there is no test split, the validation split becomes the test split. If there is neither,
+    `choose_test_pictures` holds out a fifth of the pictures.
+
+    Args:
+        collection: The pictures.
+        usable: Rows of the pictures that can be used.
+        tell: Function that shows the user a sentence about the choice.
     """
     rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for i in usable:
-        rows[source.entries[i].split or "train"].append(i)
+        rows[collection.entries[i].split or "train"].append(i)
     if not rows["test"] and rows["validation"]:
-        tell("There is no test split, so the validation pictures are the test.")
+        tell("There is no test split, so the validation pictures are used as the test pictures.")
         rows["test"], rows["validation"] = rows["validation"], []
     elif not rows["test"]:
-        digests = {i: source.facts[i].digest for i in rows["train"]}
-        labels = {i: source.entries[i].label for i in rows["train"]}
-        held = held_by_content(digests, labels)
-        tell(_say_held(len(held), len(digests), unsettled(digests, labels)))
+        digests = {i: collection.infos[i].digest for i in rows["train"]}
+        labels = {i: collection.entries[i].label for i in rows["train"]}
+        held = choose_test_pictures(digests, labels)
+        tell(_describe_choice(len(held), len(digests), unstable_classes(digests, labels)))
         rows["test"] = [i for i in rows["train"] if i in held]
         rows["train"] = [i for i in rows["train"] if i not in held]
     return rows
 
 
-def held_by_content(digests: Mapping[int, str], labels: Mapping[int, str]) -> set[int]:
-    """Return which pictures are for the test: those whose digest, as a number, is low.
+def choose_test_pictures(digests: Mapping[int, str], labels: Mapping[int, str]) -> set[int]:
+    """Return the pictures held out for the test: those with a low digest.
 
-    So a picture's place depends on its content alone, and copies within a class share it. A class
-    that this leaves without a test picture gives that of the lowest digest; one that it leaves
-    without a picture to train on keeps that of the highest. No rule can both do this and move no
-    picture when others are added (a class of a single picture trains on it, whichever it is): one
-    that was given or kept in this way may be replaced by one that is added, and then moves. In a
-    class that has pictures of both kinds by their content alone, none ever moves.
+    The choice depends only on a picture's content, so copies within a class stay together. If a
+    class would get no test picture, the one with the lowest digest is held out. If it would get no
+    training picture, the one with the highest digest is not. Such a picture may change sides when
+    others are added, and no rule avoids that: a class with a single picture must train on it,
+    whichever it is. In a class that needs no such exception, no picture ever changes sides.
 
     Args:
-        digests: hex, of each picture's content.
-        labels: class of each picture.
+        digests: Digest of each picture's content, in hex.
+        labels: Class of each picture.
     """
     held: set[int] = set()
     for members in _by_class(labels).values():
         values = sorted({digests[i] for i in members})
         low = {value for value in values if _is_low(value)}
-        low = (low | {values[0]}) - {values[-1]}  # of a single one, nothing
+        low = (low | {values[0]}) - {values[-1]}  # empty if there is a single value
         held |= {i for i in members if digests[i] in low}
     return held
 
 
-def unsettled(digests: Mapping[int, str], labels: Mapping[int, str]) -> list[str]:
-    """Return the classes in which one picture may move when others are added, in natural order."""
+def unstable_classes(digests: Mapping[int, str], labels: Mapping[int, str]) -> list[str]:
+    """Return the classes in which a picture may change sides when others are added."""
     return in_natural_order(
         label
         for label, members in _by_class(labels).items()
@@ -68,7 +72,7 @@ def unsettled(digests: Mapping[int, str], labels: Mapping[int, str]) -> list[str
 
 
 def _is_low(digest: str) -> bool:
-    """Return whether a content is for the test by itself: as likely as TEST_SHARE says."""
+    """Return whether a digest is in the lowest TEST_SHARE of all possible digests."""
     return digest[:8] < f"{int(TEST_SHARE * 16**8):08x}"
 
 
@@ -79,9 +83,10 @@ def _by_class(labels: Mapping[int, str]) -> dict[str, list[int]]:
     return members
 
 
-def _say_held(held: int, every: int, moving: Sequence[str]) -> str:
-    but = f", but for one at most in each of these small classes: {some(moving)}" if moving else ""
+def _describe_choice(held: int, total: int, unstable: Sequence[str]) -> str:
+    names = first_few(unstable)
+    but = f", except at most one in each of these small classes: {names}" if unstable else ""
     return (
-        f"There is no test split, so {held:,} of the {every:,} pictures are it, by their content. "
-        f"When pictures are added, none of these changes sides{but}."
+        f"There is no test split, so {held:,} of the {total:,} pictures are held out for the test. "
+        f"The choice depends on their content: none changes sides when you add pictures{but}."
     )

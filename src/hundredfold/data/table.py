@@ -1,4 +1,4 @@
-"""A list of pictures in place of folders: CSV, TSV or parquet, a row a picture."""
+"""List the pictures of a CSV, TSV or parquet table, which has one row for each picture."""
 
 import csv
 import os
@@ -7,11 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from hundredfold.data import parquet
-from hundredfold.data.listing import Entry, Listing, in_order, near_names, qualified
-from hundredfold.data.shape import normal, split_named
-from hundredfold.support.errors import UserError, shortened, some
+from hundredfold.data.layout import parse_split_name, to_nfc
+from hundredfold.data.listing import (
+    Entry,
+    Listing,
+    describe_similar_classes,
+    qualify_shared_names,
+    sort_entries,
+)
+from hundredfold.support.errors import UserError, first_few, shortened
 from hundredfold.support.files import cache_folder
-from hundredfold.support.text import unquoted
+from hundredfold.support.text import unescape_formula
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
@@ -19,58 +25,61 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "subset", "set"),
     "parent": ("superclass", "coarse_label", "parent", "supercategory"),
 }
-"""What each column may be called, in any case; the first two are needed."""
+"""Possible names of each column, in upper or lower case. Path and label are required."""
 MISSING = {"", "nan", "NaN", "<NA>", "None", "null", "NULL"}
-"""What tables write where there is no value."""
-MOST_BYTES = 2**28
-"""Of a table of text, at most: it is held in memory."""
-MOST_NAME, MOST_PATH = 255, 4096
-"""Bytes of a class's name and of a path, at most, as for folders."""
+"""Texts that stand for a missing value."""
+MAX_BYTES = 2**28
+"""Maximum size of a text table, which is held in memory."""
+MAX_NAME, MAX_PATH = 255, 4096
+"""Maximum number of bytes in a class name and in a path. File systems have the same limits."""
 
 Row = Mapping[str, str]
 Numbered = Sequence[tuple[int, Row]]
-"""Rows, each with its line in the file."""
+"""Rows with their line numbers."""
 
 
-def list_table(path: Path, called: str = "", root: Path | None = None) -> Listing:
-    """List the pictures that a table names; relative paths begin at the table's own folder.
+def list_table(path: Path, source: str = "", root: Path | None = None) -> Listing:
+    """List the pictures of a table, whose relative paths start at the folder of the table.
 
-    A parquet table may hold the pictures themselves, as Hugging Face's do. They are written once
-    into the user's cache folder.
+    A parquet table may contain the pictures themselves, as Hugging Face's do. They are written once
+    to the user's cache folder.
 
     Args:
-        path: of the table.
-        called: what errors call it; empty for its path.
-        root: the folder that all pictures must lie in; None for anywhere.
+        path: Path of the table.
+        source: Name of the table in errors; empty for its path.
+        root: Folder that all pictures must be in; None to allow any folder.
 
     Raises:
-        UserError: the table cannot be read, lacks a column, has an empty path or class, names
-            superclasses for some pictures only, or names a file outside of `root`.
+        UserError: The table cannot be read, lacks a column, has an empty path or class, names
+            superclasses for only some pictures, or names a file outside of `root`.
     """
-    called = called or str(path)
+    source = source or str(path)
     if path.suffix.lower() == ".parquet":
         if parquet.holds_pictures(path, COLUMNS["path"]):
-            unpacked = parquet.unpack(path, cache_folder() / "unpacked", COLUMNS["path"])
-            return list_table(unpacked.folder / parquet.TABLE, called, unpacked.folder)
+            unpacked = parquet.unpack_parquet(path, cache_folder() / "unpacked", COLUMNS["path"])
+            return list_table(unpacked.folder / parquet.TABLE, source, unpacked.folder)
         rows: Numbered = [(i, row) for i, row in enumerate(parquet.rows(path), 1)]
     else:
-        rows = _text_rows(path, called)
+        rows = _text_rows(path, source)
     if not rows:
-        raise UserError(f"{called} has no rows: wanted is a header and a row a picture.")
-    columns = _columns(called, list(rows[0][1]))
-    entries = [_entry(path, f"{called}, line {line}", row, columns) for line, row in rows]
-    bare = [line for (line, _), entry in zip(rows, entries, strict=True) if not entry.parent]
-    if 0 < len(bare) < len(entries):
-        raise UserError(f"{called}, line {bare[0]}: no superclass, where other lines have one.")
+        raise UserError(f"{source} has no rows. A header and one row for each picture are needed.")
+    columns = _columns(source, list(rows[0][1]))
+    entries = [_entry(path, f"{source}, line {line}", row, columns) for line, row in rows]
+    missing = [line for (line, _), entry in zip(rows, entries, strict=True) if not entry.parent]
+    if 0 < len(missing) < len(entries):
+        raise UserError(
+            f"{source}, line {missing[0]}: there is no superclass, although other lines have one."
+        )
     for entry in entries if root else ():
         if not entry.path.resolve().is_relative_to(root.resolve()):  # type: ignore[union-attr]
-            raise UserError(f"{called} names a file outside of it, {shortened(entry.name)!r}.")
-    return Listing(in_order(qualified(entries)), remarks=tuple(near_names(entries)))
+            raise UserError(f"{source} names a file outside of it, {shortened(entry.name)!r}.")
+    remarks = tuple(describe_similar_classes(entries))
+    return Listing(sort_entries(qualify_shared_names(entries)), remarks=remarks)
 
 
-def _text_rows(path: Path, called: str) -> Numbered:
-    if not path.is_file() or path.stat().st_size > MOST_BYTES:
-        raise UserError(f"{called} is no regular file of at most {MOST_BYTES >> 20} MiB.")
+def _text_rows(path: Path, source: str) -> Numbered:
+    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{source} is not a regular file of at most {MAX_BYTES >> 20} MiB.")
     rows = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -79,77 +88,78 @@ def _text_rows(path: Path, called: str) -> Numbered:
             for row in reader:
                 if any(row.pop(None, ())):  # cells without a header
                     raise UserError(
-                        f"{called}, line {reader.line_num}: more cells than the header has. Put a "
-                        "cell that has a comma between quotation marks."
+                        f"{source}, line {reader.line_num}: there are more cells than in the "
+                        "header. Put a cell that contains a comma in quotation marks."
                     )
-                rows.append((reader.line_num, {key: unquoted(row[key]) for key in row}))
+                rows.append((reader.line_num, {key: unescape_formula(row[key]) for key in row}))
     except OSError as error:
-        raise UserError(f"Cannot read {called}: {error.strerror}.") from error
+        raise UserError(f"Cannot read {source}: {error.strerror}.") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{called} is no table of UTF-8 text: {error}.") from error
+        raise UserError(f"{source} is not a table in UTF-8 text: {error}.") from error
     return rows
 
 
-def _columns(called: str, names: Sequence[str]) -> dict[str, str]:
-    """Return the table's own name of each column that is there, by what it holds."""
-    lower = {normal(name).strip().lower(): name for name in names}
-    found = {
-        what: lower[alias]
-        for what, aliases in COLUMNS.items()
+def _columns(source: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the table's own name of each known column."""
+    lower = {to_nfc(name).strip().lower(): name for name in names}
+    columns = {
+        kind: lower[alias]
+        for kind, aliases in COLUMNS.items()
         for alias in reversed(aliases)
         if alias in lower
     }
-    for what in ("path", "label"):
-        if what not in found:
+    for kind in ("path", "label"):
+        if kind not in columns:
             raise UserError(
-                f"{called} has no column {what} (or {', '.join(COLUMNS[what][1:])}): "
-                f"its columns are {some(map(shortened, names), 10)}."
+                f"{source} has no column {kind} (or {', '.join(COLUMNS[kind][1:])}). Its columns "
+                f"are {first_few(map(shortened, names), 10)}."
             )
-    return found
+    return columns
 
 
 def _entry(path: Path, where: str, row: Row, columns: Mapping[str, str]) -> Entry:
-    """Return the picture that a row names.
+    """Return the picture of a row.
 
     Args:
-        path: of the table.
-        where: what errors call the row.
-        row: its cells.
-        columns: their names, by what they hold.
+        path: Path of the table.
+        where: Name of the row in errors.
+        row: Cells of the row.
+        columns: The table's own name of each known column.
     """
-    cells = {what: row.get(column, "").strip() for what, column in columns.items()}
-    values = {what: "" if cell in MISSING else cell for what, cell in cells.items()}
-    for what in ("path", "label"):
-        if not values[what]:
-            written = f" ({cells[what]} stands for none)" if cells[what] else ""
-            raise UserError(f"{where}: no {what}{written}.")
-    for what, value in values.items():
+    cells = {kind: row.get(column, "").strip() for kind, column in columns.items()}
+    values = {kind: "" if cell in MISSING else cell for kind, cell in cells.items()}
+    for kind in ("path", "label"):
+        if not values[kind]:
+            written = f" ({cells[kind]} counts as missing)" if cells[kind] else ""
+            raise UserError(f"{where}: there is no {kind}{written}.")
+    for kind, value in values.items():
         if "\0" in value:
-            raise UserError(f"{where}: the {what} has a zero byte.")
-        most = MOST_PATH if what == "path" else MOST_NAME
-        if len(os.fsencode(value)) > most or "\n" in value:
+            raise UserError(f"{where}: the {kind} contains a zero byte.")
+        limit = MAX_PATH if kind == "path" else MAX_NAME
+        if len(os.fsencode(value)) > limit or "\n" in value:
             raise UserError(
-                f"{where}: the {what} is no line of at most {most:,} bytes, {shortened(value)!r}."
+                f"{where}: the {kind} must be a single line of at most {limit:,} bytes, not "
+                f"{shortened(value)!r}."
             )
-    named = split_named(split := values.get("split", ""))
-    if split and (named is None or named[1]):
+    parsed = parse_split_name(split := values.get("split", ""))
+    if split and (parsed is None or parsed[1]):
         raise UserError(
-            f"{where}: the split {shortened(split)!r} is none of train, validation and test."
+            f"{where}: the split must be train, validation or test, not {shortened(split)!r}."
         )
-    place = _find(path.parent, values["path"])
+    file = _existing_path(path.parent, values["path"])
     return Entry(
-        path=path.parent / place,
-        name=PurePosixPath(place).as_posix(),
-        split=named[0] if named else "",
-        label=normal(values["label"]),
-        parent=normal(values.get("parent", "")),
+        path=path.parent / file,
+        name=PurePosixPath(file).as_posix(),
+        split=parsed[0] if parsed else "",
+        label=to_nfc(values["label"]),
+        parent=to_nfc(values.get("parent", "")),
     )
 
 
-def _find(folder: Path, value: str) -> str:
-    """Return a path as its file is named, which a table may write in Windows' way or another form.
+def _existing_path(folder: Path, value: str) -> str:
+    """Return the path of an existing file, which a table may write with backslashes or in NFD.
 
-    Where there is no such file, as it stands in the table.
+    If there is no such file, the parts of the path that do not exist stay as the table has them.
     """
     if value.isascii() and "\\" not in value:
         return value
@@ -158,10 +168,10 @@ def _find(folder: Path, value: str) -> str:
     slashed = value.replace("\\", "/")
     found = Path("/" if slashed.startswith("/") else "")
     for part in slashed.split("/"):
-        forms = (part, normal(part), unicodedata.normalize("NFD", part))
+        forms = (part, to_nfc(part), unicodedata.normalize("NFD", part))
         found /= next((form for form in forms if _exists(folder / found / form)), part)
     return str(found)
 
 
 def _exists(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110  # pathlib's raises where a name is too long
+    return os.path.exists(path)  # noqa: PTH110  # pathlib's raises if a name is too long

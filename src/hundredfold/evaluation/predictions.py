@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hundredfold.data.sentences import untested
+from hundredfold.data.dataset import describe_untested
 from hundredfold.metrics.confusion import ClassScore, class_scores, confusion_matrix
 from hundredfold.metrics.scores import coarse_probabilities
 from hundredfold.runs.run import Run
@@ -55,7 +55,7 @@ class Level:
     @property
     def untested(self) -> str:
         """A sentence about the classes without test pictures; empty where there are none."""
-        return untested(self.classes, self.confusion.sum(1).tolist())
+        return describe_untested(self.classes, self.confusion.sum(1).tolist())
 
 
 def levels(run: Run) -> list[Level]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hundredfold.support.device import own_generators
+from hundredfold.support.device import fork_rng
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import gradients
@@ -75,7 +75,7 @@ def find_lr(
     """
     if steps < FEWEST:
         raise UserError(f"--steps is {steps}, but must be at least {FEWEST}.")
-    with own_generators(setup.device):
+    with fork_rng(setup.device):
         return _range_test(copy.deepcopy(state), setup, steps, advance)
 
 

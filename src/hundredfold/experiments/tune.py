@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
-from hundredfold.support.device import own_generators, pick_device
+from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.errors import DivergedError, UserError, extra, first_line
 from hundredfold.support.jsonio import to_json
-from hundredfold.support.signals import deferred_stop, stopped
+from hundredfold.support.signals import deferred_stop, stop_exception
 from hundredfold.training.loop import Step, training
 from hundredfold.training.setup import Setup, as_recorded, make_setup, refuse_unjudged
 from hundredfold.training.state import first_state
@@ -130,7 +130,7 @@ def tune(
     with deferred_stop() as stop:  # a storage half made could never be used
         study = _study(optuna, config, dataset, space, storage)
     if stop.number:
-        raise stopped(stop.number)
+        raise stop_exception(stop.number)
     setup = make_setup(
         config, dataset, pick_device(config.device)
     )  # what varies leaves all else be
@@ -192,7 +192,7 @@ def _created(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
 def _train(setup: Setup, trial: Any, optuna: Any) -> float:
     """Return the accuracy on the validation pictures after training, or give up on the way."""
     name = f"{setup.config.labels}_top1"
-    with own_generators(setup.device):
+    with fork_rng(setup.device):
         state = first_state(setup)
         try:
             for event in training(state, setup):

@@ -23,7 +23,7 @@ from hundredfold.models.info import ModelInfo
 from hundredfold.pictures import pixels
 from hundredfold.runs.run import Run
 from hundredfold.support.console import say
-from hundredfold.support.errors import FoundWrong, UserError
+from hundredfold.support.errors import CheckFailed, UserError
 from hundredfold.support.files import save_file
 
 PICTURES = 105
@@ -75,7 +75,7 @@ def export(
 
     Raises:
         UserError: the run has no weights, an extra is missing, or a file cannot be written.
-        FoundWrong: the exported model predicts otherwise than the predictor: it is removed.
+        CheckFailed: the exported model predicts otherwise than the predictor: it is removed.
     """
     info, folder = run.info(), run.folder("export")
     if int8 and to != "onnx":
@@ -154,11 +154,11 @@ def _settle(parity: dict[str, float], path: Path) -> None:
     """Remove a model that is not what it should be.
 
     Raises:
-        FoundWrong: it is not.
+        CheckFailed: it is not.
     """
     if not max(parity.values()) <= LIMIT:  # NaN is not, either
         path.unlink()
-        raise FoundWrong(
+        raise CheckFailed(
             f"{path.name} was removed: its probabilities differ from the predictor's by up to "
             f"{max(parity.values()):.2g}."
         )

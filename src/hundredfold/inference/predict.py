@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from hundredfold.inference.logits import BATCH, predict_logits
 from hundredfold.metrics.scores import coarse_probabilities
 from hundredfold.models.info import ModelInfo
-from hundredfold.pictures.prepare import Picture, is_one, load_picture
+from hundredfold.pictures.prepare import Picture, is_single_picture, load_picture
 from hundredfold.pictures.walk import HIDDEN, walk
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run
 from hundredfold.support.device import pick_device
-from hundredfold.support.errors import UserError, some
+from hundredfold.support.errors import UserError, first_few
 
 THREADS = 8
 """That read pictures, at most: each may hold a large one."""
@@ -113,7 +113,7 @@ class Predictor:
         Raises:
             UserError: a picture cannot be read.
         """
-        if is_one(pictures):
+        if is_single_picture(pictures):
             return self._predict([pictures])[0]  # type: ignore[list-item]
         return self._predict(list(pictures))  # type: ignore[arg-type]  # it is no single one
 
@@ -195,8 +195,8 @@ def find_pictures(folder: Path, tell: Callable[[str], None] = print) -> list[Pat
         UserError: there are none, or a link leads back to a folder above it.
     """
     found = walk(folder)
-    passed = [f"{name} ({why})" for name, why in found.passed if why != HIDDEN]
-    more = f"Passed over in {folder}: {some(passed)}." if passed else ""
+    passed = [f"{name} ({why})" for name, why in found.skipped if why != HIDDEN]
+    more = f"Passed over in {folder}: {first_few(passed)}." if passed else ""
     if not found.pictures:
         raise UserError(f"{folder} holds no pictures (jpg, png, webp, ...). {more}".rstrip())
     if more:

@@ -1,1 +1,1 @@
-"""One picture, from anywhere: a file, a folder, an address, an array."""
+"""Read a single picture from a file, a URL, or an array, and find the pictures in a folder."""

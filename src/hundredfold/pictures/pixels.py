@@ -1,6 +1,6 @@
-"""A picture's pixels as a model takes them: upright, over white, the middle square.
+"""Decode a picture into the pixels that a model takes: upright, on white, the central square.
 
-This module needs Pillow and numpy alone: a copy of it lies beside every exported ONNX model.
+This module needs only Pillow and numpy, because a copy of it goes with every exported ONNX model.
 """
 
 import stat
@@ -20,27 +20,29 @@ from PIL.JpegImagePlugin import jpeg_factory
 FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000",
 )  # fmt: skip
-"""As Pillow calls them; each only where it was built with it."""
-MOST_FILE = 2**30
-"""Bytes of a file, at most."""
-MOST_PIXELS = 100_000_000
-"""Pixels that are decoded, at most: up to 4 bytes each, and a file of some kilobytes may claim
+"""Pillow's names of the supported formats. Pillow may have been built without some of them."""
+MAX_FILE = 2**30
+"""Maximum size of a file in bytes."""
+MAX_PIXELS = 100_000_000
+"""Maximum number of decoded pixels, of up to 4 bytes each. A file of a few kilobytes can claim
 more."""
-MOST_STORED = 256_000_000
-"""Pixels of a JPEG file, at most, that is decoded at a fraction of its size: phones take such."""
+MAX_STORED = 256_000_000
+"""Maximum number of pixels in a JPEG file that is decoded at reduced size. Phones take such
+pictures."""
 DRAFT = 2
-"""A JPEG file is decoded at half, a quarter or an eighth of its size where that leaves at least so
-many times the side that is wanted: several times faster, and a grey level or two apart."""
+"""A JPEG file is decoded at half, a quarter or an eighth of its size if the result is still at
+least this many times the requested side. This is several times faster and changes pixels by one or
+two grey levels."""
 LARGE = 64 * 2**20
-"""Bytes from which on a picture is decoded by itself, while others of that size wait."""
+"""Memory in bytes from which on pictures are decoded one at a time."""
 BAND = 2**22
-"""Pixels that are converted at a time: whole copies of a large picture would fill the memory."""
+"""Number of pixels converted at a time. Copies of a whole large picture would fill the memory."""
 JPEG_START = b"\xff\xd8\xff"
 
-large_turn: AbstractContextManager[object] = threading.Lock()
-"""Held while a large picture is decoded."""
+large_picture_lock: AbstractContextManager[object] = threading.Lock()
+"""Lock that is held while a large picture is decoded."""
 
-TURNED = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -49,134 +51,135 @@ TURNED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by its EXIF orientation."""
+"""Transposition that turns a picture upright, for each EXIF orientation."""
 
-Square = npt.NDArray[np.uint8]
-"""(S, S, 3) pixels."""
+SquarePixels = npt.NDArray[np.uint8]
+"""Pixels of shape (S, S, 3)."""
 
 
-def take_turns_by(lock: AbstractContextManager[object]) -> None:
-    """Let a lock that other processes have as well be what is held for a large picture."""
-    global large_turn  # noqa: PLW0603
-    large_turn = lock
+def set_large_picture_lock(lock: AbstractContextManager[object]) -> None:
+    """Set the lock for large pictures to one that is shared with other processes."""
+    global large_picture_lock  # noqa: PLW0603
+    large_picture_lock = lock
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Return the formats that are read: none that runs another program, or is no picture."""
+    """Return the formats that can be read. None of them runs another program."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open a file for bytes; none that may have no end, or may never begin: a device, a pipe.
+    """Open a regular file in binary mode. A device or a pipe could block or never end.
 
     Raises:
-        ValueError: it is no regular file, or too large.
-        OSError: it cannot be read.
+        ValueError: The path is not a regular file, or the file is too large.
+        OSError: The file cannot be read.
     """
-    found = path.stat()
-    if stat.S_ISDIR(found.st_mode):
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
         raise ValueError("it is a folder")
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is no regular file")
-    if found.st_size > MOST_FILE:
-        raise ValueError(f"it is larger than {MOST_FILE >> 20:,} MiB")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a regular file")
+    if status.st_size > MAX_FILE:
+        raise ValueError(f"it is larger than {MAX_FILE >> 20:,} MiB")
     return path.open("rb")
 
 
 @contextmanager
 def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
-    """Read a picture's header; the rest is read when it is decoded.
+    """Open a picture and read its header. The rest is read when the picture is decoded.
 
     Args:
-        file: a path, or an open file that can be read from its beginning again.
+        file: A path, or an open file that can be rewound.
 
     Raises:
-        ValueError, OSError: as `open_file` does.
-        Exception: whatever Pillow raises where it is no picture.
+        ValueError, OSError: As `open_file` does.
+        Exception: Whatever Pillow raises if the file is not a picture.
     """
     with open_file(file) if isinstance(file, Path) else nullcontext(file) as stream:
         stream.seek(0)
         start = stream.read(len(JPEG_START))
         stream.seek(0)
-        # Pillow's own limit of pixels knows nothing of a JPEG that is decoded at a fraction.
+        # Image.open would refuse a large JPEG, even if it is decoded at reduced size.
         opened = jpeg_factory(stream) if start == JPEG_START else Image.open(stream, "r", formats())
         with opened as image:
             yield image
 
 
-def read_square(image: Image.Image, size: int) -> Square:
+def read_square(image: Image.Image, size: int) -> SquarePixels:
     """Decode a picture that `open_picture` opened, and return it as `square` does.
 
     Raises:
-        ValueError: it has too many pixels, or grey levels that cannot be scaled.
-        Exception: whatever Pillow raises where it is damaged.
+        ValueError: The picture has too many pixels, or grey levels out of range.
+        Exception: Whatever Pillow raises if the picture is damaged.
     """
     stored = image.width * image.height
-    _check_pixels(image, MOST_STORED if image.format in ("JPEG", "MPO") else MOST_PIXELS)
+    _check_pixels(image, MAX_STORED if image.format in ("JPEG", "MPO") else MAX_PIXELS)
     image.draft(None, (DRAFT * size, DRAFT * size))
     memory = 4 * image.width * image.height
-    if image.info.get("progressive"):  # the whole file's coefficients: 3 channels of 2 bytes
+    if image.info.get("progressive"):  # coefficients of the whole file: 3 channels of 2 bytes
         memory += 6 * stored
-    with large_turn if memory > LARGE else nullcontext():
+    with large_picture_lock if memory > LARGE else nullcontext():
         return square(image, size)
 
 
-def square(image: Image.Image, size: int) -> Square:
+def square(image: Image.Image, size: int) -> SquarePixels:
     """Return a picture of any mode as (size, size, 3) uint8.
 
-    Turned upright as its EXIF tag says, transparency over white, grey levels as equal channels (of
-    16 bits scaled to 8, of floating point from 0..1); the shorter side is brought to `size`
-    (bilinear, antialiased) and the middle cut out of the longer one.
+    The picture is turned upright by its EXIF orientation, and transparency is laid over white. Grey
+    levels become three equal channels; 16-bit levels and floats in 0..1 are scaled to 0..255. The
+    shorter side is resized to `size` (bilinear, antialiased), and the longer side is cropped to its
+    centre.
 
     Raises:
-        ValueError: it has too many pixels, or grey levels that cannot be scaled.
-        Exception: whatever Pillow raises where it is damaged.
+        ValueError: The picture has too many pixels, or grey levels out of range.
+        Exception: Whatever Pillow raises if the picture is damaged.
     """
-    _check_pixels(image, MOST_PIXELS)
+    _check_pixels(image, MAX_PIXELS)
     image.load()
-    _check_pixels(image, MOST_PIXELS)  # an icon's header may say less than is in it
-    turn = TURNED.get(_orientation(image))
-    image = _flat(image)
-    if turn is not None:
-        image = image.transpose(turn)
+    _check_pixels(image, MAX_PIXELS)  # an icon may contain more pixels than its header says
+    transposition = UPRIGHT.get(_orientation(image))
+    image = _opaque(image)
+    if transposition is not None:
+        image = image.transpose(transposition)
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.array(image.convert("RGB"))
 
 
-def _check_pixels(image: Image.Image, most: int) -> None:
-    if image.width * image.height > most:
+def _check_pixels(image: Image.Image, limit: int) -> None:
+    if image.width * image.height > limit:
         raise ValueError(
-            f"its {image.width:,} x {image.height:,} pixels are more than {most:,}: make it "
-            "smaller first"
+            f"its {image.width:,} x {image.height:,} pixels are more than {limit:,}, so resize it "
+            "first"
         )
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return how a picture was held, as its EXIF tag says; 1 where that cannot be read."""
+    """Return the EXIF orientation of a picture, or 1 if there is none or it cannot be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # of a sound picture: it is taken as it is stored
+    except Exception:  # a broken EXIF tag does not make the picture unusable
         return 1
 
 
-def _flat(image: Image.Image) -> Image.Image:
-    """Return a picture in RGB, or a grey one in L, without transparency, converted by bands."""
+def _opaque(image: Image.Image) -> Image.Image:
+    """Convert a picture to RGB, or a grey one to L, without transparency, band by band."""
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image
     grey = image.mode.startswith(("I", "F"))
-    whole = Image.new("L" if grey else "RGB", image.size)
+    result = Image.new("L" if grey else "RGB", image.size)
     rows = max(1, BAND // image.width)
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
-        whole.paste(_to_8_bits(band) if grey else _over_white(band), (0, top))
-    return whole
+        result.paste(_to_8_bits(band) if grey else _over_white(band), (0, top))
+    return result
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Return a picture in RGB, its transparency laid over white."""
+    """Convert a picture to RGB with its transparency laid over white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -184,9 +187,9 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale grey levels of 16 bits, or floating-point ones of 0..1, to 0..255."""
+    """Scale 16-bit grey levels, or floats in 0..1, to 0..255."""
     levels = np.asarray(image)
-    most = 65535 if image.mode.startswith("I") else 1
-    if not (levels.min() >= 0 and levels.max() <= most):  # also where there is a NaN
-        raise ValueError(f"its grey levels must lie in 0..{most}, and do not")
-    return Image.fromarray((levels * np.float32(255 / most)).round().astype(np.uint8))
+    maximum = 65535 if image.mode.startswith("I") else 1
+    if not (levels.min() >= 0 and levels.max() <= maximum):  # also true if there is a NaN
+        raise ValueError(f"its grey levels must be in 0..{maximum}, but are not")
+    return Image.fromarray((levels * np.float32(255 / maximum)).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""From whatever a picture comes as to the (3, S, S) uint8 that every model's path begins with."""
+"""Convert a picture from any source to the (3, S, S) uint8 tensor that every model takes."""
 
 import base64
 import io
@@ -15,27 +15,27 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from hundredfold.pictures.pixels import (
-    MOST_FILE,
-    Square,
+    MAX_FILE,
+    SquarePixels,
     formats,
     open_picture,
     read_square,
     square,
 )
-from hundredfold.pictures.urls import fetch, is_address
+from hundredfold.pictures.urls import fetch_url, is_url
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 
 Picture: TypeAlias = (
     str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8] | Tensor
 )
-"""A path, an http(s) address, a file's content, a file that is open for bytes, a Pillow image, or
-uint8 pixels: an array (H, W) or (H, W, 1 to 4) as Pillow and OpenCV-in-RGB have it, a tensor
-(1 or 3, H, W) as torch does."""
+"""A path, an http(s) URL, the content of a file, a file open in binary mode, a Pillow image, or
+uint8 pixels. Pixels are an array (H, W) or (H, W, 1 to 4) in Pillow's channel order, or a tensor
+(1 or 3, H, W)."""
 
 
-def is_one(pictures: object) -> bool:
-    """Return whether something is a picture rather than several; what is neither counts as one."""
+def is_single_picture(pictures: object) -> bool:
+    """Return whether an object is one picture, not several. Non-iterable objects count as one."""
     if isinstance(pictures, np.ndarray | Tensor):
         return pictures.ndim < 4
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
@@ -49,14 +49,14 @@ def is_one(pictures: object) -> bool:
 def load_picture(picture: Picture, size: int) -> Tensor:
     """Return a picture as a model of that input size takes it: (3, size, size) uint8.
 
-    See `pixels.square` for how it is prepared. A JPEG file is decoded at a fraction of its size
-    where that is enough.
+    `pixels.square` describes the preparation. A JPEG file is decoded at reduced size if that is
+    enough.
 
     Raises:
-        UserError: it cannot be read, or is no picture.
-        UnavailableError: the address cannot be reached.
+        UserError: The picture cannot be read, or is not a picture.
+        UnavailableError: The URL cannot be reached.
     """
-    with readable(_name(picture)):
+    with picture_errors(_name(picture)):
         if isinstance(picture, Tensor | np.ndarray):
             picture = _from_pixels(picture)
         if isinstance(picture, Image.Image):
@@ -66,11 +66,11 @@ def load_picture(picture: Picture, size: int) -> Tensor:
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Turn what Pillow raises within into a sentence about the picture of that name.
+def picture_errors(name: str) -> Iterator[None]:
+    """Turn any exception within the block into a sentence about the picture of that name.
 
     Raises:
-        UserError: the sentence.
+        UserError: The sentence.
     """
     try:
         yield
@@ -78,34 +78,34 @@ def readable(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise UserError(
-            f"{name} cannot be read as a picture: it is damaged, or in no format read here "
+            f"{name} cannot be read as a picture: it is damaged, or not in a supported format "
             f"({', '.join(formats())})."
         ) from error
-    except Exception as error:  # Pillow's decoders raise a score of kinds on damaged files
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"{name} cannot be read: {error.strerror}.") from error
         raise UserError(f"{name} cannot be read as a picture: {error}.") from error
 
 
-def as_tensor(pixels: Square) -> Tensor:
-    """Return pixels (S, S, 3) as (3, S, S)."""
+def as_tensor(pixels: SquarePixels) -> Tensor:
+    """Return pixels (S, S, 3) as a tensor (3, S, S)."""
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def to_image(image: Tensor) -> Image.Image:
-    """Return a picture, (3, H, W) uint8, as Pillow has it."""
+    """Return a picture, (3, H, W) uint8, as a Pillow image."""
     return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
-def data_address(image: Tensor) -> str:
-    """Return a picture, (3, H, W) uint8, as an address that holds it whole: for a page."""
+def data_uri(image: Tensor) -> str:
+    """Return a picture, (3, H, W) uint8, as a data URI with a PNG file, to embed in a page."""
     buffer = io.BytesIO()
     to_image(image).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def is_picture(path: Path) -> bool:
-    """Return whether a file is a picture by its name; hidden files are none."""
+    """Return whether a file name is that of a picture. Hidden files do not count."""
     kind = Image.registered_extensions().get(path.suffix.lower())
     return kind in formats() and not path.name.startswith(".")
 
@@ -116,42 +116,42 @@ def _from_pixels(pixels: npt.NDArray[np.uint8] | Tensor) -> Image.Image:
     array = np.asarray(pixels)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
         raise UserError(
-            f"Pixels must be uint8, 0..255, of shape (H, W) or (H, W, 1 to 4), or (C, H, W) as a "
-            f"tensor: these are {array.dtype} of shape {array.shape}."
+            f"Pixels must be uint8 of shape (H, W) or (H, W, 1 to 4), or (C, H, W) as a tensor, "
+            f"not {array.dtype} of shape {array.shape}."
         )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     try:
         return Image.fromarray(array)
     except TypeError as error:
-        raise UserError(f"Pixels of shape {array.shape} are no picture: {error}.") from error
+        raise UserError(f"Pixels of shape {array.shape} are not a picture: {error}.") from error
 
 
 def _name(picture: object) -> str:
-    """Return what an error calls a picture."""
+    """Return the name of a picture in errors."""
     if isinstance(picture, str | os.PathLike):
         return str(picture)
     return "The picture" if isinstance(picture, Image.Image | Tensor | np.ndarray) else "The file"
 
 
 def _file(source: Any) -> Path | BinaryIO:
-    """Return what holds a picture's content, wherever that comes from."""
-    if isinstance(source, str) and is_address(source):
-        return io.BytesIO(fetch(source))
+    """Return the path of a picture, or an open file with its content."""
+    if isinstance(source, str) and is_url(source):
+        return io.BytesIO(fetch_url(source))
     if isinstance(source, str | os.PathLike):
         return expanded(source)
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source)
     if not hasattr(source, "read"):
         raise UserError(
-            "A picture is a path, an address, a file's content, an open file, a Pillow image, an "
-            f"array or a tensor: this is {type(source).__name__}."
+            "A picture must be a path, a URL, the content of a file, an open file, a Pillow image, "
+            f"an array or a tensor, not {type(source).__name__}."
         )
     if isinstance(source, io.TextIOBase):
-        raise UserError("A picture's file must be open for bytes, in mode 'rb': this one is not.")
+        raise UserError("The file of a picture must be open in binary mode, 'rb'.")
     if getattr(source, "seekable", bool)():
         source.seek(0)
-    content = source.read(MOST_FILE + 1)
-    if len(content) > MOST_FILE:
-        raise UserError(f"The file is larger than {MOST_FILE >> 20:,} MiB.")
+    content = source.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise UserError(f"The file is larger than {MAX_FILE >> 20:,} MiB.")
     return io.BytesIO(content)

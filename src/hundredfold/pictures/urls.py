@@ -1,4 +1,4 @@
-"""Pictures from the network: whole, within a limit of bytes and one of time, by http(s) alone."""
+"""Download pictures over http(s), with limits on size and time."""
 
 import http.client
 import queue
@@ -8,66 +8,66 @@ import urllib.request
 
 from hundredfold.support.errors import UnavailableError, UserError
 
-MOST_BYTES = 100 * 2**20
-"""Of a picture."""
+MAX_BYTES = 100 * 2**20
+"""Maximum size of a picture in bytes."""
 TIMEOUT = 30.0
-"""Seconds without a byte."""
-MOST_SECONDS = 120.0
-"""From the request to the last byte: a server that sends a byte now and then would never end."""
+"""Maximum time in seconds without any data."""
+MAX_SECONDS = 120.0
+"""Maximum time in seconds for the whole download, as a server could send a byte at a time."""
 CHUNK = 2**16
 
 
-def is_address(text: str) -> bool:
-    """Return whether a text is an http(s) address."""
+def is_url(text: str) -> bool:
+    """Return whether a text is an http(s) URL."""
     return text.lower().startswith(("http://", "https://"))
 
 
-def fetch(address: str) -> bytes:
-    """Return what is at an http(s) address.
+def fetch_url(url: str) -> bytes:
+    """Return the content at an http(s) URL.
 
     Raises:
-        UnavailableError: it cannot be reached, takes more than MOST_SECONDS, or was cut short.
-        UserError: it is larger than MOST_BYTES.
+        UnavailableError: The URL cannot be reached, takes more than MAX_SECONDS, or was cut short.
+        UserError: The content is larger than MAX_BYTES.
     """
-    answer: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
-    # In a thread: looking up a name and reading headers have no limit of time in all.
-    threading.Thread(target=lambda: answer.put(_outcome(address)), daemon=True).start()
+    results: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    # In a thread, because name lookup and reading headers have no limit on their total time.
+    threading.Thread(target=lambda: results.put(_read_or_error(url)), daemon=True).start()
     try:
-        outcome = answer.get(timeout=MOST_SECONDS)
+        result = results.get(timeout=MAX_SECONDS)
     except queue.Empty:
-        outcome = TimeoutError(f"it took more than {MOST_SECONDS:.0f} s")
-    if isinstance(outcome, bytes):
-        return outcome
-    if isinstance(outcome, UserError):
-        raise outcome
-    raise UnavailableError(f"{address} cannot be had: {outcome}.") from outcome
+        result = TimeoutError(f"it took more than {MAX_SECONDS:.0f} s")
+    if isinstance(result, bytes):
+        return result
+    if isinstance(result, UserError):
+        raise result
+    raise UnavailableError(f"{url} cannot be downloaded: {result}.") from result
 
 
-def _outcome(address: str) -> bytes | Exception:
+def _read_or_error(url: str) -> bytes | Exception:
     try:
-        return _read(address)
-    except Exception as error:  # raised again by who waits for it
+        return _read(url)
+    except Exception as error:  # the waiting thread raises it
         return error
 
 
-def _read(address: str) -> bytes:
-    request = urllib.request.Request(address, headers={"User-Agent": "hundredfold"})  # noqa: S310
-    ends, content = time.monotonic() + MOST_SECONDS, bytearray()
+def _read(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "hundredfold"})  # noqa: S310
+    deadline, content = time.monotonic() + MAX_SECONDS, bytearray()
     with _opener().open(request, timeout=TIMEOUT) as response:
         while chunk := response.read1(CHUNK):
             content += chunk
-            if len(content) > MOST_BYTES:
-                raise UserError(f"{address} is larger than {MOST_BYTES >> 20} MiB.")
-            if time.monotonic() > ends:
-                raise TimeoutError  # nobody waits any more
-        promised = response.headers.get("Content-Length", "")
-    if promised.isdecimal() and len(content) < int(promised):
-        raise http.client.IncompleteRead(bytes(content), int(promised) - len(content))
+            if len(content) > MAX_BYTES:
+                raise UserError(f"{url} is larger than {MAX_BYTES >> 20} MiB.")
+            if time.monotonic() > deadline:
+                raise TimeoutError  # no thread is waiting any more
+        length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and len(content) < int(length):
+        raise http.client.IncompleteRead(bytes(content), int(length) - len(content))
     return bytes(content)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return what opens http(s) addresses and follows redirections to such, but to no others."""
+    """Return an opener for http(s) URLs that follows redirections to http(s) URLs only."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,

@@ -1,4 +1,4 @@
-"""Which files a folder holds: one walk for training and for prediction."""
+"""Find the pictures in a folder and its subfolders, for training and for prediction."""
 
 import os
 import re
@@ -13,77 +13,77 @@ from hundredfold.pictures.prepare import is_picture
 from hundredfold.support.errors import UserError
 
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "$recycle.bin"}
-"""Entries that an operating system leaves; hidden ones begin with a dot."""
-HIDDEN = "hidden, or of the system"
+"""Names of entries that an operating system creates. Hidden entries start with a dot."""
+HIDDEN = "hidden or a system file"
 HEIC = (".heic", ".heif", ".hif")
-"""What the names of an iPhone's pictures end with, which Pillow cannot read."""
-HEIC_REASON = "HEIC is not read: convert it to JPEG"
-MOST_DIGITS = 1000
-"""Digits of a number by which names are sorted: Python reads no more than 4,300."""
+"""Suffixes of pictures from an iPhone, which Pillow cannot read."""
+HEIC_REASON = "HEIC is not supported: convert it to JPEG"
+MAX_DIGITS = 1000
+"""Maximum number of digits that are sorted as a number. Python converts at most 4,300 digits."""
 
 
-class Passed(NamedTuple):
-    """Something that was passed over."""
+class Skipped(NamedTuple):
+    """A file, picture or class that is not used, with the reason."""
 
     name: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Walked:
-    """What a folder holds, in natural order; names are paths within it, with slashes."""
+class FolderContents:
+    """Contents of a folder in natural order. Names are paths within the folder, with slashes."""
 
     pictures: tuple[tuple[Path, str], ...]
-    """Where each is, and its name."""
+    """Path and name of each picture."""
     folders: tuple[str, ...]
-    passed: tuple[Passed, ...]
+    skipped: tuple[Skipped, ...]
     """All other entries."""
 
 
-def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Return a sort key that puts 2 before 10, and a before B."""
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a sort key that puts 2 before 10 and a before B."""
     parts = re.split(r"(\d+)", name.casefold())
     return tuple(
-        (0, int(part)) if part.isdecimal() and len(part) <= MOST_DIGITS else (1, part)
+        (0, int(part)) if part.isdecimal() and len(part) <= MAX_DIGITS else (1, part)
         for part in parts
         if part
     )
 
 
 def in_natural_order(names: Iterable[str]) -> list[str]:
-    """Return each name once, 2 before 10, and a before B."""
-    return sorted(set(names), key=lambda name: (natural(name), name))
+    """Return each name once, in natural order: 2 before 10 and a before B."""
+    return sorted(set(names), key=lambda name: (natural_key(name), name))
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether an entry of that name is hidden, or left by an operating system."""
+    """Return whether an entry is hidden, or was created by an operating system."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
 def has_suffix(name: str) -> bool:
-    """Return whether a name ends with what says the kind of file: not that of `1.jpg?w=200`."""
+    """Return whether a name ends with a file type. `1.jpg?w=200` and `img.0001` do not."""
     suffix = Path(name).suffix[1:]
     return suffix.isalnum() and not suffix.isdecimal()
 
 
-def why_passed(name: str) -> str:
-    """Return why a file that is no picture is passed over, by its name."""
+def why_skipped(name: str) -> str:
+    """Return why a file of that name is skipped."""
     if Path(name).suffix.lower() in HEIC:
         return HEIC_REASON
     return "not a picture by its name" if has_suffix(name) else "not a picture"
 
 
-def walk(root: Path) -> Walked:
-    """Find all pictures in a folder and in those within it, links to folders included.
+def walk(root: Path) -> FolderContents:
+    """Find all pictures in a folder and its subfolders, and follow links to folders.
 
-    A file whose name has no suffix is a picture where its content is one.
+    A file without a suffix counts as a picture if its content is one.
 
     Raises:
-        UserError: a folder cannot be read, or a link leads back to a folder above it.
+        UserError: A folder cannot be read, or a link leads back to a folder above it.
     """
     pictures: list[tuple[Path, str]] = []
     folders: list[str] = []
-    passed: list[Passed] = []
+    skipped: list[Skipped] = []
     above: tuple[str, ...] = (os.path.realpath(root),)
     waiting = [(root, "", above)]
     while waiting:
@@ -91,53 +91,53 @@ def walk(root: Path) -> Walked:
         for entry in _entries(folder):
             path, name = Path(entry.path), prefix + as_text(entry.name)
             if is_hidden(entry.name):
-                passed.append(Passed(name, HIDDEN))
+                skipped.append(Skipped(name, HIDDEN))
             elif _is(entry.is_dir):
                 real = os.path.realpath(path)
                 if real in above:
-                    raise UserError(f"{path} is a link to a folder above it: remove it.")
+                    raise UserError(f"{path} is a link to a folder above it. Remove the link.")
                 folders.append(name)
                 waiting.append((path, f"{name}/", (*above, real)))
             elif not _is(entry.is_file) and os.path.exists(path):  # noqa: PTH110  # never raises
-                passed.append(Passed(name, "not a regular file"))
+                skipped.append(Skipped(name, "not a regular file"))
             elif is_picture(path) or (not has_suffix(entry.name) and _holds_picture(path)):
                 pictures.append((path, name))
             else:
-                passed.append(Passed(name, why_passed(name)))
-    return Walked(
-        tuple(sorted(pictures, key=lambda found: (natural(found[1]), found[1]))),
+                skipped.append(Skipped(name, why_skipped(name)))
+    return FolderContents(
+        tuple(sorted(pictures, key=lambda item: (natural_key(item[1]), item[1]))),
         tuple(in_natural_order(folders)),
-        tuple(sorted(passed, key=lambda found: (natural(found.name), found.name))),
+        tuple(sorted(skipped, key=lambda item: (natural_key(item.name), item.name))),
     )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as found:
-            return list(found)
+        with os.scandir(folder) as entries:
+            return list(entries)
     except OSError as error:
         raise UserError(f"Cannot read the folder {folder}: {error.strerror}.") from error
 
 
-def _is(kind: Callable[[], bool]) -> bool:
-    """Return whether an entry is of a kind; a link that leads nowhere is of none."""
+def _is(check: Callable[[], bool]) -> bool:
+    """Return the result of a check of an entry; false for a broken link."""
     try:
-        return kind()
+        return check()
     except OSError:
         return False
 
 
 def _holds_picture(path: Path) -> bool:
-    """Return whether a file's content begins as a picture's does."""
+    """Return whether a file starts like a picture."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of size: what is too large is named when it is read
+            warnings.simplefilter("ignore")  # a large picture is reported when it is read
             with open_picture(path):
                 return True
-    except Exception:  # Pillow raises a score of kinds on what is no picture
+    except Exception:  # Pillow raises many kinds of errors on other files
         return False
 
 
 def as_text(name: str) -> str:
-    """Return a file's name as text, which it need not be: bytes that are none are written out."""
+    """Return a file name as valid text, with escapes for bytes that are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -13,7 +13,7 @@ from hundredfold.figures.style import INK
 from hundredfold.metrics.calibration import ENOUGH
 from hundredfold.metrics.confusion import confused_pairs, inside_share
 from hundredfold.metrics.scores import METRICS, learned_top1
-from hundredfold.pictures.prepare import data_address
+from hundredfold.pictures.prepare import data_uri
 from hundredfold.report.figures import Drawn
 from hundredfold.runs.run import Run
 from hundredfold.support.console import duration
@@ -183,7 +183,7 @@ def _surest(level: Level, which: Tensor) -> Tensor:
 def _shot(level: Level, index: int, test: Split | None) -> Shot:
     return Shot(
         test.names[index] if test and test.names else f"no. {index}",
-        data_address(test[index : index + 1].store[0]) if test else "",
+        data_uri(test[index : index + 1].store[0]) if test else "",
         level.classes[int(level.labels[index])],
         level.classes[int(level.predicted[index])],
         float(level.confidence[index]),

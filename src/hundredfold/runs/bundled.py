@@ -4,8 +4,8 @@ from importlib import resources
 from pathlib import Path
 
 from hundredfold.runs.digests import digest
-from hundredfold.support.files import cache_folder, expanded, make_folder, save_file
 from hundredfold.runs.run import METRICS, Run
+from hundredfold.support.files import cache_folder, expanded, make_folder, save_file
 
 BUNDLED = ("strong",)
 """Their names; tools/make_weights.py makes them from runs."""

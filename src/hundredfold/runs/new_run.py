@@ -11,13 +11,13 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from hundredfold.runs.checkpoints import on_cpu
 from hundredfold.config import Config
+from hundredfold.models.info import ModelInfo
+from hundredfold.runs.checkpoints import on_cpu
+from hundredfold.runs.run import CONFIG, ENVIRONMENT, MODEL, WEIGHTS, Run
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded, make_folder, save_file
 from hundredfold.support.jsonio import as_json, to_json
-from hundredfold.models.info import ModelInfo
-from hundredfold.runs.run import CONFIG, ENVIRONMENT, MODEL, WEIGHTS, Run
 
 
 def new_run(config: Config, info: ModelInfo, environment: dict[str, Any]) -> Run:

@@ -19,17 +19,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from hundredfold.config import Config
+from hundredfold.models.build import load_model
+from hundredfold.models.info import ModelInfo
 from hundredfold.runs.arrays import pack, unpack
 from hundredfold.runs.checkpoints import Checkpoint, newest_checkpoint, on_cpu, save_checkpoint
-from hundredfold.config import Config
-from hundredfold.support.device import memory_format
 from hundredfold.runs.digests import as_text, changed, digest, read_file, sealed, unsealed
 from hundredfold.runs.epoch import Epoch
+from hundredfold.support.device import memory_format
 from hundredfold.support.errors import DamagedError, UserError
-from hundredfold.support.files import expanded, make_folder, refuse_link, remove_unfinished, save_file
+from hundredfold.support.files import (
+    expanded,
+    make_folder,
+    refuse_link,
+    remove_unfinished,
+    save_file,
+)
 from hundredfold.support.jsonio import as_json, from_json, parse_object, to_json
-from hundredfold.models.info import ModelInfo
-from hundredfold.models.build import load_model
 
 CONFIG, MODEL, ENVIRONMENT = "config.json", "model.json", "environment.json"
 HISTORY, METRICS = "history.jsonl", "metrics.json"

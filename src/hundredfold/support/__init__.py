@@ -1,1 +1,1 @@
-"""What every other folder stands on: errors, files, the terminal, signals, processes."""
+"""Helpers that the rest of the package shares: errors, files, text, devices, and processes."""

@@ -1,4 +1,4 @@
-"""The device to compute on, and how it likes its pictures laid out."""
+"""Choose the device to compute on, and set its memory layout and memory use."""
 
 import ctypes
 import os
@@ -8,56 +8,61 @@ from contextlib import contextmanager
 
 import torch
 
-from hundredfold.support.distributed import below_torchrun, local_rank
+from hundredfold.support.distributed import local_rank, started_by_torchrun
 from hundredfold.support.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
+"""Option numbers in glibc's malloc.h."""
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name; auto is CUDA, else MPS, else the CPU.
+    """Return the device of a name. auto is CUDA if available, else MPS if available, else the CPU.
 
-    Of several processes on a machine each has a GPU of its own.
+    Each of several processes on a machine gets a GPU of its own.
 
     Raises:
-        UserError: no device of that name, or not on this machine.
+        UserError: There is no device of that name, or this machine does not have it.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
     if name == "cuda" and local_rank():
         name = f"cuda:{local_rank()}"
-    elif (name.startswith("cuda:") and local_rank()) or (name == "mps" and below_torchrun()):
-        raise UserError(f"--device {name}: of several processes each needs its own: cuda, or cpu.")
+    elif (name.startswith("cuda:") and local_rank()) or (name == "mps" and started_by_torchrun()):
+        raise UserError(
+            f"--device {name} is one device, but each process needs its own. Use cuda or cpu."
+        )
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"--device {name} is none of auto, cpu, cuda, cuda:N, mps.") from error
-    here = {
+        raise UserError(
+            f"--device {name} must be one of auto, cpu, cuda, cuda:N and mps."
+        ) from error
+    available = {
         "cpu": True,
         "cuda": cuda and (device.index or 0) < torch.cuda.device_count(),
         "mps": mps,
     }
-    if not here.get(device.type, False):
-        raise UserError(f"--device {name} is not on this machine: try --device auto.")
+    if not available.get(device.type, False):
+        raise UserError(f"--device {name} is not available on this machine. Try --device auto.")
     return device
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the order of memory to keep pictures and convolutions in on a device.
+    """Return the memory format for pictures and convolutions on a device.
 
-    Channels last is 1.2 to 2.2 times as fast on CPUs and suits CUDA's tensor cores; on MPS several
-    versions of torch got the gradients of batch norm and max-pooling wrong in it.
+    Channels last is 1.2 to 2.2 times as fast on CPUs and suits CUDA's tensor cores. On MPS, several
+    versions of torch compute wrong gradients of batch norm and max-pooling in this format.
     """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory for later tensors, until the process ends.
+    """Make glibc keep freed memory for later tensors until the process ends.
 
-    Otherwise it returns large blocks to the system, and fetching their pages again takes up to a
-    third of a step of training. Where the user has set MALLOC_..., or on other systems: nothing.
+    Otherwise it returns large blocks to the system, and getting their pages back takes up to a
+    third of a training step. This does nothing if the user has set a variable MALLOC_..., or on
+    other systems than Linux.
     """
     if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)
@@ -66,7 +71,7 @@ def keep_memory() -> None:
 
 
 @contextmanager
-def own_generators(device: torch.device) -> Iterator[None]:
-    """Leave torch's global generators as they were."""
+def fork_rng(device: torch.device) -> Iterator[None]:
+    """Restore the state of torch's global random generators when the block ends."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield

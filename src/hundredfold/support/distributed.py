@@ -1,8 +1,8 @@
-"""Several processes that train one model together, as torchrun starts them.
+"""Train one model in several processes that torchrun started (data parallelism).
 
-Each has the whole model and takes its share of every batch; after each step all have the same
-weights, buffers and losses, so one of them writes for all. Batch normalisation looks at a process's
-own share; its running statistics are averaged over the processes.
+Each process has the whole model and takes its share of every batch. After each step all processes
+have the same weights, buffers and losses, so only the first one writes files. Batch normalisation
+uses a process's own share of the batch, and its running statistics are averaged over the processes.
 """
 
 import itertools
@@ -24,134 +24,137 @@ from hundredfold.support.text import plural
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together; one alone by default."""
+    """The group of processes that train together, or a single process by default."""
 
     rank: int = 0
-    """0 for the one that writes and shows."""
+    """Number of this process. Process 0 writes files and shows progress."""
     size: int = 1
+    """Number of processes."""
     launch: str = ""
-    """Name of what torchrun started, the same in its later tries."""
+    """Identifier of the torchrun launch, which stays the same when torchrun restarts processes."""
 
     def share(self, batch: slice) -> slice:
-        """Return which places of a batch are this process's.
+        """Return this process's positions in a batch.
 
-        All of a batch that has not two pictures for each: then all do the same.
+        If a batch has fewer than two pictures for each process, every process takes all of it.
         """
         if batch.stop - batch.start < 2 * self.size:
             return batch
         return slice(batch.start + self.rank, batch.stop, self.size)
 
     def average(self, model: nn.Module, loss: Tensor, weight: Tensor | float) -> Tensor:
-        """Make gradients and floating-point buffers of all processes their weighted mean.
+        """Replace gradients and floating-point buffers by their weighted mean over all processes.
 
         Args:
-            model: with the gradients of this process's share.
-            loss: of its share, 0-dimensional.
-            weight: of its share: what the loss was divided by.
+            model: The model, with the gradients of this process's share of the batch.
+            loss: Loss of this share, 0-dimensional.
+            weight: Weight of this share, by which its loss was divided.
 
         Returns:
             The loss of the whole batch, 0-dimensional.
 
         Raises:
-            UserError: another process has ended.
+            UserError: Another process has ended.
         """
         if self.size == 1:
             return loss
-        parts = [w.grad for w in model.parameters() if w.grad is not None]
-        parts += [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        tensors = [w.grad for w in model.parameters() if w.grad is not None]
+        tensors += [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         flat = torch.cat(
-            [loss.view(1), torch.ones_like(loss).view(1), *(p.flatten() for p in parts)]
+            [loss.view(1), torch.ones_like(loss).view(1), *(t.flatten() for t in tensors)]
         )
         flat *= weight
-        self._reduce(flat)
+        _all_reduce(flat)
         flat /= flat[1].clone()
-        for part, mean in zip(parts, flat[2:].split([part.numel() for part in parts]), strict=True):
-            part.copy_(mean.view_as(part))
+        means = flat[2:].split([tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.copy_(mean.view_as(tensor))
         return flat[0].clone()
 
-    def add(self, values: Tensor) -> None:
-        """Make a tensor on the CPU the sum of all processes' tensors, in place."""
+    def all_sum(self, values: Tensor) -> None:
+        """Replace a tensor on the CPU by the sum of all processes' tensors, in place."""
         if self.size > 1:
-            self._reduce(values)
+            _all_reduce(values)
 
-    def spread(self, model: nn.Module) -> None:
-        """Give all processes the first one's weights and buffers: CPUs may round differently."""
+    def broadcast_model(self, model: nn.Module) -> None:
+        """Copy the first process's weights and buffers to all, as CPUs may round differently."""
         if self.size == 1:
             return
         for value in model.state_dict().values():
-            sent = value.contiguous()
-            with _lost():
-                dist.broadcast(sent, 0)
-            value.copy_(sent)
+            copy = value.contiguous()
+            with _lost_process_errors():
+                dist.broadcast(copy, 0)
+            value.copy_(copy)
 
-    def agree(self, number: int) -> int:
-        """Return the largest of the processes' numbers."""
+    def all_max(self, number: int) -> int:
+        """Return the largest of all processes' numbers."""
         if self.size == 1:
             return number
         largest = torch.tensor(number)
-        self._reduce(largest, dist.ReduceOp.MAX)
+        _all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
-    def same(self, make: Callable[[], str]) -> str:
-        """Return what the first process makes, in all."""
-        made = [make() if self.rank == 0 else ""]
+    def broadcast(self, make: Callable[[], str]) -> str:
+        """Call `make` in the first process, and return its text in all processes."""
+        texts = [make() if self.rank == 0 else ""]
         if self.size > 1:
-            with _lost():
-                dist.broadcast_object_list(made)
-        return made[0]
+            with _lost_process_errors():
+                dist.broadcast_object_list(texts)
+        return texts[0]
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        self.agree(0)
+    def barrier(self) -> None:
+        """Wait until all processes have called this method."""
+        self.all_max(0)
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """Let the first process do what is within, such as fetching, before the others do."""
+    def main_process_first(self) -> Iterator[None]:
+        """Run the block, such as a download, in the first process before the others run it."""
         if self.rank:
-            self.wait()
+            self.barrier()
         yield
         if not self.rank:
-            self.wait()
+            self.barrier()
 
-    def _reduce(self, values: Tensor, how: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> None:
-        with _lost():
-            dist.all_reduce(values, how)
+
+def _all_reduce(values: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> None:
+    with _lost_process_errors():
+        dist.all_reduce(values, operation)
 
 
 @contextmanager
-def _lost() -> Iterator[None]:
-    """Say so where another process has ended.
+def _lost_process_errors() -> Iterator[None]:
+    """Explain an error of torch that means that another process has ended.
 
     Raises:
-        UserError: in place of what torch raises then.
+        UserError: Instead of the error of torch.
     """
     try:
         yield
     except RuntimeError as error:
         raise UserError(
-            f"Another process of this training has ended, and so does this one "
-            f"({first_line(error)}). Where a run has begun, start as many with `resume RUN` in "
-            "place of `train` to go on."
+            f"Another process of this training has ended, so this one ends too "
+            f"({first_line(error)}). If there is a run directory already, continue it by starting "
+            "the same number of processes with `resume RUN` instead of `train`."
         ) from error
 
 
-ALONE = Processes()
-PATIENCE = timedelta(hours=2)
-"""To wait for a process that reads data, or measures, before it is given up."""
-_joined = itertools.count()
+SINGLE_PROCESS = Processes()
+TIMEOUT = timedelta(hours=2)
+"""Maximum time to wait for another process, which may be reading data or evaluating."""
+_group_numbers = itertools.count()
 _current: list[Processes] = []
-"""The processes that this process has joined, if any."""
+"""The group that this process has joined, if any."""
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
-    """Join the processes that torchrun started, for as long as the block lasts.
+def join_processes() -> Iterator[Processes]:
+    """Join the processes that torchrun started until the block ends.
 
-    By gloo on CPUs and NCCL on GPUs. Alone where there are none; within another such block, its
-    processes.
+    The backend is gloo for CPUs and NCCL for GPUs. Without torchrun, yield a group of one process.
+    Within another such block, yield its group.
 
     Raises:
-        UserError: they are not to be found.
+        UserError: The other processes cannot be reached.
     """
     processes = Processes(rank(), int(os.environ.get("WORLD_SIZE", "1")))
     if processes.size == 1 or _current:
@@ -164,19 +167,20 @@ def joined() -> Iterator[Processes]:
         store, *_ = next(rendezvous("env://"))
         launch = store.compare_set("launch", "", uuid.uuid4().hex).decode()
         processes = replace(processes, launch=launch)
-        # torchrun keeps its store when it starts anew: the addresses of the dead are still in it.
-        store = dist.PrefixStore(f"{tries()}-{next(_joined)}", store)  # type: ignore[attr-defined]
+        # torchrun keeps its store over a restart, with the addresses of the ended processes in it.
+        prefix = f"{restart_count()}-{next(_group_numbers)}"
+        store = dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
             store=store,
             rank=processes.rank,
             world_size=processes.size,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
         others = plural(processes.size - 1, "other process")
         raise UserError(
-            f"Cannot join {others}: {first_line(error)}. All are started by "
+            f"Cannot connect to {others}: {first_line(error)}. Start all processes with "
             "torchrun --nproc-per-node=N -m hundredfold train ..."
         ) from error
     _current.append(processes)
@@ -188,20 +192,20 @@ def joined() -> Iterator[Processes]:
 
 
 def rank() -> int:
-    """Return this process's number among all that torchrun started; 0 where it did not."""
+    """Return this process's number among all that torchrun started; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:
-    """Return this process's number among those of this machine."""
+    """Return this process's number among those on this machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def below_torchrun() -> bool:
+def started_by_torchrun() -> bool:
     """Return whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def tries() -> int:
-    """Return how often torchrun has started this anew after a process ended."""
+def restart_count() -> int:
+    """Return how often torchrun has restarted the processes after one ended."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -1,4 +1,4 @@
-"""What a run ran on: enough to tell whether another machine should give the same bits."""
+"""Describe the environment of a run, which decides whether another run gives the same bits."""
 
 import os
 import platform
@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from hundredfold.support.distributed import ALONE, Processes
+from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 
 
-def describe(
-    device: torch.device, data_digest: str, processes: Processes = ALONE
+def describe_environment(
+    device: torch.device, data_digest: str, processes: Processes = SINGLE_PROCESS
 ) -> dict[str, Any]:
-    """Return versions, machine, threads, commit and the data's digest as plain JSON values."""
+    """Return versions, machine, threads, commit and the data's digest as JSON values."""
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
     commit = _git("rev-parse", "HEAD") if tracked else None
     return {
@@ -38,7 +38,7 @@ def describe(
 
 
 def device_name(device: torch.device) -> str:
-    """Return the device as a person would call it."""
+    """Return the model name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return processor() if device.type == "cpu" else str(device)
@@ -55,10 +55,10 @@ def processor() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git says of the source this package runs from; None where it is installed."""
+    """Return git's output in the folder of this package; None if git fails there."""
     try:
-        done = subprocess.run(
-            ["git", *arguments],  # noqa: S607  # wherever the user has git
+        result = subprocess.run(
+            ["git", *arguments],  # noqa: S607  # found on the user's PATH
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
@@ -67,4 +67,4 @@ def _git(*arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""Exceptions for the user, and helpers for their texts."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-MOST_WORD = 300
-"""Characters of a word in an error, at most."""
+MAX_WORD = 300
+"""Maximum number of characters of a word in an error."""
 
 
 class UserError(Exception):
-    """Wrong use or bad input.
+    """Wrong use or bad input, which the user can correct.
 
-    Its text says what is wrong, which file or value, and what to do. The command line prints it
-    without a traceback and exits with code 2.
+    The text says what is wrong, which file or value it concerns, and what to do. The command line
+    prints it without a traceback and exits with code 2.
     """
 
     def __str__(self) -> str:
@@ -25,23 +25,23 @@ class UserError(Exception):
 
 
 class DamagedError(UserError):
-    """A run that is not, or no longer, what training wrote."""
+    """A run whose files are not what training wrote."""
 
 
 class UnavailableError(UserError):
-    """Data that would have to be fetched, and cannot be: no network, no server, no credentials."""
+    """Data that cannot be downloaded: no network, no server, or no credentials."""
 
 
-class FoundWrong(Exception):  # noqa: N818  # no error of the program, nor of its use
-    """What an audit was asked to be strict about, or a run that is not reproduced: exit code 1."""
+class CheckFailed(Exception):  # noqa: N818  # no error of the program or of its use
+    """A check that the user asked for has failed, such as a strict audit: exit code 1."""
 
 
 class DivergedError(UserError):
     """Training whose loss is no longer finite.
 
     Args:
-        text: what happened, and what to do.
-        batch: pictures (B, 3, H, W) uint8 and labels (B,) at which it was seen; may be empty.
+        text: What happened, and what to do.
+        batch: Pictures (B, 3, H, W) uint8 and labels (B,) of the step; may be empty.
     """
 
     def __init__(self, text: str, batch: Sequence["Tensor"] = ()) -> None:
@@ -51,14 +51,14 @@ class DivergedError(UserError):
 
 @contextmanager
 def extra(name: str, needed: str) -> Iterator[None]:
-    """Say how to install what an import within the block lacks.
+    """Explain how to install the extra that an import within the block needs.
 
     Args:
-        name: of the extra.
-        needed: what needs it, such as `MLflow needs`.
+        name: Name of the extra.
+        needed: Start of the sentence, such as `MLflow needs`.
 
     Raises:
-        UserError: in place of an ImportError.
+        UserError: Instead of an ImportError.
     """
     try:
         yield
@@ -67,22 +67,22 @@ def extra(name: str, needed: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's text: libraries write pages."""
+    """Return the first line of an error's text, as libraries may write pages."""
     return (str(error).splitlines() or [""])[0]
 
 
 def brief(text: str) -> str:
-    """Return a text in which no word, a value say, is longer than a few lines."""
-    return re.sub(rf"\S{{{MOST_WORD + 1},}}", lambda found: shortened(found[0], MOST_WORD), text)
+    """Return a text with every very long word, such as a value, shortened."""
+    return re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda match: shortened(match[0], MAX_WORD), text)
 
 
-def shortened(text: str, most: int = 60) -> str:
-    """Return a text, without its middle where it is longer than a line."""
-    return text if len(text) <= most else f"{text[: most - 9]} ... {text[-4:]}"
+def shortened(text: str, limit: int = 60) -> str:
+    """Return a text without its middle if it is longer than `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 9]} ... {text[-4:]}"
 
 
-def some(texts: Iterable[str], most: int = 5) -> str:
-    """Return the first few of several texts, and how many more there are."""
-    every = list(texts)
-    more = f" and {len(every) - most:,} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
+def first_few(texts: Iterable[str], limit: int = 5) -> str:
+    """Return the first few texts, separated by commas, and the number of the others."""
+    texts = list(texts)
+    more = f" and {len(texts) - limit:,} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more

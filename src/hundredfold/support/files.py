@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files atomically, lock them, and recognise changes to them."""
 
 import glob
 import hashlib
@@ -15,33 +15,33 @@ import platformdirs
 from hundredfold.support.errors import UserError
 
 UNFINISHED = ".unfinished"
-"""What the names of files end with that have not got their own yet."""
+"""Suffix of temporary files."""
 ABANDONED = 3600
-"""Seconds after which a file that is still unfinished was left by a process that was killed."""
+"""Age in seconds from which on a temporary file counts as left by a killed process."""
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return a path with ~ and ~user replaced; of a user unknown here it stays as it is."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's own raises there
+    """Return a path with ~ and ~user replaced, unless the user is unknown."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # pathlib's raises for unknown users
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for hundredfold; it need not exist."""
+    """Return the user's cache folder for hundredfold, which may not exist yet."""
     return platformdirs.user_cache_path("hundredfold")
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under a temporary name, flush it to disk, then give it its name.
+    """Write a temporary file, flush it to disk, then rename it to `path`.
 
-    What killed processes left of it is removed.
+    Temporary files of `path` that killed processes left are removed.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full; `path` is as it was before.
+        OSError: The folder cannot be written, or the disk is full. `path` has not changed.
     """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
         with suppress(OSError):  # another process may have been faster
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink()
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                old.unlink()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with temporary.open("xb") as file:
@@ -56,40 +56,41 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what `write_atomic` left in a folder where its process was killed."""
+    """Delete the temporary files of `write_atomic` in a folder."""
     for path in folder.glob(f"*{UNFINISHED}"):
         path.unlink(missing_ok=True)
 
 
-def stamp(path: str | Path) -> tuple[int, ...]:
-    """Return numbers that change when a file does, or when another takes its name.
+def file_stamp(path: str | Path) -> tuple[int, ...]:
+    """Return numbers that change when a file changes or is replaced by another file.
 
-    The time of a file's content can be set, and is where files are copied or exchanged; that of its
-    last change of any kind, and its number on the disk, cannot.
+    Tools that copy files set the modification time (mtime), so that alone does not show a change.
+    They cannot set the time of the last change of any kind (ctime) or the inode number.
 
     Raises:
-        OSError: it is not there.
+        OSError: There is no such file.
     """
-    stat = os.stat(path)  # noqa: PTH116  # of a hundred thousand, pathlib's takes seconds
+    stat = os.stat(path)  # noqa: PTH116  # pathlib's takes seconds for a hundred thousand files
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def fingerprint(*parts: object) -> bytes:
-    """Return the SHA-256 of values by their `repr`: what a cache knows its content by."""
+    """Return the SHA-256 of the `repr` of values, which serves as a cache key."""
     return hashlib.sha256(repr(parts).encode()).digest()
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[bool]:
-    """Let one process at a time do what is within; others wait, each with the same lock file.
+def process_lock(path: Path) -> Iterator[bool]:
+    """Let only one process at a time run the block, by means of a lock file.
 
-    Where that file cannot be written, neither can what it guards: nobody has to wait.
+    If the lock file cannot be written, neither can the files that it guards, so the block runs
+    without a lock.
 
     Yields:
-        whether others do wait.
+        Whether the lock is held.
     """
     lock = filelock.FileLock(path)
-    with suppress(OSError, NotImplementedError):  # the latter where the file system has no locks
+    with suppress(OSError, NotImplementedError):  # NotImplementedError: no locks on this disk
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
@@ -99,7 +100,7 @@ def alone(path: Path) -> Iterator[bool]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush a folder's names to disk, where the system lets folders be opened."""
+    """Flush the entries of a folder to disk, if the system can open folders."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -109,35 +110,35 @@ def _sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Return a folder that is there now.
+    """Create a folder if it does not exist, and return its path.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: The folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot make the folder {path}: {error.strerror}.") from error
+        raise UserError(f"Cannot create the folder {path}: {error.strerror}.") from error
     return path
 
 
 def refuse_link(path: Path) -> None:
-    """Refuse to write to a link in a folder that somebody else may have made.
+    """Refuse to write to a link, which somebody else may have put into the folder.
 
     Raises:
-        UserError: the path is a link.
+        UserError: The path is a link.
     """
     if path.is_symlink():
-        raise UserError(f"{path} is a link, so nothing is written there: remove it.")
+        raise UserError(f"{path} is a link, so nothing is written there. Remove the link.")
 
 
 def save_file(path: Path, content: bytes | str) -> None:
-    """Write a file as `write_atomic` does, for a user who wants to know what went wrong.
+    """Write a file as `write_atomic` does, and explain errors to the user.
 
-    Text becomes UTF-8; bytes of a file's name that are no text become escapes that JSON reads back.
+    Text is written as UTF-8. Undecodable bytes of file names become escapes that JSON reads back.
 
     Raises:
-        UserError: the folder is not there or cannot be written, or the disk is full.
+        UserError: The folder does not exist or cannot be written, or the disk is full.
     """
     if isinstance(content, str):
         content = content.encode(errors="backslashreplace")

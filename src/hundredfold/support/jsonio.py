@@ -1,4 +1,4 @@
-"""Flat dataclasses to JSON and back, each value checked against its field's type."""
+"""Convert flat dataclasses to JSON and back, and check each value against its field's type."""
 
 import dataclasses
 import json
@@ -11,13 +11,13 @@ from hundredfold.support.errors import UserError
 
 T = TypeVar("T")
 LARGEST = 2**53
-"""Up to which a whole number is a float, too, to the digit."""
+"""Largest integer up to which a float represents every integer exactly."""
 LONGEST_NUMBER = 20
-"""Characters of a number that an error shows."""
+"""Maximum number of characters of a number that an error shows."""
 
 
 def as_json(values: Mapping[str, Any]) -> str:
-    """Return plain values as indented JSON."""
+    """Return a mapping of JSON values as indented JSON."""
     return json.dumps(values, indent=2) + "\n"
 
 
@@ -27,17 +27,17 @@ def to_json(value: Any) -> str:
 
 
 def parse_object(text: str, name: str) -> dict[str, Any]:
-    """Return a JSON object; `name` is what to call it in an error.
+    """Return a JSON object. `name` names it in errors.
 
     Raises:
-        UserError: the text is no JSON object, has a key twice, or a number that is not finite or a
-            whole number beyond LARGEST.
+        UserError: The text is not a JSON object, has a key twice, or has a number that is not
+            finite or an integer beyond LARGEST.
     """
     try:
         values = json.loads(
             text,
             object_pairs_hook=_without_repeats,
-            parse_constant=_refused,
+            parse_constant=_refuse_number,
             parse_float=_finite,
             parse_int=_exact,
         )
@@ -59,18 +59,18 @@ def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _refused(text: str) -> NoReturn:
+def _refuse_number(text: str) -> NoReturn:
     shown = text if len(text) <= LONGEST_NUMBER else f"{text[:LONGEST_NUMBER]}..."
-    raise ValueError(f"the number {shown} is not finite, or too large")
+    raise ValueError(f"the number {shown} is not finite or is too large")
 
 
 def _finite(text: str) -> float:
-    return value if math.isfinite(value := float(text)) else _refused(text)
+    return value if math.isfinite(value := float(text)) else _refuse_number(text)
 
 
 def _exact(text: str) -> int:
     if len(text) > LONGEST_NUMBER or abs(int(text)) > LARGEST:
-        _refused(text)
+        _refuse_number(text)
     return int(text)
 
 
@@ -78,19 +78,20 @@ def from_json(kind: type[T], text: str, name: str) -> T:
     """Return the dataclass that `to_json` wrote.
 
     Args:
-        kind: a dataclass of int, float, str, bool, Literal, tuple[..., ...], list[...] and
-            dict[str, ...] fields.
+        kind: A dataclass with fields of int, float, str, bool, Literal, tuple[..., ...], list[...]
+            and dict[str, ...].
         text: JSON.
-        name: what to call it in an error, such as its file's path.
+        name: Name of the text in errors, such as the path of its file.
 
     Raises:
-        UserError: no JSON object; a field is missing, unknown or of the wrong type.
+        UserError: The text is not a JSON object, or a field is missing, unknown or of the wrong
+            type.
     """
     return from_values(kind, parse_object(text, name), name)
 
 
 def from_values(kind: type[T], values: Any, name: str) -> T:
-    """Return the dataclass of these values, as `from_json` does of a text that has them."""
+    """Return the dataclass of parsed JSON values, as `from_json` does for a text."""
     if not isinstance(values, dict):
         raise UserError(f"{name} is not a JSON object.")
     types = typing.get_type_hints(kind)

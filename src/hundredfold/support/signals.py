@@ -1,4 +1,4 @@
-"""Ctrl-C and the system's request to end, taken when the program is ready for them."""
+"""Handle Ctrl-C and SIGTERM when the program is ready to stop."""
 
 import signal
 import threading
@@ -7,48 +7,48 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from hundredfold.support.distributed import below_torchrun
+from hundredfold.support.distributed import started_by_torchrun
 from hundredfold.support.errors import UserError
 from hundredfold.support.starting import TERMINATED
 
 
 @dataclass
-class Stop:
-    """Whether the program was asked to stop."""
+class StopRequest:
+    """A request to stop the program, if there was one."""
 
     number: int = 0
-    """The signal; 0 for none yet."""
+    """Number of the signal; 0 if there was none."""
 
 
-def stopped(number: int) -> BaseException:
-    """Return what to raise after a signal to stop."""
+def stop_exception(number: int) -> BaseException:
+    """Return the exception to raise after a signal to stop."""
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
 @contextmanager
-def deferred_stop() -> Iterator[Stop]:
-    """Note Ctrl-C and SIGTERM in place of acting on them; a second Ctrl-C acts at once.
+def deferred_stop() -> Iterator[StopRequest]:
+    """Record Ctrl-C and SIGTERM instead of stopping at once. A second Ctrl-C stops at once.
 
-    Not below torchrun, which may pass on a Ctrl-C that has come already; after an error there,
-    SIGTERM has no effect any more.
+    Under torchrun, a second Ctrl-C is recorded too, as torchrun may pass on the first one again.
+    After an error under torchrun, SIGTERM is ignored.
 
-    In threads, which signals never reach, nothing changes.
+    In other threads than the main one this does nothing, as signals never reach them.
     """
-    stop = Stop()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if number == stop.number == signal.SIGINT and not below_torchrun():
+        if number == stop.number == signal.SIGINT and not started_by_torchrun():
             raise KeyboardInterrupt
         stop.number = number
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
-    except UserError:  # torchrun asks all to end as soon as one has: first they say why
-        if below_torchrun():
+    except UserError:  # torchrun ends all processes when one ends, but each must report its error
+        if started_by_torchrun():
             before[signal.SIGTERM] = signal.SIG_IGN
         raise
     finally:

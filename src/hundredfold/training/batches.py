@@ -8,7 +8,7 @@ from torch import Tensor
 from hundredfold.augment import border, crop_flip, plan_epoch
 from hundredfold.config import Config
 from hundredfold.data.dataset import Split
-from hundredfold.support.distributed import ALONE, Processes
+from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 from hundredfold.support.errors import UserError
 
 
@@ -35,7 +35,7 @@ def batches(
     config: Config,
     device: torch.device,
     start: int = 0,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of augmented batches, or the rest of one.
 

@@ -214,7 +214,7 @@ def judge(model: nn.Module, setup: Setup) -> Tensor:
     ):
         part = slice(start, start + BATCH)
         logits[part] = predict_logits(model, setup.judged[part].store, setup.info)
-    setup.processes.add(logits)
+    setup.processes.all_sum(logits)
     return logits
 
 

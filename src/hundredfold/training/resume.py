@@ -16,9 +16,9 @@ from hundredfold.runs.bundled import find_run
 from hundredfold.runs.checkpoints import Checkpoint
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
-from hundredfold.support.device import own_generators, pick_device
-from hundredfold.support.distributed import Processes, joined, tries
-from hundredfold.support.environment import describe
+from hundredfold.support.device import fork_rng, pick_device
+from hundredfold.support.distributed import Processes, join_processes, restart_count
+from hundredfold.support.environment import describe_environment
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.support.jsonio import to_json
@@ -55,14 +55,14 @@ def begun_before(folder: str | Path, processes: Processes) -> Run | None:
 
     It may be finished. The first process looks, for all.
     """
-    if not tries():
+    if not restart_count():
         return None
 
     def look() -> str:
         ours = [run for run in _runs(folder) if run.environment().get("launch") == processes.launch]
         return str(ours[-1].path) if ours else ""
 
-    found = processes.same(look)
+    found = processes.broadcast(look)
     return Run(Path(found)) if found else None
 
 
@@ -106,13 +106,13 @@ def resume(
     display, config = display or Display(quiet), run.config()
     _refuse_finished(run)
     device = pick_device(config.device)
-    with joined() as processes, explained_memory(config), own_generators(device):
-        with processes.first_alone():
+    with join_processes() as processes, explained_memory(config), fork_rng(device):
+        with processes.main_process_first():
             dataset = run_data(run, data)
         with writing(run, processes):
             _refuse_finished(run)  # by another process, meanwhile
             setup = make_setup(config, dataset, device, processes)
-            here = describe(device, run.environment()["data_sha256"], processes)
+            here = describe_environment(device, run.environment()["data_sha256"], processes)
             for difference in differences(run.environment(), here):
                 display.note(f"{difference}: the run will not be the same to the bit.")
             sitting = _sitting(run, setup, dataset, display)
@@ -239,7 +239,7 @@ def reproduce(
     if config.budget:
         raise UserError(f"{run} followed the clock (--budget): no two such runs are the same.")
     dataset, history = run_data(run, data), run.whole_history()
-    with explained_memory(config), own_generators(device):
+    with explained_memory(config), fork_rng(device):
         setup = make_setup(config, dataset, device)
         state = first_state(setup)
         for event in training(state, setup):

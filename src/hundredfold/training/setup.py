@@ -14,7 +14,7 @@ from hundredfold.models.info import ModelInfo
 from hundredfold.models.timm import normalisation
 from hundredfold.recipes import fitted
 from hundredfold.support.device import keep_memory
-from hundredfold.support.distributed import ALONE, Processes
+from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.training.batches import count_steps
@@ -32,7 +32,7 @@ class Setup:
     """Pictures to judge each epoch by; may be empty."""
     device: torch.device
     """The device to train on."""
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
     """The processes that train together."""
 
     @cached_property
@@ -117,7 +117,7 @@ def refuse_unjudged(judged: Split, config: Config) -> None:
 
 
 def make_setup(
-    config: Config, dataset: Dataset, device: torch.device, processes: Processes = ALONE
+    config: Config, dataset: Dataset, device: torch.device, processes: Processes = SINGLE_PROCESS
 ) -> Setup:
     """Fit the recipe to the dataset, split that and work out how its pictures are prepared.
 

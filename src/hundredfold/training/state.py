@@ -142,7 +142,7 @@ def first_state(setup: Setup) -> State:
         images = setup.training[chosen.to(setup.training.store.device)].store.cpu()
         model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
     model = model.to(setup.device).to(memory_format=memory_format(setup.device))
-    setup.processes.spread(model)
+    setup.processes.broadcast_model(model)
     return State(model, build_optimizer(model, config), _slow(model) if config.lookahead else {})
 
 

@@ -26,11 +26,11 @@ from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.new_run import new_run
 from hundredfold.runs.run import CURVES, Run
 from hundredfold.support.console import command
-from hundredfold.support.device import own_generators, pick_device
-from hundredfold.support.distributed import Processes, joined
-from hundredfold.support.environment import describe, device_name
+from hundredfold.support.device import fork_rng, pick_device
+from hundredfold.support.distributed import Processes, join_processes
+from hundredfold.support.environment import describe_environment, device_name
 from hundredfold.support.errors import DivergedError, UserError
-from hundredfold.support.signals import deferred_stop, stopped
+from hundredfold.support.signals import deferred_stop, stop_exception
 from hundredfold.support.text import plural
 from hundredfold.track.base import Tracker
 from hundredfold.track.trackers import begin
@@ -87,9 +87,9 @@ def train(
         SystemExit: the same by SIGTERM.
     """
     display, device = display or Display(quiet), pick_device(config.device)
-    with joined() as processes, explained_memory(config), own_generators(device):
+    with join_processes() as processes, explained_memory(config), fork_rng(device):
         if dataset is None:
-            with processes.first_alone():
+            with processes.main_process_first():
                 dataset = load_data(
                     config.data, display.note, size=config.size, strict=config.strict
                 )
@@ -100,8 +100,10 @@ def train(
         started = started or time.perf_counter()
         if config.budget:
             setup, clock = plan(setup, len(dataset.test), started)
-        state, here = first_state(setup), describe(device, digest, processes)
-        run = Run(Path(processes.same(lambda: str(new_run(setup.config, setup.info, here).path))))
+        state, here = first_state(setup), describe_environment(device, digest, processes)
+        run = Run(
+            Path(processes.broadcast(lambda: str(new_run(setup.config, setup.info, here).path)))
+        )
         with writing(run, processes):
             sitting = Sitting(run, setup, state, dataset.test, clock, started)
             return go_on(sitting, display, trackers)
@@ -131,19 +133,19 @@ def go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> Ru
         _go_along(sitting)
     else:
         _go_on(sitting, display, trackers)
-    processes.wait()
+    processes.barrier()
     return sitting.run
 
 
 def _go_along(sitting: Sitting) -> None:
     """Compute beside the process that writes."""
     with deferred_stop() as stop:
-        asked, agree = 0, sitting.setup.processes.agree
+        asked, agree = 0, sitting.setup.processes.all_max
         for _ in training(sitting.state, sitting.setup, sitting.clock):
             if asked := agree(stop.number):
                 break
         if asked := asked or agree(stop.number):
-            raise stopped(asked)
+            raise stop_exception(asked)
 
 
 def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> None:
@@ -163,18 +165,18 @@ def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> N
                 display.epoch(event)
                 for tracker in trackers:
                     tracker.epoch(event)
-            if asked := setup.processes.agree(stop.number):
+            if asked := setup.processes.all_max(stop.number):
                 break
             if due(state.step):
                 display.detail(f"checkpoint at step {state.step}")
                 _save(lambda: _save_checkpoint(sitting), display)
         _save(lambda: _save_checkpoint(sitting), display)
-        asked = asked or setup.processes.agree(
+        asked = asked or setup.processes.all_max(
             stop.number
         )  # what came after the last step counts, too
     if asked:
         display.note(f"Stopped. To go on: {command()} resume {shlex.quote(str(run))}")
-        raise stopped(asked)
+        raise stop_exception(asked)
     metrics = _finish(sitting)
     display.summary(run, metrics)
 

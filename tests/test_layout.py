@@ -1,4 +1,4 @@
-"""What the folders of a source are taken for: wrappers, splits, superclasses, classes."""
+"""Interpretation of folder names: wrappers, splits, superclasses, and classes."""
 
 import unicodedata
 from pathlib import Path
@@ -8,7 +8,7 @@ from support.making import Load
 from support.pets import picture, pictures
 
 from hundredfold import Dataset
-from hundredfold.data.shape import split_named
+from hundredfold.data.layout import parse_split_name
 from hundredfold.support.errors import UserError
 
 
@@ -32,8 +32,8 @@ from hundredfold.support.errors import UserError
         ("éval", None),
     ],
 )
-def test_names_of_splits_are_known(name: str, want: tuple[str, tuple[str, ...]] | None) -> None:
-    assert split_named(name) == want
+def test_split_names_are_parsed(name: str, want: tuple[str, tuple[str, ...]] | None) -> None:
+    assert parse_split_name(name) == want
 
 
 def sizes(found: Dataset) -> dict[str, int]:
@@ -53,7 +53,9 @@ def sizes(found: Dataset) -> dict[str, int]:
         ("wrap/dataset/train", "wrap/dataset/test"),
     ],
 )
-def test_splits_are_known_by_many_names(train: str, test: str, tmp_path: Path, load: Load) -> None:
+def test_splits_are_recognised_by_many_names(
+    train: str, test: str, tmp_path: Path, load: Load
+) -> None:
     counts = {f"{train}/cat": 3, f"{train}/dog": 4, f"{test}/cat": 2, f"{test}/dog": 1}
     found = load(pictures(tmp_path / "pets", counts))
     assert found.classes == ("cat", "dog") and found.superclasses == ()
@@ -61,7 +63,7 @@ def test_splits_are_known_by_many_names(train: str, test: str, tmp_path: Path, l
 
 
 @pytest.mark.parametrize("splits", [("val", "test"), ("validation", "testing")])
-def test_splits_without_one_to_train_on_are_refused(
+def test_splits_without_training_pictures_are_refused(
     splits: tuple[str, str], tmp_path: Path, load: Load
 ) -> None:
     counts = {f"{split}/{name}": 2 for split in splits for name in ("cat", "dog")}
@@ -78,20 +80,20 @@ def test_splits_without_one_to_train_on_are_refused(
         {"cat/images": 2, "dog/images": 2},
     ],
 )
-def test_superclasses_of_the_same_classes_are_refused(
+def test_superclasses_with_the_same_classes_are_refused(
     counts: dict[str, int], tmp_path: Path, load: Load
 ) -> None:
-    with pytest.raises(UserError, match="hold folders of the same names"):
+    with pytest.raises(UserError, match="contain folders with the same names"):
         load(pictures(tmp_path / "pets", counts))
 
 
 @pytest.mark.parametrize("names", [("cat_train", "dog_train"), ("trainA", "trainB")])
-def test_classes_in_two_splits_each_are_refused(
+def test_classes_named_after_splits_are_refused(
     names: tuple[str, str], tmp_path: Path, load: Load
 ) -> None:
-    every = [*names, *(name.replace("train", "test") for name in names)]
+    classes = [*names, *(name.replace("train", "test") for name in names)]
     with pytest.raises(UserError, match="look like two splits of one class"):
-        load(pictures(tmp_path / "pets", dict.fromkeys(every, 2)))
+        load(pictures(tmp_path / "pets", dict.fromkeys(classes, 2)))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_classes_in_two_splits_each_are_refused(
         ({"train/steam": 6, "train/bullet": 6, "car/vw": 6, "car/bmw": 6}, ("car", "train")),
     ],
 )
-def test_classes_may_have_words_of_splits_in_their_names(
+def test_class_names_may_contain_split_words(
     counts: dict[str, int], superclasses: tuple[str, ...], tmp_path: Path, load: Load
 ) -> None:
     found = load(pictures(tmp_path / "pets", counts))
@@ -111,31 +113,29 @@ def test_classes_may_have_words_of_splits_in_their_names(
 
 
 @pytest.mark.parametrize("bare", ["pets_test", "pets_pred/pets_pred"])
-def test_a_split_without_labels_is_left_out_and_said(
+def test_a_split_without_labels_is_left_out_and_reported(
     bare: str, tmp_path: Path, load: Load, said: list[str]
 ) -> None:
     counts = {"pets_train/cat": 9, "pets_train/dog": 9, "pets_val/cat": 1, bare: 4}
     root = pictures(tmp_path / "pets", counts)
     assert sizes(load(root)) == {"train": 18, "test": 1}
     top = Path(bare).parts[0]
-    assert f"{top} has 4 pictures in no folders of classes, so without labels. Left out." in said
+    assert f"{top} has 4 pictures outside of class folders, so without labels. Left out." in said
     with pytest.raises(UserError, match="without labels"):
         load(root, strict=True)
 
 
-def test_pictures_beside_the_splits_are_left_out_and_said(
+def test_pictures_outside_of_splits_are_left_out_and_reported(
     tmp_path: Path, load: Load, said: list[str]
 ) -> None:
     counts = {"train/cat": 3, "train/dog": 3, "test/cat": 2, "extra/cat": 2, "hen": 1}
     root = pictures(tmp_path / "pets", counts)
     assert sizes(load(root)) == {"train": 6, "test": 2}
-    assert (
-        "2 pictures in extra, beside the folders of splits, are in none of them. Left out." in said
-    )
-    assert "1 picture in hen, beside the folders of splits, is in none of them. Left out." in said
+    assert "2 pictures in extra belong to none of the splits. Left out." in said
+    assert "1 picture in hen belongs to none of the splits. Left out." in said
 
 
-def test_two_folders_of_one_split_are_said(tmp_path: Path, load: Load, said: list[str]) -> None:
+def test_two_folders_of_one_split_are_reported(tmp_path: Path, load: Load, said: list[str]) -> None:
     folders = ("train", "dev", "valid", "test")
     counts = {f"{split}/{name}": 2 for split in folders for name in ("cat", "dog")}
     assert sizes(load(pictures(tmp_path / "pets", counts))) == {
@@ -143,10 +143,10 @@ def test_two_folders_of_one_split_are_said(tmp_path: Path, load: Load, said: lis
         "validation": 8,
         "test": 4,
     }
-    assert "The folders dev and valid are both taken for validation." in said
+    assert "The folders dev and valid are all used as the validation split." in said
 
 
-def test_wrappers_are_stepped_into(tmp_path: Path, load: Load) -> None:
+def test_wrapper_folders_are_ignored(tmp_path: Path, load: Load) -> None:
     root = pictures(tmp_path / "pets", {"cat": 3, "dog": 3})
     want = load(root).digest()
     root.rename(tmp_path / "dataset")
@@ -159,20 +159,20 @@ def test_wrappers_are_stepped_into(tmp_path: Path, load: Load) -> None:
     assert found.train.names[0].startswith("dataset/dataset/")
 
 
-def test_one_class_may_be_written_in_two_forms(tmp_path: Path, load: Load, said: list[str]) -> None:
+def test_two_unicode_forms_are_one_class(tmp_path: Path, load: Load, said: list[str]) -> None:
     root = pictures(tmp_path / "pets", {"train/dog": 3, "val/dog": 2})
     for split, form in (("train", "NFC"), ("val", "NFD")):
         picture(root / split / unicodedata.normalize(form, "café") / f"{split}.png")  # type: ignore[arg-type]
     found = load(root)
     assert found.classes == ("café", "dog") and sizes(found) == {"train": 4, "test": 3}
-    assert "The name 'café' is written in 2 forms of Unicode. They are taken for one." in said
+    assert "The name 'café' is written in 2 forms of Unicode. They are treated as one name." in said
 
 
 @pytest.mark.parametrize("other", ["Dog", "dog ", "\uff44\uff4f\uff47"])
-def test_names_that_are_nearly_the_same_are_said(
+def test_similar_class_names_are_reported(
     other: str, tmp_path: Path, load: Load, said: list[str]
 ) -> None:
     root = pictures(tmp_path / "pets", {"dog": 6, other: 6, "hen": 6})
     assert set(load(root).classes) == {"dog", other, "hen"}
-    (sentence,) = (text for text in said if "differ only by case, form or spaces" in text)
+    (sentence,) = (text for text in said if "differ only in case, form or spaces" in text)
     assert repr("dog") in sentence and repr(other) in sentence and "hen" not in sentence

@@ -1,4 +1,4 @@
-"""Every kind of picture has the right pixels, by every path that reads one."""
+"""Pictures in every format have the right pixels, for training, prediction and audit."""
 
 import io
 import struct
@@ -23,11 +23,11 @@ ALPHA = RNG.integers(0, 256, (32, 32), dtype=np.uint8)
 GREY = RGB[:, :, 0]
 Pixels = npt.NDArray[np.uint8]
 Kind = tuple[bytes, Pixels, int]
-"""A file's content, its pixels (H, W, 3) as they should be, and how far off each may be."""
+"""Content of a file, its expected pixels (H, W, 3), and the largest error allowed."""
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    """Return a picture as a file's content."""
+    """Return the content of a picture file."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -39,7 +39,7 @@ def grey(levels: npt.NDArray[np.generic]) -> Pixels:
 
 
 def over_white(pixels: Pixels) -> Pixels:
-    """Return pixels laid over white by ALPHA, by the textbook's formula."""
+    """Return pixels with transparency ALPHA over white, by the textbook formula."""
     share = ALPHA[:, :, None] / 255
     return np.asarray((pixels * share + 255 * (1 - share)).round(), np.uint8)
 
@@ -51,7 +51,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def raw_png(rows: npt.NDArray[np.uint16], colour: int) -> bytes:
-    """Return a 16-bit PNG of (32, 32, channels), written byte by byte: Pillow writes grey alone."""
+    """Return a 16-bit PNG of (32, 32, channels). Pillow can only write grey ones."""
     header = struct.pack(">IIBBBBB", 32, 32, 16, colour, 0, 0, 0)
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
@@ -59,7 +59,7 @@ def raw_png(rows: npt.NDArray[np.uint16], colour: int) -> bytes:
 
 
 def kinds() -> dict[str, Callable[[], Kind]]:
-    """Return every kind by its file name."""
+    """Return functions that make each kind of file, by file name."""
     image = Image.fromarray(RGB)
     transparent = image.copy()
     transparent.putalpha(Image.fromarray(ALPHA))
@@ -128,14 +128,14 @@ def kinds() -> dict[str, Callable[[], Kind]]:
 KINDS = kinds()
 
 
-def off(pixels: Tensor, want: Pixels) -> int:
-    """Return how far pixels (3, H, W) are off, at most."""
+def largest_error(pixels: Tensor, want: Pixels) -> int:
+    """Return the largest absolute error of pixels (3, H, W)."""
     got = pixels.permute(1, 2, 0).numpy().astype(np.int16)
     return int(np.abs(got - want.astype(np.int16)).max())
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_its_pixels_are_right_by_every_path(name: str, tmp_path: Path) -> None:
+def test_pixels_are_right_in_every_format(name: str, tmp_path: Path) -> None:
     if name.endswith(".avif") and not features.check("avif"):
         pytest.skip("Pillow was built without AVIF")
     content, want, most = KINDS[name]()
@@ -145,7 +145,7 @@ def test_its_pixels_are_right_by_every_path(name: str, tmp_path: Path) -> None:
             path.parent.mkdir(parents=True)
             path.write_bytes(content)
     by_path, by_content = load_picture(path, 32), load_picture(content, 32)
-    assert off(by_path, want) <= most
+    assert largest_error(by_path, want) <= most
     assert by_content.equal(by_path)
     dataset = load_data(str(tmp_path / "data"), lambda _: None)
     for part in dataset.splits.values():
@@ -156,7 +156,7 @@ def test_its_pixels_are_right_by_every_path(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_turned_upright(orientation: int, tmp_path: Path) -> None:
-    stored = {  # from an upright picture, as the EXIF standard has it
+    stored = {  # as the EXIF standard defines it
         1: RGB,
         2: RGB[:, ::-1],
         3: RGB[::-1, ::-1],
@@ -169,26 +169,26 @@ def test_every_exif_orientation_is_turned_upright(orientation: int, tmp_path: Pa
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = saved(Image.fromarray(stored.copy()), "PNG", exif=exif)
-    assert off(load_picture(content, 32), RGB) == 0
+    assert largest_error(load_picture(content, 32), RGB) == 0
 
 
 def exif_tag(number: int, kind: int, value: bytes) -> bytes:
-    """Return an entry of an EXIF directory, with one value of up to four bytes."""
+    """Return an entry of an EXIF directory with one value of up to four bytes."""
     return struct.pack("<HHI", number, kind, 1) + value.ljust(4, b"\0")
 
 
 def exif_of(*tags: bytes) -> bytes:
-    """Return an EXIF directory, byte by byte as its standard has it: Pillow writes sound ones."""
+    """Return an EXIF directory that may be invalid. Pillow can only write valid ones."""
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags) + bytes(4)
 
 
 TURNED = exif_tag(0x0112, 3, struct.pack("<H", 6))
 BROKEN = {
     "no EXIF": b"garbage",
-    "no EXIF behind its mark": b"Exif\0\0garbage",
-    "a header alone": b"II*\0",
+    "no EXIF after its marker": b"Exif\0\0garbage",
+    "only a header": b"II*\0",
     "a directory beyond the end": b"II*\0\xff\xff\xff\x7f",
-    "a directory that is cut": exif_of(TURNED)[:14],
+    "a truncated directory": exif_of(TURNED)[:14],
     "a text for an orientation": exif_of(exif_tag(0x0112, 2, b"abc")),
     "NaN for an orientation": exif_of(exif_tag(0x0112, 11, struct.pack("<f", float("nan")))),
     "no such orientation": exif_of(exif_tag(0x0112, 3, struct.pack("<H", 99))),
@@ -197,31 +197,31 @@ BROKEN = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-@pytest.mark.filterwarnings("ignore")  # Pillow's remarks
-def test_a_picture_whose_exif_is_broken_is_taken_as_it_is_stored(kind: str, broken: str) -> None:
+@pytest.mark.filterwarnings("ignore")  # Pillow's warnings
+def test_a_broken_exif_tag_is_ignored(kind: str, broken: str) -> None:
     content = saved(Image.fromarray(RGB), kind, exif=BROKEN[broken], lossless=True)
-    assert off(load_picture(content, 32), RGB) == 0
+    assert largest_error(load_picture(content, 32), RGB) == 0
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_nan_in_a_tag_does_not_keep_a_picture_from_being_turned(kind: str) -> None:
+def test_nan_in_another_tag_does_not_prevent_the_turn(kind: str) -> None:
     nan = exif_of(TURNED, exif_tag(0x9000, 11, struct.pack("<f", float("nan"))))
     content = saved(Image.fromarray(RGB), kind, exif=nan, lossless=True)
-    assert off(load_picture(content, 32), np.rot90(RGB, -1)) == 0
+    assert largest_error(load_picture(content, 32), np.rot90(RGB, -1)) == 0
 
 
-def test_a_picture_converted_by_bands_is_that_converted_at_once(
+def test_conversion_by_bands_gives_the_same_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     contents = [make()[0] for make in KINDS.values()]
     whole = [load_picture(content, 24) for content in contents]
-    monkeypatch.setattr("hundredfold.pictures.pixels.BAND", 100)  # three of its rows
+    monkeypatch.setattr("hundredfold.pictures.pixels.BAND", 100)  # a band of three rows
     for content, want in zip(contents, whole, strict=True):
         assert load_picture(content, 24).equal(want)
 
 
 @pytest.mark.parametrize("black", [0, 100, 255])
-def test_ycck_is_read_as_its_colours(black: int) -> None:
+def test_ycck_gives_the_right_colours(black: int) -> None:
     content = bytearray(saved(Image.new("CMYK", (32, 32), (90, 108, 148, black)), "JPEG"))
     marker = content.index(b"Adobe") + 11
     assert content[marker] == 0  # the transform: 0 is CMYK, 2 is YCCK
@@ -230,16 +230,16 @@ def test_ycck_is_read_as_its_colours(black: int) -> None:
     rgb = y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb  # ITU-R BT.601
     inks = np.array([255 - level for level in rgb])  # libjpeg's step to CMYK
     want = np.full((32, 32, 3), (inks * (255 - black) / 255).round(), np.uint8)
-    assert off(load_picture(bytes(content), 32), want) <= 3
+    assert largest_error(load_picture(bytes(content), 32), want) <= 3
 
 
-def test_a_jpeg_decoded_at_a_fraction_is_close_to_the_whole() -> None:
+def test_a_jpeg_decoded_at_reduced_size_is_close_to_the_full_one() -> None:
     smooth = Image.fromarray(RGB[:12, :12]).resize((512, 384), Image.Resampling.BICUBIC)
     content = saved(smooth, "JPEG", quality=95)
     with Image.open(io.BytesIO(content)) as image:
         whole = np.asarray(image)
-    assert off(load_picture(content, 32), np.asarray(Image.new("RGB", (32, 32)))) > 0
+    assert largest_error(load_picture(content, 32), np.asarray(Image.new("RGB", (32, 32)))) > 0
     by_array = load_picture(whole, 32)
-    assert off(load_picture(content, 32), by_array.permute(1, 2, 0).numpy()) <= 4
+    assert largest_error(load_picture(content, 32), by_array.permute(1, 2, 0).numpy()) <= 4
     assert load_picture(content, 384).equal(load_picture(whole, 384))
     assert isinstance(by_array, torch.Tensor)

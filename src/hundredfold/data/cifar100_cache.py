@@ -1,7 +1,7 @@
-"""The fast form of CIFAR-100: one safetensors file in the user's cache folder.
+"""Cache CIFAR-100 as one safetensors file in the user's cache folder, which loads fast.
 
-It is trusted for two reasons that are both checked at each load: its content has the official
-data's digest, and the source at hand is one that was verified before and has not changed since.
+Each load checks two things: that the cached content has the digest of the official data, and that
+the source was verified before and has not changed since.
 """
 
 import json
@@ -13,49 +13,50 @@ from safetensors.torch import save
 from hundredfold.data import cifar100
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.download import partial_path
-from hundredfold.support.files import cache_folder, remove_unfinished, stamp, write_atomic
+from hundredfold.support.files import cache_folder, file_stamp, remove_unfinished, write_atomic
 
 DATA = "cifar100.safetensors"
 VERIFIED = "verified.json"
 
 
 def load(source: Path) -> Dataset:
-    """Load CIFAR-100 from the cache where `source` was verified before, else from `source`.
+    """Load CIFAR-100 from the cache if `source` was verified before, else from `source`.
 
-    One process at a time: the caller holds the lock of the cache folder.
+    The caller must hold the lock of the cache folder.
 
     Raises:
-        UserError: the source is damaged or not the official one.
+        UserError: The source is damaged or is not the official data.
     """
-    state = _stamp(source)
-    if state in _verified():
+    state = _source_state(source)
+    if state in _verified_sources():
         cached = read()
         if cached is not None:
             return cached
     dataset = cifar100.read(source)
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
-        remove_unfinished(cache_folder())  # of processes that were killed
+        remove_unfinished(cache_folder())  # left by killed processes
         _write(dataset)
         partial_path(cache_folder() / cifar100.ARCHIVE).unlink(missing_ok=True)  # not needed now
-        write_atomic(cache_folder() / VERIFIED, json.dumps([*_verified(), state]).encode())
+        verified = json.dumps([*_verified_sources(), state])
+        write_atomic(cache_folder() / VERIFIED, verified.encode())
     except OSError:
-        pass  # a cache that cannot be written only costs time
+        pass  # without a cache, loading only takes longer
     return dataset
 
 
-def _stamp(source: Path) -> str:
-    """Return what changes when the source's files do."""
+def _source_state(source: Path) -> str:
+    """Return a text that changes when the files of the source do."""
     files = [source] if source.is_file() else [source / name for name in cifar100.MEMBERS]
-    return repr((str(source.resolve()), [stamp(file) for file in files]))
+    return repr((str(source.resolve()), [file_stamp(file) for file in files]))
 
 
-def _verified() -> list[str]:
+def _verified_sources() -> list[str]:
     try:
-        stamps = json.loads((cache_folder() / VERIFIED).read_text())
+        states = json.loads((cache_folder() / VERIFIED).read_text())
     except (OSError, ValueError, RecursionError):
         return []
-    return stamps if isinstance(stamps, list) else []
+    return states if isinstance(states, list) else []
 
 
 def _write(dataset: Dataset) -> None:
@@ -69,12 +70,12 @@ def _write(dataset: Dataset) -> None:
 
 
 def exists() -> bool:
-    """Return whether there is a cached dataset, be it damaged."""
+    """Return whether there is a cached dataset, even a damaged one."""
     return (cache_folder() / DATA).exists()
 
 
 def read() -> Dataset | None:
-    """Return the cached dataset, or None where it is missing or not the official data."""
+    """Return the cached dataset, or None if it is missing or is not the official data."""
     try:
         with safe_open(cache_folder() / DATA, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

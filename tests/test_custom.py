@@ -1,4 +1,4 @@
-"""A person's own pictures: read right, kept, shared out, trained on."""
+"""Custom datasets: reading, caching, splitting, and training."""
 
 import dataclasses
 import os
@@ -16,14 +16,14 @@ from support.pets import picture, pictures
 from hundredfold import Config, Dataset, Split, evaluate, train
 from hundredfold.cli.main import main
 from hundredfold.data import dataset
-from hundredfold.data.source import choose_size
-from hundredfold.data.split import held_by_content, unsettled
+from hundredfold.data.collection import choose_size
+from hundredfold.data.split import choose_test_pictures, unstable_classes
 from hundredfold.inference.predict import Predictor
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import cache_folder
 
 
-def test_pixels_are_those_of_the_files(tmp_path: Path, load: Load) -> None:
+def test_pixels_equal_those_of_the_files(tmp_path: Path, load: Load) -> None:
     root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1})
     found = load(root)
     for split in found.splits.values():
@@ -31,11 +31,11 @@ def test_pixels_are_those_of_the_files(tmp_path: Path, load: Load) -> None:
             with Image.open(root / name) as image:
                 want = torch.from_numpy(np.array(image)).permute(2, 0, 1)
             assert split.images[i].equal(want)
-    again = load(root)  # from what was kept
+    again = load(root)  # from the cache
     assert again.digest() == found.digest()
 
 
-def test_what_was_kept_is_read_again_when_a_file_changes(tmp_path: Path, load: Load) -> None:
+def test_changed_files_and_damaged_caches_are_read_again(tmp_path: Path, load: Load) -> None:
     root = pictures(tmp_path / "pets", {"train/a": 2, "train/b": 2, "test/a": 1})
     before = load(root)
     changed = picture(root / "train/a/train-a-0.png")
@@ -47,13 +47,13 @@ def test_what_was_kept_is_read_again_when_a_file_changes(tmp_path: Path, load: L
     assert load(root).digest() == after.digest()
 
 
-def test_a_bare_folder_gives_a_fifth_to_the_test_by_content(
+def test_a_folder_without_splits_holds_out_a_fifth_by_content(
     tmp_path: Path, load: Load, said: list[str]
 ) -> None:
     root = pictures(tmp_path / "pets", {"cat": 40, "dog": 60})
     first = load(root)
     assert 10 <= len(first.test) <= 30 and len(first.train) + len(first.test) == 100
-    assert "are it, by their content" in said[0]
+    assert "are held out for the test" in said[0]
     pictures(root, {"cat/more": 0, "hen": 30})
     (root / "dog/dog-3.png").rename(root / "dog/another name.png")
     second = load(root)
@@ -67,7 +67,7 @@ def test_every_class_keeps_a_picture_and_copies_stay_together(
 ) -> None:
     digests = {i: f"{value:032x}"[::-1] for i, (_, value) in drawn.items()}
     labels = {i: f"class {label}" for i, (label, _) in drawn.items()}
-    held = held_by_content(digests, labels)
+    held = choose_test_pictures(digests, labels)
     for label in set(labels.values()):
         members = [i for i in labels if labels[i] == label]
         test, rest = ({digests[i] for i in members if (i in held) == where} for where in (1, 0))
@@ -81,7 +81,7 @@ Drawn = st.dictionaries(
 
 
 @given(Drawn, Drawn)
-def test_what_is_added_moves_no_picture_but_one_in_a_small_class(
+def test_added_pictures_move_at_most_one_in_each_small_class(
     first: dict[int, tuple[int, int]], more: dict[int, tuple[int, int]]
 ) -> None:
     def places(
@@ -89,19 +89,19 @@ def test_what_is_added_moves_no_picture_but_one_in_a_small_class(
     ) -> tuple[dict[tuple[str, str], bool], list[str]]:
         digests = {i: f"{value * 0x15555555:08x}" for i, (_, value) in drawn.items()}
         labels = {i: f"class {label}" for i, (label, _) in drawn.items()}
-        held = held_by_content(digests, labels)
+        held = choose_test_pictures(digests, labels)
         where = {(labels[i], digests[i]): i in held for i in drawn}
         assert all(where[labels[i], digests[i]] == (i in held) for i in drawn)  # copies agree
-        return where, unsettled(digests, labels)
+        return where, unstable_classes(digests, labels)
 
     before, moving = places(first)
-    after, _ = places(first | {i + 100: each for i, each in more.items()})
+    after, _ = places(first | {i + 100: drawn for i, drawn in more.items()})
     moved = [label for (label, digest), held in before.items() if after[label, digest] != held]
     assert set(moved) <= set(moving)
-    assert len(moved) == len(set(moved))  # one content of each
+    assert len(moved) == len(set(moved))  # one content in each class
 
 
-def test_bad_files_are_named_and_left_out(
+def test_unusable_files_are_reported_and_left_out(
     tmp_path: Path, load: Load, said: list[str], tiny_config: Config
 ) -> None:
     root = pictures(tmp_path / "pets", {"cat": 9, "dog": 9})
@@ -120,7 +120,7 @@ def test_bad_files_are_named_and_left_out(
 
 
 @pytest.mark.parametrize("counts", [{"a": 2, "b": 1}, {"a": 9, "b": 8}, {"a": 30, "b": 1}])
-def test_tiny_data_trains(
+def test_training_works_on_very_few_pictures(
     counts: dict[str, int], tmp_path: Path, load: Load, tiny_config: Config
 ) -> None:
     found = load(pictures(tmp_path / "pets", counts))
@@ -131,7 +131,7 @@ def test_tiny_data_trains(
     assert "fine_top5" not in run.metrics()["test"]
 
 
-def test_a_run_on_a_folder_is_measured_again_and_predicts_by_name(
+def test_a_run_on_a_folder_evaluates_and_predicts_class_names(
     tmp_path: Path, load: Load, tiny_config: Config
 ) -> None:
     root = pictures(tmp_path / "pets", {"cat": 12, "dog": 12})
@@ -150,7 +150,7 @@ def test_a_run_on_a_folder_is_measured_again_and_predicts_by_name(
     assert Predictor.load(run)(Image.new("RGB", (300, 200), "blue")).label == "dog"
 
 
-def test_large_sets_are_mapped_and_give_the_same(
+def test_mapped_sets_give_the_same_results(
     tmp_path: Path, load: Load, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = pictures(tmp_path / "pets", {"train/a": 9, "train/b": 8, "test/a": 2, "test/b": 2})
@@ -158,12 +158,12 @@ def test_large_sets_are_mapped_and_give_the_same(
     config = dataclasses.replace(tiny_config, epochs=2, batch_size=6, validation=0.25)
     small = load(root)
     want = train(config, small, quiet=True)
-    monkeypatch.setattr(dataset, "MOST_IN_MEMORY", 1000)
-    monkeypatch.setattr("hundredfold.data.kept.MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr(dataset, "MAX_IN_MEMORY", 1000)
+    monkeypatch.setattr("hundredfold.data.pixel_cache.MAX_IN_MEMORY", 1000)
     for path in (cache_folder() / "pictures").iterdir():
         path.unlink()
-    monkeypatch.setattr("hundredfold.data.decode.MANY", 10)  # in processes, too
-    for large in (load(root), load(root)):  # decoded, then as kept
+    monkeypatch.setattr("hundredfold.data.decode.MIN_FOR_PROCESSES", 10)  # in processes too
+    for large in (load(root), load(root)):  # decoded, then cached
         assert large.train.rows is not None and large.digest() == small.digest()
         run = train(config, large, quiet=True)
         weights = [(r.path / "weights.safetensors").read_bytes() for r in (run, want)]
@@ -172,12 +172,12 @@ def test_large_sets_are_mapped_and_give_the_same(
     for path in (cache_folder() / "pictures").iterdir():
         path.unlink()
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
-    with pytest.raises(UserError, match="GiB of room"):
+    with pytest.raises(UserError, match="GiB of free space"):
         load(root)
 
 
 @pytest.mark.parametrize("side, want", [(20, 32), (33, 32), (70, 64), (100, 96), (500, 128)])
-def test_the_size_is_what_the_median_picture_fills(side: int, want: int, tmp_path: Path) -> None:
+def test_the_median_picture_fills_the_chosen_size(side: int, want: int, tmp_path: Path) -> None:
     paths = [picture(tmp_path / f"{i}.png", s) for i, s in enumerate((5, side, side, 900))]
     assert choose_size([*paths, tmp_path / "none.png"]) == want
 
@@ -185,27 +185,27 @@ def test_the_size_is_what_the_median_picture_fills(side: int, want: int, tmp_pat
 def test_cifar100_as_folders_trains_to_the_same_bits(
     cifar: Dataset, tmp_path: Path, load: Load, tiny_config: Config
 ) -> None:
-    some = dataclasses.replace(
+    subset = dataclasses.replace(
         cifar,
         train=Split(cifar.train.images[:2000], cifar.train.labels[:2000]),
         test=Split(cifar.test.images[:500], cifar.test.labels[:500]),
     )
-    for name, split in some.splits.items():
+    for name, split in subset.splits.items():
         for i, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
-            above = some.superclasses[some.parents[label]]
-            path = tmp_path / name / above / some.classes[label] / f"{i}.png"
+            above = subset.superclasses[subset.parents[label]]
+            path = tmp_path / name / above / subset.classes[label] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
     found = load(tmp_path)
-    assert found.digest() == some.digest()
+    assert found.digest() == subset.digest()
     config = dataclasses.replace(tiny_config, batch_size=256, balance="sampling")
-    runs = [train(config, data, quiet=True) for data in (some, found)]
+    runs = [train(config, data, quiet=True) for data in (subset, found)]
     weights = [(run.path / "weights.safetensors").read_bytes() for run in runs]
     assert weights[0] == weights[1]
     assert runs[0].metrics()["test"] == runs[1].metrics()["test"]
 
 
-def test_the_commands_take_a_folder(
+def test_the_commands_accept_a_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -225,4 +225,4 @@ def test_the_commands_take_a_folder(
     assert "cat/cat-" in page or "dog/dog-" in page
     assert main(["explore", str(root)]) == 0
     assert main(["train", *flags, "--strict"]) == 2
-    assert "Mend or remove them" in capsys.readouterr().err
+    assert "Repair or remove these files" in capsys.readouterr().err

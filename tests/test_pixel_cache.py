@@ -1,4 +1,4 @@
-"""What was kept of a person's own pictures is taken only where it is whole and theirs."""
+"""The cache of decoded pictures is used only if it is intact and of the same files."""
 
 import os
 import resource
@@ -16,7 +16,7 @@ from support.making import Load
 from support.pets import picture, pictures
 
 from hundredfold import Dataset
-from hundredfold.data.kept import KEPT, PLACE
+from hundredfold.data.pixel_cache import MAX_LISTS, PREFIX_DIGITS
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import cache_folder
 
@@ -30,17 +30,17 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def unread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on nothing can be decoded."""
+def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function after whose call decoding fails the test."""
 
     def refuse(*_: object) -> None:
-        raise AssertionError("it is decoded again")
+        raise AssertionError("pictures are decoded again")
 
-    return lambda: monkeypatch.setattr("hundredfold.data.kept.decode", refuse)
+    return lambda: monkeypatch.setattr("hundredfold.data.pixel_cache.decode", refuse)
 
 
-def kept() -> list[Path]:
-    """Return the files of pixels in the cache folder."""
+def cache_files() -> list[Path]:
+    """Return the pixel files in the cache folder."""
     return sorted((cache_folder() / "pictures").glob("*.pixels"))
 
 
@@ -52,9 +52,9 @@ def assert_is_of(dataset: Dataset, root: Path) -> None:
                 assert image.equal(torch.from_numpy(np.array(file)).permute(2, 0, 1)), name
 
 
-def test_files_that_are_exchanged_are_read_again(root: Path, load: Load) -> None:
+def test_replaced_files_are_read_again(root: Path, load: Load) -> None:
     first, second = (root / f"train/{label}/train-{label}-0.bmp" for label in "ab")
-    for path in (first, second):  # of one size, and of one time
+    for path in (first, second):  # of the same size and time
         picture(path)
         os.utime(path, ns=(10**18, 10**18))
     assert_is_of(load(root), root)
@@ -62,18 +62,18 @@ def test_files_that_are_exchanged_are_read_again(root: Path, load: Load) -> None
     second.rename(first)
     aside.rename(second)
     assert_is_of(load(root), root)
-    first.write_bytes(second.read_bytes()[:-9] + b"exchanged")  # in place, the time set back
+    first.write_bytes(second.read_bytes()[:-9] + b"exchanged")  # in place, then reset the time
     os.utime(first, ns=(10**18, 10**18))
     assert_is_of(load(root), root)
 
 
 @pytest.mark.parametrize("most", [10**6, 1000], ids=["in memory", "mapped"])
-def test_damage_to_what_was_kept_is_mended(
+def test_a_damaged_cache_file_is_written_again(
     most: int, root: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hundredfold.data.kept.MOST_IN_MEMORY", most)
+    monkeypatch.setattr("hundredfold.data.pixel_cache.MAX_IN_MEMORY", most)
     want = load(root).digest()
-    (file,) = kept()
+    (file,) = cache_files()
     whole = file.read_bytes()
     half, pixels = len(whole) // 2, 6 * 3 * 32 * 32
     damaged = [
@@ -93,14 +93,14 @@ def test_damage_to_what_was_kept_is_mended(
         flipped[place] ^= 1 << rng.integers(8)
         damaged.append(bytes(flipped))
     for content in damaged:
-        file.unlink()  # a mapped one is in use
+        file.unlink()  # a mapped file is in use
         file.write_bytes(content)
         assert load(root).digest() == want
         assert file.read_bytes() == whole
 
 
-def test_lists_of_one_folder_do_not_make_each_other_decode_again(
-    root: Path, load: Load, unread: Callable[[], None]
+def test_several_lists_of_one_folder_stay_cached(
+    root: Path, load: Load, forbid_decoding: Callable[[], None]
 ) -> None:
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
     for i in range(2):
@@ -110,53 +110,53 @@ def test_lists_of_one_folder_do_not_make_each_other_decode_again(
     sources = [root, root / "0.csv", root / "1.csv"]
     digests = [load(source).digest() for source in sources]
     assert len({*digests}) == 3
-    unread()
+    forbid_decoding()
     assert [load(source).digest() for source in sources] == digests
 
 
-def test_as_many_lists_of_a_folder_are_kept_as_are_said(
-    root: Path, load: Load, unread: Callable[[], None]
+def test_the_lists_used_last_stay_cached(
+    root: Path, load: Load, forbid_decoding: Callable[[], None]
 ) -> None:
     load(root)
-    (first,) = kept()
-    for i in range(KEPT + 1):
+    (first,) = cache_files()
+    for i in range(MAX_LISTS + 1):
         picture(root / f"train/a/more-{i}.png")
-        for j, file in enumerate(kept()):
+        for j, file in enumerate(cache_files()):
             os.utime(file, ns=(j, j))
-        os.utime(first)  # the one used last
+        os.utime(first)  # now the one used last
         load(root)
-    assert len(kept()) == KEPT and first in kept()
-    unread()
+    assert len(cache_files()) == MAX_LISTS and first in cache_files()
+    forbid_decoding()
     load(root)
 
 
-def test_what_killed_processes_left_is_removed(root: Path, load: Load) -> None:
+def test_files_of_killed_processes_are_removed(root: Path, load: Load) -> None:
     load(root)
     folder = cache_folder() / "pictures"
-    place, other, written = (name * PLACE for name in "xyz")
-    place = kept()[0].name[:PLACE]
-    litter = [f"{place}-1.7.part", f"{place}-1.7.turn", f"{place}.pixels", f"{place}.json"]
+    other, written = (name * PREFIX_DIGITS for name in "yz")
+    prefix = cache_files()[0].name[:PREFIX_DIGITS]
+    litter = [f"{prefix}-1.7.part", f"{prefix}-1.7.turn", f"{prefix}.pixels", f"{prefix}.json"]
     for name in (*litter, f"{other}-1.7.part", f"{written}-1.7.part"):
         (folder / name).write_text("left")
     picture(root / "train/a/more.png")
     with filelock.FileLock(folder / f"{written}.lock"):
         load(root)
-    left = {path.name for path in folder.iterdir()} - {path.name for path in kept()}
+    left = {path.name for path in folder.iterdir()} - {path.name for path in cache_files()}
     assert {name for name in left if not name.endswith(".lock")} == {f"{written}-1.7.part"}
-    assert len(kept()) == 2
+    assert len(cache_files()) == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only there room is reserved")
-def test_where_nothing_can_be_kept_small_sets_are_read_all_the_same(
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_small_sets_load_without_a_writable_cache(
     root: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want = load(root).digest()
-    kept()[0].unlink()
+    cache_files()[0].unlink()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # as a disk that is full
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # like a full disk
     try:
         assert load(root).digest() == want
-        monkeypatch.setattr("hundredfold.data.kept.MOST_IN_MEMORY", 1000)
+        monkeypatch.setattr("hundredfold.data.pixel_cache.MAX_IN_MEMORY", 1000)
         with pytest.raises(UserError, match=r"Cannot write .*pictures: File too large"):
             load(root)
     finally:
@@ -169,7 +169,7 @@ import sys
 from hundredfold.data import decode
 from hundredfold.data.load import load_data
 
-decode.MANY = 100
+decode.MIN_FOR_PROCESSES = 100
 dataset = load_data(sys.argv[1], lambda _: None)
 print("read", dataset.digest(), len(dataset.train.names))
 """
@@ -188,10 +188,10 @@ def test_a_script_without_a_main_guard_reads_many_pictures(tmp_path: Path, load:
         timeout=300,
     )
     assert done.stderr == ""
-    (file,) = kept()
+    (file,) = cache_files()
     written = file.stat().st_ino
     want = load(root)
-    assert kept()[0].stat().st_ino == written  # it is what the script's processes wrote
+    assert cache_files()[0].stat().st_ino == written  # the file that the script's processes wrote
     assert done.stdout.split() == ["read", want.digest(), str(len(want.train))]
     file.unlink()
     again = load(root)  # in threads

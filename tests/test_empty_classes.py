@@ -1,4 +1,4 @@
-"""Nothing vanishes unsaid: a class without pictures, or without test pictures; other files."""
+"""Classes without pictures, classes without test pictures, and skipped files are reported."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ from hundredfold.report.report import write_report
 from hundredfold.support.errors import UserError
 
 
-def spoiled(root: Path) -> Path:
-    """Add classes of which no picture can be used."""
+def with_empty_classes(root: Path) -> Path:
+    """Write two good classes, and classes without a usable picture."""
     pictures(root, {"cat": 6, "dog": 6})
     for name in ("owl/1.HEIC", "owl/2.heif", "bad/1.jpg", "bad/2.png", "notes/x.txt"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -27,58 +27,59 @@ def spoiled(root: Path) -> Path:
     return root
 
 
-LOST = (
-    "5 classes have no picture that can be used: bad (2 pictures, damaged or missing), "
+EMPTY = (
+    "5 classes have no usable picture: bad (2 pictures, damaged or missing), "
     "empty (empty), gone (1 picture, damaged or missing), "
-    "notes (1 file: not a picture by its name), owl (2 files: HEIC is not read: convert it to JPEG)"
+    "notes (1 file: not a picture by its name), "
+    "owl (2 files: HEIC is not supported: convert it to JPEG)"
 )
 
 
-def test_each_class_that_is_lost_is_named(tmp_path: Path, load: Load, said: list[str]) -> None:
-    root = spoiled(tmp_path / "pets")
+def test_every_empty_class_is_reported(tmp_path: Path, load: Load, said: list[str]) -> None:
+    root = with_empty_classes(tmp_path / "pets")
     (root / "gone").mkdir()
     (root / "gone/1.png").symlink_to("nowhere.png")
     assert load(root).classes == ("cat", "dog")
-    assert f"{LOST}. Left out." in said
-    with pytest.raises(UserError, match=r"empty \(empty\).* leave out --strict"):
+    assert f"{EMPTY}. Left out." in said
+    with pytest.raises(UserError, match=r"empty \(empty\).* omit --strict"):
         load(root, strict=True)
 
 
-def test_a_lost_class_alone_is_refused_by_strict(tmp_path: Path, load: Load) -> None:
+def test_strict_refuses_an_empty_class(tmp_path: Path, load: Load) -> None:
     root = pictures(tmp_path / "pets", {"fish/ray": 6, "fish/eel": 6, "bird/tit": 6})
     load(root, strict=True)
     (root / "bird/owl").mkdir()
-    with pytest.raises(UserError, match=r"1 class has no picture .*: bird/owl \(empty\)"):
+    with pytest.raises(UserError, match=r"1 class has no usable picture: bird/owl \(empty\)"):
         load(root, strict=True)
 
 
-def test_a_split_that_is_lost_is_named(tmp_path: Path, load: Load, said: list[str]) -> None:
+def test_an_empty_split_is_reported(tmp_path: Path, load: Load, said: list[str]) -> None:
     root = pictures(tmp_path / "pets", {"train/cat": 6, "train/dog": 6})
     (root / "test/cat").mkdir(parents=True)
     (root / "test/cat/1.heic").touch()
     (root / "annotations").mkdir()
     load(root)
     assert (
-        "1 class has no picture that can be used: test (1 file: HEIC is not read: convert it to "
+        "1 class has no usable picture: test (1 file: HEIC is not supported: convert it to "
         "JPEG). Left out." in said
     )
 
 
-def test_a_class_that_is_lost_in_one_split_alone_is_not_lost(tmp_path: Path) -> None:
+def test_a_class_with_pictures_in_another_split_is_not_empty(tmp_path: Path) -> None:
     root = pictures(tmp_path / "pets", {"train/cat": 2, "train/dog": 2, "test/cat": 2})
     (root / "test/dog").mkdir()
-    assert list_folder(root).lost == ()
+    assert list_folder(root).empty_classes == ()
 
 
-def test_a_folder_of_other_pictures_says_why(tmp_path: Path, load: Load) -> None:
+def test_the_error_explains_a_folder_of_unsupported_pictures(tmp_path: Path, load: Load) -> None:
     (tmp_path / "pets/owl").mkdir(parents=True)
     (tmp_path / "pets/owl/1.heic").touch()
-    with pytest.raises(UserError, match=r"owl/1.heic \(HEIC is not read: convert it to JPEG\)"):
+    with pytest.raises(UserError, match=r"owl/1.heic \(HEIC is not supported: convert it"):
         load(tmp_path / "pets")
 
 
-def no_suffix(root: Path) -> list[str]:
-    """Write a class of pictures whose names do not say that they are; return the names."""
+def add_pictures_without_suffix(root: Path) -> list[str]:
+    """Write a class of pictures without a suffix in their names; return the names."""
     names = ["owl/1", "owl/2.jpg?w=200", "owl/img.0001"]
     for name in names:
         picture(root / "owl/x.png").rename(root / name)
@@ -86,13 +87,13 @@ def no_suffix(root: Path) -> list[str]:
     return names
 
 
-def test_pictures_without_a_suffix_are_known_by_content(tmp_path: Path, load: Load) -> None:
+def test_pictures_without_a_suffix_are_recognised_by_content(tmp_path: Path, load: Load) -> None:
     root = pictures(tmp_path / "pets", {"cat": 6})
-    names = no_suffix(root)
+    names = add_pictures_without_suffix(root)
     found = load(root)
     assert found.classes == ("cat", "owl")
     assert {n for n in (*found.train.names, *found.test.names) if "owl" in n} == set(names)
-    assert walk(root).passed == (("owl/readme", "not a picture"),)
+    assert walk(root).skipped == (("owl/readme", "not a picture"),)
 
 
 def test_only_regular_files_are_pictures(tmp_path: Path) -> None:
@@ -102,18 +103,18 @@ def test_only_regular_files_are_pictures(tmp_path: Path) -> None:
     (root / "loop").symlink_to("loop")
     found = walk(root)
     assert [name for _, name in found.pictures] == ["cat/cat-0.png", "cat/cat-1.png"]
-    assert dict(found.passed) == {
+    assert dict(found.skipped) == {
         "cat/pipe.png": "not a regular file",
         "cat/zero.png": "not a regular file",
         "loop": "not a picture",
     }
 
 
-def test_predicting_walks_as_training_does(
+def test_prediction_finds_the_same_pictures_as_training(
     tmp_path: Path, run: Run, load: Load, said: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = pictures(tmp_path / "pets", {"cat": 12, "elsewhere": 2})
-    no_suffix(root)
+    add_pictures_without_suffix(root)
     for name in (".ipynb_checkpoints/x.png", ".Trash/x.png", "__MACOSX/cat/x.png", "cat/.x.png"):
         picture(root / name)
     (root / "dog").symlink_to(shutil.move(root / "elsewhere", tmp_path / "elsewhere"))
@@ -124,7 +125,7 @@ def test_predicting_walks_as_training_does(
     }
     assert [path.name for path in paths[:12]] == [f"cat-{i}.png" for i in range(12)]
     assert said == [
-        f"Passed over in {root}: cat/1.heic (HEIC is not read: convert it to JPEG), "
+        f"Passed over in {root}: cat/1.heic (HEIC is not supported: convert it to JPEG), "
         "owl/readme (not a picture)."
     ]
     assert main(["predict", str(run), str(root), "--format", "csv"]) == 0
@@ -135,7 +136,7 @@ def test_predicting_walks_as_training_does(
         find_pictures(root)
 
 
-def test_classes_without_test_pictures_are_said(
+def test_classes_without_test_pictures_are_reported(
     tmp_path: Path, load: Load, said: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = {"train/cat": 3, "train/dog": 3, "train/hen": 3, "test/dog": 2}
