@@ -1,4 +1,4 @@
-"""What every benchmark needs: the machine in words, a dated file for the result."""
+"""Helpers for all benchmarks: a description of the machine, and dated result files."""
 
 import ast
 import hashlib
@@ -14,15 +14,15 @@ import torch
 from hundredfold.support.environment import describe_environment
 
 TUTORIAL_PICTURES = 8 * 50_000
-"""That the tutorial trains on in all."""
+"""Number of pictures that the tutorial trains on in total."""
 RESULTS = Path(__file__).parent / "results"
 SOURCES = Path(__file__).parents[1] / "src" / "hundredfold"
 MACHINE = describe_environment(torch.device("cpu"), "")
-"""The machine and the versions, the code's by the time at which it was loaded."""
+"""The machine and the versions, including the commit at import time."""
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Return n, mean and sample standard deviation."""
+    """Return n, mean, sample standard deviation and the values."""
     return {
         "n": len(values),
         "mean": round(statistics.mean(values), 5),
@@ -32,13 +32,13 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 
 def code_digests(names: Iterable[str]) -> dict[str, str]:
-    """Return a digest of the code of each source file: no comments, docstrings or imports.
+    """Return a digest of the code of each source file, without comments, docstrings and imports.
 
-    A result keeps those of the files that decide it. tests/test_results.py compares them with the
-    files as they are, and so notices figures that are older than the code.
+    A result contains the digests of the files that decide it. tests/test_results.py compares them
+    with the current files, and so finds results that are older than the code.
 
     Args:
-        names: paths below src/hundredfold.
+        names: Paths below src/hundredfold.
     """
     return {name: _code_digest(SOURCES / name) for name in names}
 
@@ -48,12 +48,12 @@ def _code_digest(path: Path) -> str:
     tree.body = [node for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            node.value.value = None  # a text that stands alone
+            node.value.value = None  # a docstring
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 def save_result(name: str, what: str, figures: dict[str, Any]) -> None:
-    """Write figures under today's date, with what they are and the machine."""
+    """Write figures to a file named by date, with a description `what` and the machine."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.json"
     path.write_text(json.dumps({"what": what, **figures, "machine": MACHINE}, indent=2) + "\n")

@@ -1,10 +1,10 @@
-"""The tutorial's curve: a peer that trains it whole, as its reader would, on this machine.
+"""Train the tutorial's model completely with its own code, to get its accuracy over time.
 
     python benchmarks/peer.py --peer notebook.py --data FOLDER --save
 
-The peer is a script as in throughput.py; run without --steps it prints a line of JSON an epoch,
-with `val_acc`, the share of the 10,000 test pictures whose superclass it names, and `seconds` since
-its first step. It looks at the test set after each epoch, as the tutorial does; it takes hours.
+The peer is a script as in throughput.py. Without --steps it prints a line of JSON for each epoch
+with `val_acc`, its superclass accuracy on the 10,000 test pictures, and `seconds` since its first
+step. It evaluates on the test set after each epoch, as the tutorial does. It takes hours.
 """
 
 import json
@@ -21,7 +21,7 @@ class Options:
     """What to measure."""
 
     peer: Path
-    """The peer's script."""
+    """Script of the peer."""
     data: Path
     """Folder with the official pickles train and test."""
     save: bool = False
@@ -29,7 +29,7 @@ class Options:
 
 
 def main() -> None:
-    """Train the peer whole, print and save."""
+    """Train the peer, and print and save its results."""
     options = tyro.cli(Options)
     epochs = []
     for epoch in run_peer(options.peer, options.data):

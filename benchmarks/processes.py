@@ -1,4 +1,4 @@
-"""One process on all cores against two on half of them each: the same recipe, time and accuracy.
+"""Compare one process on all cores with two processes on half of them: time and accuracy.
 
 python benchmarks/processes.py --save
 """
@@ -23,19 +23,19 @@ class Options:
     """What to measure."""
 
     recipe: str = "fast"
-    """On CIFAR-100."""
+    """Recipe to train on CIFAR-100."""
     epochs: float = 3.4
-    """Passes over the training pictures."""
+    """Number of epochs."""
     processes: tuple[int, ...] = (1, 2)
-    """How many to start, one number after the other."""
+    """Numbers of processes to compare."""
     seeds: int = 1
-    """Seeds 0, 1, ... of each."""
+    """Number of seeds, from 0, for each number of processes."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
 
 def trained(options: Options, processes: int, seed: int, folder: str) -> Run:
-    """Return a run by so many processes that share the cores."""
+    """Train in a number of processes that share the cores; return the run."""
     threads = max(1, torch.get_num_threads() // processes)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [

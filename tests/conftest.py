@@ -1,4 +1,4 @@
-"""Shared fixtures: small data, the official data where it is at hand, an empty cache."""
+"""Shared fixtures: small data, the official data if it is available, and an empty cache."""
 
 import dataclasses
 import os
@@ -19,9 +19,9 @@ from hundredfold.data import cifar100
 from hundredfold.data.load import DATA_VARIABLE
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores, and so do the processes they start
+    torch.set_num_threads(1)  # the workers and the processes that they start share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
-settings.register_profile("patient", deadline=None)  # a busy machine is no fault
+settings.register_profile("patient", deadline=None)  # a busy machine is not a failure
 settings.load_profile("patient")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -30,16 +30,18 @@ DATA = Path(os.environ[DATA_VARIABLE]).resolve() if DATA_VARIABLE in os.environ 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long ones, lest one worker has them left when the others are done."""
+    """Run long tests first, so that no worker is left with one when the others are done."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No test reads the user's data or cache, or writes outside its own folder."""
+    """Keep tests from reading the user's data and cache, and from writing outside their folder."""
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("MPLCONFIGDIR", str(FONTS))  # each cache its own list of fonts: 0.7 s each
+    monkeypatch.setenv(
+        "MPLCONFIGDIR", str(FONTS)
+    )  # share the list of fonts, which takes 0.7 s to make
     monkeypatch.chdir(tmp_path)
     yield
 
@@ -47,10 +49,10 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def official() -> Path:
     """The official archive of CIFAR-100."""
-    found = cifar100.find(DATA) if DATA else None
-    if found is None or found.is_dir():
-        pytest.skip(f"{DATA_VARIABLE} names no {cifar100.ARCHIVE}")
-    return found
+    path = cifar100.find(DATA) if DATA else None
+    if path is None or path.is_dir():
+        pytest.skip(f"{DATA_VARIABLE} is not the path of {cifar100.ARCHIVE}")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -72,20 +74,20 @@ def tiny_config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
-def run_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on `tiny`, for `run` to copy."""
+def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on `tiny` that `run` copies."""
     return train(make_config(tmp_path_factory.mktemp("runs")), make_tiny(), quiet=True).path
 
 
 @pytest.fixture
-def run(run_of_all: Path, tiny_config: Config) -> Run:
-    """A finished run on `tiny`, to do with as one likes."""
-    return Run(Path(shutil.copytree(run_of_all, Path(tiny_config.out) / run_of_all.name)))
+def run(shared_run: Path, tiny_config: Config) -> Run:
+    """A finished run on `tiny` that the test may change."""
+    return Run(Path(shutil.copytree(shared_run, Path(tiny_config.out) / shared_run.name)))
 
 
 @pytest.fixture
 def trained(tiny: Dataset, tiny_config: Config) -> Train:
-    """Trains on `tiny`, or other data, for an epoch with some fields changed."""
+    """A function that trains on `tiny` or other data for an epoch, with some fields changed."""
 
     def run(data: Dataset = tiny, **changes: Any) -> Run:
         return train(
@@ -97,13 +99,13 @@ def trained(tiny: Dataset, tiny_config: Config) -> Train:
 
 @pytest.fixture
 def said() -> list[str]:
-    """What the user was told."""
+    """The sentences that the user was shown."""
     return []
 
 
 @pytest.fixture
 def load(said: list[str]) -> Load:
-    """Loads data that a path names, and notes what the user is told."""
+    """A function that loads data from a path and records the sentences shown to the user."""
     return lambda path, **options: load_data(str(path), said.append, **options)
 
 
@@ -111,8 +113,8 @@ def load(said: list[str]) -> Load:
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
     if not CHROMIUM:
-        pytest.skip("there is no Chromium")
+        pytest.skip("Chromium is not installed")
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield found
-        found.close()
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()

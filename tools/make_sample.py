@@ -24,7 +24,7 @@ def draw(split: Split, per_class: int, name: str) -> torch.Tensor:
 
 
 def mosaic(images: torch.Tensor) -> np.ndarray:
-    """Lay pictures (N, 3, 32, 32) out as one of COLUMNS columns, (H, W, 3)."""
+    """Arrange pictures (N, 3, 32, 32) in a mosaic of COLUMNS columns, (H, W, 3)."""
     grid = images.view(-1, COLUMNS, 3, 32, 32).permute(0, 3, 1, 4, 2)
     return grid.reshape(len(images) // COLUMNS * 32, COLUMNS * 32, 3).numpy()
 

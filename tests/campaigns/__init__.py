@@ -1,1 +1,1 @@
-"""Campaigns of faults: small ones run with the tests, `make faults` runs the large ones."""
+"""Fault injection campaigns. Small ones run with the tests, and `make faults` runs large ones."""

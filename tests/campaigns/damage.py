@@ -1,9 +1,9 @@
-"""A campaign of damage: files of finished runs are cut, flipped, lost; no answer may be another.
+"""Damage the files of a finished run, and check that no command gives a wrong answer.
 
-`python -m campaigns.damage` damages each file of a finished run in each way (cut at several
-lengths, emptied, one of 50 bits flipped, a digit changed, removed, a folder in its place), calls
-each command that reads runs, and compares. A command may refuse the run in words, or find it
-wrong. What it answers must be what it answers of the whole run, to the letter.
+`python -m campaigns.damage` damages each file of a finished run in several ways: cut at several
+lengths, emptied, one of 50 bits flipped, a digit changed, removed, and replaced by a folder. It
+then calls each command that reads runs. A command may refuse the damaged run with a message, or
+report that it is wrong. Any answer must be identical to the answer for the intact run.
 """
 
 import argparse
@@ -36,11 +36,11 @@ Damage = Callable[[Path, random.Random], None]
 Answer = tuple[object, ...]
 RUN, OTHER, PICTURE, OUT = Path("runs/run"), Path("other/run"), Path("picture.png"), Path("out")
 REFUSED = (1, 2)
-"""Exit codes: found wrong, wrong use."""
+"""Exit codes for a failed check and for a user error."""
 
 
 def cut(share: float) -> Damage:
-    """Return what leaves only so much of a file."""
+    """Return a function that keeps only the given share of a file."""
 
     def damage(path: Path, _: random.Random) -> None:
         content = path.read_bytes()
@@ -50,14 +50,14 @@ def cut(share: float) -> Damage:
 
 
 def flip(path: Path, rng: random.Random) -> None:
-    """Flip a bit."""
+    """Flip a random bit."""
     content = bytearray(path.read_bytes())
     content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
 
 
 def change_digit(path: Path, rng: random.Random) -> None:
-    """Change a decimal digit, of a text somewhere in the file."""
+    """Change a random decimal digit."""
     content = bytearray(path.read_bytes())
     places = [at for at, byte in enumerate(content) if chr(byte).isdecimal()]
     at = rng.choice(places)
@@ -71,20 +71,20 @@ def remove(path: Path, _: random.Random) -> None:
 
 
 def put_folder(path: Path, _: random.Random) -> None:
-    """Put a folder in a file's place."""
+    """Replace a file by a folder."""
     path.unlink()
     path.mkdir()
 
 
 def all_ways(bits: int) -> list[tuple[str, Damage]]:
-    """Return all kinds of damage, by name, with so many flipped bits."""
+    """Return all kinds of damage with their names; flip a bit `bits` times."""
     cuts = [("cut", cut(share)) for share in (0.01, 0.5, 0.9, 0.999)]
     others = [("digit changed", change_digit), ("removed", remove), ("a folder", put_folder)]
     return [*cuts, ("emptied", cut(0)), *[("bit flipped", flip)] * bits, *others]
 
 
 def load_app() -> Answer:
-    """Do what the app does with a run before it serves."""
+    """Load a run as the app does before it starts to serve."""
     predictor = Predictor.load(RUN)
     subject = make_subject("run", predictor, data_at_hand(Run(RUN), "", "examples"))
     explained = subject.explain(PICTURE.read_bytes())
@@ -92,7 +92,7 @@ def load_app() -> Answer:
 
 
 def load_library() -> Answer:
-    """Predict by the library."""
+    """Predict with the library."""
     return (Predictor.load(RUN)(PICTURE),)
 
 
@@ -113,17 +113,17 @@ WRITTEN = ("report.html", "figures", "export/model.pt2.json")
 
 
 def written(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield what a command left, with its content."""
-    for found in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if found.is_file() and found.name != CURVES:  # which training has drawn
-            yield str(found), found.read_bytes()
+    """Yield the names and contents of the files that a command wrote."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file() and file.name != CURVES:  # drawn during training
+            yield str(file), file.read_bytes()
 
 
-def ask(command: str) -> Answer | None:
-    """Call a command; return all that it answers, or None where it refuses the run in words.
+def call(command: str) -> Answer | None:
+    """Call a command; return its whole output, or None if it refuses the run with a message.
 
     Raises:
-        AssertionError: it ended otherwise, or refused without a word.
+        AssertionError: The command ended in another way, or refused the run without a message.
     """
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
@@ -141,51 +141,51 @@ def ask(command: str) -> Answer | None:
         assert "Traceback" not in err.getvalue()
         return None
     assert code == 0
-    files = [each for name in WRITTEN for each in written(RUN / name)] if command != "runs" else []
+    files = [file for name in WRITTEN for file in written(RUN / name)] if command != "runs" else []
     return code, out.getvalue(), files, list(written(OUT))
 
 
-def said_in_list(answer: Answer | None) -> bool:
-    """Return whether the list of runs says of the run that it is damaged."""
+def listed_as_damaged(answer: Answer | None) -> bool:
+    """Return whether the list of runs reports the run as damaged."""
     rows = json.loads(str(answer[1])) if answer else []
     return len(rows) == 1 and rows[0]["state"] == "damaged" and bool(rows[0]["reason"])
 
 
-def fresh(whole: Path) -> None:
-    """Put the whole run in the place of the damaged one."""
+def restore(intact: Path) -> None:
+    """Replace the damaged run by the intact one."""
     shutil.rmtree(RUN, ignore_errors=True)
-    shutil.copytree(whole, RUN)
+    shutil.copytree(intact, RUN)
 
 
-def meet(command: str, path: Path, want: Answer | None) -> str:
+def check(command: str, path: Path, want: Answer | None) -> str:
     """Call a command on a damaged run; return how it ended.
 
     Raises:
-        AssertionError: it answers what it does not answer of the whole run.
+        AssertionError: The answer differs from that for the intact run.
     """
     before = {name: content for name, content in written(RUN) if "figures" not in name}
-    found = ask(command)
-    if found is None:
+    answer = call(command)
+    if answer is None:
         outcome = "refused"
-    elif found == want:
+    elif answer == want:
         outcome = "the same"
     else:
-        assert command == "runs" and said_in_list(found), f"{command}: another answer ({path})"
+        assert command == "runs" and listed_as_damaged(answer), f"{command}: wrong answer ({path})"
         outcome = "named as damaged"
     after = dict(written(RUN))
-    assert all(after.get(name) == content for name, content in before.items()), "it was written to"
+    assert all(after.get(name) == content for name, content in before.items()), "the run changed"
     return outcome
 
 
 def campaign(
     kinds: Sequence[tuple[str, Damage]], commands: Sequence[str], seed: int = 0
 ) -> Counter[str]:
-    """Damage each file in each of these ways, and call each command; return how they ended.
+    """Damage each file in each way, and call each command; return how often each outcome occurred.
 
-    The current folder takes the runs.
+    The runs are written to the current folder.
 
     Raises:
-        AssertionError: a command answered otherwise, or ended in anything but words.
+        AssertionError: A command gave a wrong answer, or ended without a message.
     """
     torch.set_num_threads(1)
     rng, counts = random.Random(seed), Counter[str]()
@@ -193,31 +193,31 @@ def campaign(
     config = fast(
         data="sample", widths=(8, 8), epochs=0.3, validation=0.02, out="made", device="cpu"
     )
-    whole = train(config, sample, quiet=True).path
-    shutil.copytree(whole, OTHER)
+    intact = train(config, sample, quiet=True).path
+    shutil.copytree(intact, OTHER)
     Image.fromarray(sample.test.images[0].permute(1, 2, 0).numpy()).save(PICTURE)
     wanted: dict[str, Answer | None] = {}
     for command in commands:
-        fresh(whole)
-        wanted[command] = ask(command)
-        fresh(whole)
-        assert ask(command) == wanted[command], f"{command} does not repeat itself"
+        restore(intact)
+        wanted[command] = call(command)
+        restore(intact)
+        assert call(command) == wanted[command], f"{command} does not repeat its answer"
         assert (wanted[command] is None) == (command == "resume")
-    names = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file())
+    names = sorted(str(path.relative_to(intact)) for path in intact.rglob("*") if path.is_file())
     for name in names:
         for kind, damage in kinds:
             state = rng.getstate()
             for command in commands:
-                fresh(whole)
-                rng.setstate(state)  # each command meets the same damage
+                restore(intact)
+                rng.setstate(state)  # the same damage for each command
                 damage(RUN / name, rng)
-                counts[meet(command, Path(name), wanted[command])] += 1
+                counts[check(command, Path(name), wanted[command])] += 1
                 counts[f"{name}, {kind}"] += 1
     return counts
 
 
 def main() -> None:
-    """Run the campaign and print what was counted."""
+    """Run the campaign and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bits", type=int, default=50)
     parser.add_argument("--commands", nargs="*", default=[*LIBRARY, *COMMANDS])
@@ -231,14 +231,14 @@ def main() -> None:
         counts = campaign(all_ways(options.bits), options.commands, options.seed)
         os.chdir("/")
     ends = {end: counts.pop(end, 0) for end in ("refused", "named as damaged", "the same")}
-    found = {"n": sum(ends.values()), "ends": ends, "commands": options.commands, "damage": counts}
-    print(json.dumps(found, indent=2))
+    result = {"n": sum(ends.values()), "ends": ends, "commands": options.commands, "damage": counts}
+    print(json.dumps(result, indent=2))
     if save:
-        what = "damage: 0 tracebacks, 0 answers that differ, or there would be no result"
+        what = "damage: 0 tracebacks and 0 wrong answers, else there would be no result"
         machine = describe_environment(torch.device("cpu"), load_sample().digest())
-        save.write_text(json.dumps({"what": what, **found, "machine": machine}, indent=2) + "\n")
+        save.write_text(json.dumps({"what": what, **result, "machine": machine}, indent=2) + "\n")
     seconds = time.perf_counter() - started
-    print(f"{found['n']} cases: 0 tracebacks, 0 other answers; {seconds:.0f} s", file=sys.stderr)
+    print(f"{result['n']} cases: 0 tracebacks, 0 wrong answers; {seconds:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A campaign of faults: trainings are killed, files damaged, a disk fills; nothing may be lost.
+"""Kill trainings, damage checkpoints and fill the disk, and check that no run is lost.
 
-`python -m campaigns.faults --kills 200` kills a training process at that many random moments, a
-third of the times damages a checkpoint before it goes on, and compares each finished run with one
-that nothing happened to: weights, history, test predictions, to the bit.
+`python -m campaigns.faults --kills 200` kills a training process at that many random moments, and
+damages a checkpoint after a third of the kills. It compares each finished run with one that was not
+disturbed: weights, history and test predictions must be identical to the bit.
 """
 
 import argparse
@@ -40,7 +40,7 @@ FAILED = 9
 
 
 def child(work: Callable[[], object]) -> int:
-    """Do something in a process of its own, with all modules loaded already; return its number."""
+    """Call a function in a forked process, with all modules loaded; return the process number."""
     number = os.fork()
     if number:
         return number
@@ -58,21 +58,21 @@ def child(work: Callable[[], object]) -> int:
 
 
 def run_in(out: Path) -> Run | None:
-    """Return the run that a folder holds by now."""
-    found = [path for path in out.glob("faults-*") if (path / "config.json").exists()]
-    assert len(found) <= 1
-    return Run(found[0]) if found else None
+    """Return the run in a folder, if there is one yet."""
+    paths = [path for path in out.glob("faults-*") if (path / "config.json").exists()]
+    assert len(paths) <= 1
+    return Run(paths[0]) if paths else None
 
 
-def go_on(out: Path) -> None:
-    """Train, or go on with the training that is there."""
+def train_or_resume(out: Path) -> None:
+    """Train in a folder, or resume the training there."""
     run = run_in(out)
     if run is None:
         train(dataclasses.replace(CONFIG, out=str(out)), DATA, quiet=True)
     elif not run.finished:
         try:
             resume(run, DATA, quiet=True)
-        except UserError as error:  # what it says to do then
+        except UserError as error:  # do what the error advises
             if "All checkpoints" not in str(error):
                 raise
             shutil.rmtree(run.path / "checkpoints")
@@ -80,7 +80,7 @@ def go_on(out: Path) -> None:
 
 
 def result(run: Run) -> tuple[Any, ...]:
-    """Return all that a finished run leaves, but for times."""
+    """Return the whole result of a finished run except times."""
     times = {"seconds": 0.0, "validation_seconds": 0.0}
     history = [dataclasses.asdict(epoch) | times for epoch in run.history()]
     files = [(run.path / name).read_bytes() for name in ("weights.safetensors", "test_logits.npz")]
@@ -88,7 +88,7 @@ def result(run: Run) -> tuple[Any, ...]:
 
 
 def damage(run: Run, rng: random.Random) -> str:
-    """Damage a checkpoint somewhere; return how."""
+    """Damage a checkpoint in a random place; return how."""
     paths = sorted((run.path / "checkpoints").glob("*.safetensors"))
     if not paths:
         return "nothing to damage yet"
@@ -103,15 +103,15 @@ def damage(run: Run, rng: random.Random) -> str:
     return "bit of a checkpoint flipped"
 
 
-def killed_until_done(out: Path, seconds: float, rng: random.Random, counts: Counter[str]) -> Run:
-    """Train in a folder, killed at random moments of `seconds`, until a process gets to the end."""
+def kill_until_done(out: Path, seconds: float, rng: random.Random, counts: Counter[str]) -> Run:
+    """Train in a folder until a process finishes. Each is killed within `seconds` of its start."""
     while True:
-        number = child(lambda: go_on(out))
+        number = child(lambda: train_or_resume(out))
         time.sleep(rng.uniform(0, seconds))
         os.kill(number, signal.SIGKILL)
         _, status = os.waitpid(number, 0)
         run = run_in(out)
-        if os.WIFEXITED(status):  # it was faster
+        if os.WIFEXITED(status):  # it finished before the kill
             assert os.WEXITSTATUS(status) == 0, "a process failed"
             assert run
             return run
@@ -123,23 +123,23 @@ def killed_until_done(out: Path, seconds: float, rng: random.Random, counts: Cou
 
 
 def campaign(kills: int, seed: int = 0) -> Counter[str]:
-    """Kill trainings until there were so many kills; return what was counted.
+    """Kill trainings until the number of kills is reached; return the counts.
 
     Raises:
-        AssertionError: a run was lost, or ended otherwise than without faults.
+        AssertionError: A run was lost, or its result differs from that of an undisturbed run.
     """
     torch.set_num_threads(1)
     rng, counts = random.Random(seed), Counter[str]()
     with tempfile.TemporaryDirectory() as name:
         started = time.perf_counter()
-        assert os.waitpid(child(lambda: go_on(Path(name) / "whole")), 0)[1] == 0
+        assert os.waitpid(child(lambda: train_or_resume(Path(name) / "undisturbed")), 0)[1] == 0
         seconds = time.perf_counter() - started
-        whole = run_in(Path(name) / "whole")
-        assert whole
+        undisturbed = run_in(Path(name) / "undisturbed")
+        assert undisturbed
         while counts["kills"] < kills:
             out = Path(name) / str(counts["runs"])
-            run = killed_until_done(out, seconds, rng, counts)
-            assert result(run) == result(whole), f"{run} is another"
+            run = kill_until_done(out, seconds, rng, counts)
+            assert result(run) == result(undisturbed), f"{run} has another result"
             assert not list(run.path.rglob(f"*{UNFINISHED}")), "unfinished files are left"
             counts["runs"] += 1
             shutil.rmtree(out)
@@ -148,10 +148,10 @@ def campaign(kills: int, seed: int = 0) -> Counter[str]:
 
 @contextlib.contextmanager
 def small_disk(size: int) -> Iterator[Path]:
-    """Mount a disk of so many bytes in memory.
+    """Mount a disk of the given size in bytes in memory.
 
     Raises:
-        OSError: only root may, and not everywhere.
+        OSError: The disk cannot be mounted, for example because the user is not root.
     """
     with tempfile.TemporaryDirectory() as name:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", name]
@@ -165,43 +165,43 @@ def small_disk(size: int) -> Iterator[Path]:
 
 
 def full_disks(rounds: int, seed: int = 0) -> Counter[str]:
-    """Train on a disk that is full from a random moment on; make room; go on; compare.
+    """Fill the disk at a random moment of a training, free it, resume, and compare the results.
 
     Raises:
-        AssertionError: a run was lost, or ended otherwise than on a disk with room.
-        OSError: no small disk can be made here.
+        AssertionError: A run was lost, or its result differs from that on a disk with room.
+        OSError: No small disk can be mounted.
     """
     torch.set_num_threads(1)
     rng, counts = random.Random(seed), Counter[str]()
     with small_disk(2**20) as disk:
         started = time.perf_counter()
-        assert os.waitpid(child(lambda: go_on(disk / "whole")), 0)[1] == 0
+        assert os.waitpid(child(lambda: train_or_resume(disk / "undisturbed")), 0)[1] == 0
         seconds = (time.perf_counter() - started) / 2
-        whole = run_in(disk / "whole")
-        assert whole
-        want = result(whole)
-        shutil.rmtree(disk / "whole")
+        undisturbed = run_in(disk / "undisturbed")
+        assert undisturbed
+        want = result(undisturbed)
+        shutil.rmtree(disk / "undisturbed")
         for _ in range(rounds):
-            number = child(lambda: go_on(disk / "out"))
+            number = child(lambda: train_or_resume(disk / "out"))
             while run_in(disk / "out") is None:
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, seconds))
             with contextlib.suppress(OSError):
-                (disk / "filler").write_bytes(bytes(2**20))  # until there is no room
+                (disk / "filler").write_bytes(bytes(2**20))  # until the disk is full
             _, status = os.waitpid(number, 0)
             counts[f"ended with {os.WEXITSTATUS(status)} on a full disk"] += 1
             (disk / "filler").unlink()
-            assert os.waitpid(child(lambda: go_on(disk / "out")), 0)[1] == 0
+            assert os.waitpid(child(lambda: train_or_resume(disk / "out")), 0)[1] == 0
             run = run_in(disk / "out")
             assert run
-            assert result(run) == want, f"{run} is another"
+            assert result(run) == want, f"{run} has another result"
             counts["runs"] += 1
             shutil.rmtree(disk / "out")
     return counts
 
 
 def main() -> None:
-    """Run the campaign and print what was counted."""
+    """Run the campaign and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--disks", type=int, default=20)
@@ -209,17 +209,17 @@ def main() -> None:
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     started = time.perf_counter()
-    found = {"kills": campaign(options.kills, options.seed)}
-    print(json.dumps(found["kills"], indent=2), end="\n\n")
+    counts = {"kills": campaign(options.kills, options.seed)}
+    print(json.dumps(counts["kills"], indent=2), end="\n\n")
     try:
-        found["disks"] = full_disks(options.disks, options.seed)
-        print(json.dumps(found["disks"], indent=2), end="\n\n")
+        counts["disks"] = full_disks(options.disks, options.seed)
+        print(json.dumps(counts["disks"], indent=2), end="\n\n")
     except OSError as error:
-        print(f"no full disk: {error}", end="\n\n")
+        print(f"full disks were not tried: {error}", end="\n\n")
     if options.save:
-        what = "faults: 0 lost runs, 0 differences, or there would be no result"
+        what = "faults: 0 lost runs and 0 differences, else there would be no result"
         machine = describe_environment(torch.device("cpu"), DATA.digest())
-        text = json.dumps({"what": what, **found, "machine": machine}, indent=2)
+        text = json.dumps({"what": what, **counts, "machine": machine}, indent=2)
         options.save.write_text(text + "\n")
     print(f"0 lost runs, 0 differences; {time.perf_counter() - started:.0f} s")
 

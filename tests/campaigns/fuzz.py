@@ -1,8 +1,8 @@
-"""Malformed input: whatever a file holds, it is read or refused in words.
+"""Give malformed files to every reader, and check that each is read or refused with a message.
 
-`python -m campaigns.fuzz --inputs 1000` gives each reader that many mutations of good files;
-`--guided mutated-pictures` lets atheris (pip install atheris) look for new paths through one
-reader's code. No traceback may come up, nothing may hang or take more than 2 GiB.
+`python -m campaigns.fuzz --inputs 1000` gives each reader that many mutations of good files.
+`--guided pictures` uses atheris (pip install atheris) to search for inputs that take new paths
+through the code of one reader. No reader may raise another exception, hang, or use more than 2 GiB.
 """
 
 import argparse
@@ -31,7 +31,7 @@ if "--guided" in sys.argv:
     import atheris
 
     with atheris.instrument_imports(include=["hundredfold", "PIL"]):
-        import hundredfold.training.resume  # noqa: F401  # and all that it imports
+        import hundredfold.training.resume  # noqa: F401  # with everything that it imports
 
 from PIL import Image
 from support.making import make_split
@@ -46,18 +46,18 @@ from hundredfold.runs.table import list_runs, scores
 from hundredfold.support.jsonio import parse_object
 from hundredfold.training.resume import resume
 
-MOST_SECONDS = 20
-MOST_MEMORY = 2 * 2**30
+MAX_SECONDS = 20
+MAX_MEMORY = 2 * 2**30
 CUES = (
     b"-1", b"0", b"1e999", b"NaN", b"null", b"[]", b"{}", b'""', b"99999999999", b"true", b"\xff",
     b"\x00", b"../", b"\r\n", b'"', b"<script>", b"timm:resnet18", b"16384", b"\xf0\x9f\x90\xb1",
 )  # fmt: skip
-"""What is likely to find an open door."""
+"""Inputs that often reveal missing checks."""
 Reader = Callable[[bytes], None]
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
-    """Return a file's content, changed in one to four places."""
+    """Return the content of a file with one to four changes."""
     data = bytearray(content)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(data) + 1)
@@ -79,7 +79,7 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
 
 
 def changed_value(content: bytes, rng: random.Random) -> bytes:
-    """Return a JSON object with one value replaced, removed or added."""
+    """Return a JSON object in which one value is replaced, removed or added."""
     values = json.loads(content)
     key = rng.choice(list(values))
     strange: list[object] = [
@@ -107,7 +107,7 @@ def changed_value(content: bytes, rng: random.Random) -> bytes:
 
 
 class Readers:
-    """All that reads files which somebody may hand over, on good files made in a folder."""
+    """All readers of files from untrusted sources, with good files in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -116,33 +116,34 @@ class Readers:
             name="fuzz", widths=(4, 8), epochs=2, batch_size=16, device="cpu", out=str(folder)
         )
         self.run = train(config, self.data, quiet=True)
-        self.half = self.stopped()
+        self.half = self.stopped_run()
         checkpoint = self.half.checkpoint()
         assert checkpoint
         self.checkpoint = checkpoint
         self.names = ("config.json", "environment.json", "model.json", "metrics.json")
 
     def files(self) -> dict[str, tuple[list[bytes], Reader]]:
-        """Return good contents and their reader, by what they are."""
-        path, found = self.run.path, {}
+        """Return good contents and their reader, by kind of file."""
+        path, readers = self.run.path, {}
         for name in (*self.names, "history.jsonl", "weights.safetensors", "test_logits.npz"):
             content = (path / name).read_bytes()
-            found[name] = ([content], self.in_run(name, content))
+            readers[name] = ([content], self.run_reader(name, content))
         pictures = [self.picture(kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")]
-        found["pictures"] = (pictures, lambda content: void(load_picture(content, 32)))
-        found["zip"] = ([self.zip()], self.as_source("x.zip"))
-        found["tar"] = ([self.tar()], self.as_source("x.tar.gz"))
+        readers["pictures"] = (pictures, lambda content: void(load_picture(content, 32)))
+        readers["zip"] = ([self.zip()], self.data_reader("x.zip"))
+        readers["tar"] = ([self.tar()], self.data_reader("x.tar.gz"))
         for index in range(8):
             (folder := self.folder / "photos" / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
             (folder / f"{index}.png").write_bytes(self.picture("PNG", index))
         lines = [f"photos/{'ab'[i % 2]}/{i}.png,{'ab'[i % 2]},{i // 4}" for i in range(8)]
         table = "\n".join(["path,label,superclass", *lines]).encode()
-        found["table"] = ([table], self.as_source("x.csv"))
-        found["checkpoint"] = ([json.dumps(self.checkpoint.facts).encode()], self.resumed)
-        return found
+        readers["table"] = ([table], self.data_reader("x.csv"))
+        facts = json.dumps(self.checkpoint.facts).encode()
+        readers["checkpoint"] = ([facts], self.resume_with)
+        return readers
 
-    def in_run(self, name: str, good: bytes) -> Reader:
-        """Return a reader of a run in which one file is replaced."""
+    def run_reader(self, name: str, good: bytes) -> Reader:
+        """Return a reader of a run in which one file has another content."""
 
         def read(content: bytes) -> None:
             path = self.run.path / name
@@ -163,8 +164,8 @@ class Readers:
 
         return read
 
-    def as_source(self, name: str) -> Reader:
-        """Return a reader of data that a file of this name holds."""
+    def data_reader(self, name: str) -> Reader:
+        """Return a reader of data in a file with this name."""
 
         def read(content: bytes) -> None:
             (self.folder / name).write_bytes(content)
@@ -172,15 +173,15 @@ class Readers:
 
         return read
 
-    def stopped(self) -> Run:
+    def stopped_run(self) -> Run:
         """Return a run that was stopped after two steps."""
         config = dataclasses.replace(self.run.config(), out=str(self.folder / "stopped"))
         with suppress(KeyboardInterrupt):
             train(config, self.data, display=Stopper(2))
         return Run(next(Path(config.out).iterdir()))
 
-    def resumed(self, content: bytes) -> None:
-        """Go on from a checkpoint with these facts and a right checksum."""
+    def resume_with(self, content: bytes) -> None:
+        """Resume from a checkpoint with these facts and a correct checksum."""
         facts = parse_object(content.decode(errors="replace"), "facts")
         copy = Run(self.folder / "copy")
         shutil.rmtree(copy.path, ignore_errors=True)
@@ -190,20 +191,20 @@ class Readers:
         resume(copy, self.data, quiet=True)
 
     def picture(self, kind: str, seed: int = 0) -> bytes:
-        """Return a picture as a file of a kind."""
+        """Return the content of a picture file in a format."""
         pixels = self.data.train.images[seed].permute(1, 2, 0).contiguous().numpy()
         Image.fromarray(pixels).save(buffer := io.BytesIO(), kind)
         return buffer.getvalue()
 
     def zip(self) -> bytes:
-        """Return a zip of a folder of two classes."""
+        """Return a .zip of a folder with two classes."""
         with zipfile.ZipFile(buffer := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
             for index in range(8):
                 archive.writestr(f"p/{'ab'[index % 2]}/{index}.png", self.picture("PNG", index))
         return buffer.getvalue()
 
     def tar(self) -> bytes:
-        """Return a compressed tar of the same."""
+        """Return a compressed .tar of the same folder."""
         with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w:gz") as archive:
             for index in range(8):
                 content = self.picture("PNG", index)
@@ -214,21 +215,21 @@ class Readers:
 
 
 def void(_: object) -> None:
-    """Do nothing with what was read."""
+    """Ignore a result."""
 
 
 def guarded(read: Reader, content: bytes) -> str:
-    """Read a content; return how that ended.
+    """Read a content; return whether it was read or refused.
 
     Raises:
-        Exception: anything but a refusal in words; a TimeoutError for what hangs.
+        Exception: Any exception but a UserError, such as a TimeoutError if the reader hangs.
     """
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"no end after {MOST_SECONDS} s")
+        raise TimeoutError(f"not finished after {MAX_SECONDS} s")
 
-    signal.signal(signal.SIGPROF, ring)  # of the processor's time: the machine may be busy
-    signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
+    signal.signal(signal.SIGPROF, ring)  # processor time, as the machine may be busy
+    signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
     try:
         read(content)
     except UserError:
@@ -239,10 +240,10 @@ def guarded(read: Reader, content: bytes) -> str:
 
 
 def campaign(inputs: int, folder: Path, seed: int = 0) -> dict[str, Counter[str]]:
-    """Give each reader so many mutations; return how they ended, by reader.
+    """Give each reader a number of mutations; return the outcomes by reader.
 
     Raises:
-        RuntimeError: one ended in anything but a result or a refusal; the input is kept.
+        RuntimeError: A reader raised anything but a UserError. The input is saved to a file.
     """
     rng, counts = random.Random(seed), {}
     for name, (seeds, read) in Readers(folder).files().items():
@@ -254,14 +255,14 @@ def campaign(inputs: int, folder: Path, seed: int = 0) -> dict[str, Counter[str]
             try:
                 counts[name][guarded(read, content)] += 1
             except Exception as error:
-                kept = Path(tempfile.gettempdir()) / f"fuzz-{name}"
-                kept.write_bytes(content)
-                raise RuntimeError(f"{name}, input {index}, kept in {kept}") from error
+                path = Path(tempfile.gettempdir()) / f"fuzz-{name}"
+                path.write_bytes(content)
+                raise RuntimeError(f"{name}, input {index}, saved to {path}") from error
     return counts
 
 
 def guided(name: str, inputs: int, folder: Path) -> None:
-    """Let atheris look for inputs of one reader that take new paths through our code."""
+    """Let atheris search for inputs of one reader that take new paths through the code."""
     seeds, read = Readers(folder).files()[name]
     corpus = folder / "corpus"
     corpus.mkdir()
@@ -273,13 +274,13 @@ def guided(name: str, inputs: int, folder: Path) -> None:
 
 
 def main() -> None:
-    """Run the campaign and print how the inputs ended."""
+    """Run the campaign and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--guided", default="")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # of Pillow, about what it goes on to read
+    warnings.simplefilter("ignore")  # Pillow warns of damaged files that it reads all the same
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
         started, folder = time.perf_counter(), Path(name)
@@ -291,8 +292,8 @@ def main() -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     total = sum(sum(count.values()) for count in counts.values())
     print(f"{total} inputs, {time.perf_counter() - started:.0f} s, peak {memory / 2**30:.2f} GiB")
-    if memory > MOST_MEMORY:
-        sys.exit("More than 2 GiB of memory.")
+    if memory > MAX_MEMORY:
+        sys.exit("The readers used more than 2 GiB of memory.")
 
 
 if __name__ == "__main__":

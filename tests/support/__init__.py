@@ -1,1 +1,1 @@
-"""What tests share: data to make, runs to change, processes to stop."""
+"""Helpers that several tests share."""

@@ -1,4 +1,4 @@
-"""Trainings that are stopped on the way, for tests of what comes after."""
+"""Make runs whose training was interrupted."""
 
 import signal
 from pathlib import Path
@@ -11,7 +11,7 @@ from hundredfold.training.progress import Display
 
 
 class Stopper(Display):
-    """Sends this process a signal once so many steps were taken."""
+    """A display that sends this process a signal after a number of steps."""
 
     def __init__(self, steps: int, number: int = signal.SIGINT) -> None:
         super().__init__(quiet=True)
@@ -24,7 +24,7 @@ class Stopper(Display):
 
 
 def interrupted(config: Config, data: Dataset, steps: int) -> Run:
-    """Return a run that was stopped after so many steps."""
+    """Return a run that was stopped after a number of steps."""
     before = set(Path(config.out).glob("*"))
     with pytest.raises(KeyboardInterrupt):
         train(config, data, display=Stopper(steps))

@@ -17,7 +17,7 @@ def download_dataset(source: str) -> Path:
     """
     handle = source.removeprefix(PREFIX)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", handle):
-        raise UserError(f"--data {source} must have the form kaggle:OWNER/NAME.")
+        raise UserError(f"--data {source} is not of the form kaggle:OWNER/NAME.")
     with extra("kaggle", "Data from Kaggle needs"):
         import kagglehub  # noqa: PLC0415  # an extra
         from kagglehub import exceptions  # noqa: PLC0415
