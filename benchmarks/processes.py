@@ -34,7 +34,7 @@ class Options:
     """Write the result to benchmarks/results."""
 
 
-def trained(options: Options, processes: int, seed: int, folder: str) -> Run:
+def train_in_processes(options: Options, processes: int, seed: int, folder: str) -> Run:
     """Train in a number of processes that share the cores; return the run."""
     threads = max(1, torch.get_num_threads() // processes)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -55,7 +55,8 @@ def main(options: Options) -> None:
         runs = []
         for seed in range(options.seeds):
             with tempfile.TemporaryDirectory() as folder:
-                runs.append(trained(options, processes, seed, folder).metrics())
+                run = train_in_processes(options, processes, seed, folder)
+                runs.append(run.metrics())
         figures[f"{processes} processes"] = {
             "pictures/s": spread([metrics["images_per_second"] for metrics in runs]),
             "training s": spread([metrics["train_seconds"] for metrics in runs]),
@@ -64,7 +65,11 @@ def main(options: Options) -> None:
         }
         print(processes, figures[f"{processes} processes"])
     if options.save:
-        save_result("processes", "one process on two cores against two on one each", figures)
+        save_result(
+            "processes",
+            "one process on two cores, compared with two processes on one core each",
+            figures,
+        )
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def load_subject(source: str) -> Subject:
         UserError: as `load_data` does.
     """
     path = find_source(source)
-    if path is None or cifar100.holds(path):
+    if path is None or cifar100.is_at(path):
         return of_dataset(load_data(source))
     return _own(path)
 

@@ -49,7 +49,7 @@ def find(path: Path) -> Path | None:
     return None
 
 
-def holds(path: Path) -> bool:
+def is_at(path: Path) -> bool:
     """Return whether a file or folder is meant to be CIFAR-100.
 
     An archive is if it has the official name, or one of the three pickles among its first members.

@@ -57,7 +57,7 @@ def _fetch(url: str, part: Path) -> bool:
     """Append the missing bytes of `url` to `part`; return whether it is complete now."""
     have = part.stat().st_size if part.exists() else 0
     response = _open(url, have)
-    if response is None:  # `part` is no beginning of this file
+    if response is None:  # `part` is not the start of this file
         part.unlink()
         return False
     with response:

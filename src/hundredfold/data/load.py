@@ -44,7 +44,7 @@ def load_data(
     path = find_source(source)
     if path is None:
         return BUILT_IN[source]()
-    if cifar100.holds(path):
+    if cifar100.is_at(path):
         dataset = load_cifar100(path)
     else:
         dataset = load_custom(path, tell, size=size, strict=strict)

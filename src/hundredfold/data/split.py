@@ -45,9 +45,9 @@ def choose_test_pictures(digests: Mapping[int, str], labels: Mapping[int, str]) 
 
     The choice depends only on a picture's content, so copies within a class stay together. If a
     class would get no test picture, the one with the lowest digest is held out. If it would get no
-    training picture, the one with the highest digest is not. Such a picture may change sides when
-    others are added, and no rule avoids that: a class with a single picture must train on it,
-    whichever it is. In a class that needs no such exception, no picture ever changes sides.
+    training picture, the one with the highest digest is not. Such a picture may move to the other
+    split when pictures are added. No rule avoids that, because a class with a single picture must
+    train on it. In a class that needs no such exception, no picture ever moves.
 
     Args:
         digests: Digest of each picture's content, in hex.
@@ -63,7 +63,7 @@ def choose_test_pictures(digests: Mapping[int, str], labels: Mapping[int, str]) 
 
 
 def unstable_classes(digests: Mapping[int, str], labels: Mapping[int, str]) -> list[str]:
-    """Return the classes in which a picture may change sides when others are added."""
+    """Return the classes in which a picture may move between training and test."""
     return in_natural_order(
         label
         for label, members in _by_class(labels).items()
@@ -88,5 +88,5 @@ def _describe_choice(held: int, total: int, unstable: Sequence[str]) -> str:
     but = f", except at most one in each of these small classes: {names}" if unstable else ""
     return (
         f"There is no test split, so {held:,} of the {total:,} pictures are held out for the test. "
-        f"The choice depends on their content: none changes sides when you add pictures{but}."
+        f"The choice depends only on their content, so adding pictures moves none of them{but}."
     )
