@@ -309,7 +309,7 @@ def test_no_run_sends_a_command_to_the_network(
     def fetch(*_: object) -> None:
         pytest.fail("it was fetched")
 
-    monkeypatch.setattr("hundredfold.data.kaggle.fetch", fetch)
+    monkeypatch.setattr("hundredfold.data.kaggle.download_dataset", fetch)
     monkeypatch.setattr("hundredfold.data.download", fetch)
     path = run.path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data": source}))
