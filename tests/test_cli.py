@@ -55,7 +55,7 @@ def test_a_budget_without_a_recipe_chooses_one(capsys: pytest.CaptureFixture[str
 def test_evaluate_of_an_unfinished_run_says_so(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hundredfold.cli.logs.Display", lambda *_, **__: Stopper(3))
+    monkeypatch.setattr("hundredfold.cli.log_options.Display", lambda *_, **__: Stopper(3))
     assert main(["train", *SMALL]) == 130
     path = next(Path("runs").iterdir())
     assert main(["evaluate", str(path)]) == 0

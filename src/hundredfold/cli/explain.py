@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 from torch import Tensor
 
-from hundredfold.cli.at_hand import data_at_hand
-from hundredfold.cli.choose import choose
+from hundredfold.cli.lookup import look_up
+from hundredfold.cli.optional_data import optional_data
 from hundredfold.data.dataset import Dataset
 from hundredfold.evaluation.evaluate import run_data
 from hundredfold.evaluation.explain import captioned, nearest, occlusion_map
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     prediction = predictions(predictor.logits([image]), predictor.info)[0]
     classes = {name: i for i, name in enumerate(predictor.info.classes)}
     target = options.target or prediction.label
-    heat = occlusion_map(predictor, image, choose("class", target, classes))
+    heat = occlusion_map(predictor, image, look_up("class", target, classes))
     like = _like(predictor, image, dataset, options.like) if dataset and options.like else []
     heading = f"{prediction.label}, {prediction.probability:.0%}"
     heading += f" (label: {label})" if label else ""
@@ -79,7 +79,7 @@ def _data(run: Run, options: ExplainOptions) -> Dataset | None:
     """Return the run's data, if it is needed and at hand; a test picture needs it."""
     if options.test >= 0:
         return run_data(run, options.data)
-    return data_at_hand(run, options.data, "pictures like it") if options.like else None
+    return optional_data(run, options.data, "pictures like it") if options.like else None
 
 
 def _picture(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from hundredfold.cli.choose import choose
+from hundredfold.cli.lookup import look_up
 from hundredfold.recipes import RECIPES
 from hundredfold.support.console import console, error_console, escape
 from hundredfold.support.distributed import below_torchrun
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         elif arguments[0] == "--version":
             console.print(f"hundredfold {version('hundredfold')}")
         else:
-            choose("command", arguments[0], COMMANDS)
+            look_up("command", arguments[0], COMMANDS)
             module = arguments[0].replace("-", "_")
             command = importlib.import_module(f"hundredfold.cli.{module}")
             loaded()

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import tyro
 
-from hundredfold.cli.choose import choose
+from hundredfold.cli.lookup import look_up
 from hundredfold.config import Config
 from hundredfold.recipes import RECIPES
 from hundredfold.support.errors import UserError
@@ -32,7 +32,7 @@ def named_config(name: str) -> Config:
         UserError: there is no such recipe or file, or the file is damaged.
     """
     if not name.endswith(".json"):
-        return choose("recipe", name, RECIPES)()
+        return look_up("recipe", name, RECIPES)()
     try:
         text = expanded(name).read_text()
     except (OSError, UnicodeDecodeError) as error:

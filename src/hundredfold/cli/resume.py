@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.cli.logs import Logs, trained
+from hundredfold.cli.log_options import LogOptions, train_with_trackers
 from hundredfold.training.resume import last_run, resume
 
 
@@ -21,7 +21,7 @@ class ResumeOptions:
     """The run directory; `last` for the newest unfinished one in runs/."""
     data: str = ""
     """Where the data is now, as in train; empty for where the run found it."""
-    logs: tyro.conf.OmitArgPrefixes[Logs] = field(default_factory=Logs)
+    logs: tyro.conf.OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
     """The terminal."""
 
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
     options = tyro.cli(ResumeOptions, prog="hundredfold resume", args=arguments)
     run = last_run("runs") if options.run == "last" else options.run
     display = options.logs.display()
-    trained(
+    train_with_trackers(
         lambda trackers: resume(run, options.data, display=display, trackers=trackers),
         options.logs.trackers(display.note),
         options.data,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import tyro
 
 from hundredfold.cli import resume
-from hundredfold.cli.logs import Logs, trained
+from hundredfold.cli.log_options import LogOptions, train_with_trackers
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
 from hundredfold.data.load import load_data
@@ -25,7 +25,7 @@ class TrainOptions:
 
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
     """The configuration."""
-    logs: tyro.conf.OmitArgPrefixes[Logs] = field(default_factory=Logs)
+    logs: tyro.conf.OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
     """The terminal."""
 
 
@@ -52,7 +52,7 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
             display.note(f"{run} is finished already.")
             return
         data = run.config().data  # which this launch named
-        trained(
+        train_with_trackers(
             lambda trackers: resume_run(run, data, display=display, trackers=trackers),
             options.logs.trackers(display.note),
             data,
@@ -65,7 +65,7 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
         started = time.perf_counter()  # choosing counts
         name = choose_recipe(config, dataset)
         config = parse(TrainOptions, "train", name, flags).config
-    trained(
+    train_with_trackers(
         lambda trackers: train(
             config, dataset, display=display, trackers=trackers, started=started
         ),
