@@ -5,9 +5,9 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import NoReturn
 
+from hundredfold import __version__
 from hundredfold.cli.lookup import look_up
 from hundredfold.recipes import RECIPES
 from hundredfold.support.console import console, error_console, escape
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             console.print(usage())
         elif arguments[0] == "--version":
-            console.print(f"hundredfold {version('hundredfold')}")
+            console.print(f"hundredfold {__version__}")
         else:
             look_up("command", arguments[0], COMMANDS)
             module = arguments[0].replace("-", "_")

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich import box
 from rich.progress import track
-from rich.table import Table
 
 from hundredfold.cli.table import show_table
 from hundredfold.evaluation.evaluate import run_data
@@ -24,7 +22,7 @@ from hundredfold.pictures.prepare import Picture
 from hundredfold.pictures.urls import is_address
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.runs.run import Run, is_run
-from hundredfold.support.console import console, error_console, escape, print_json, whole
+from hundredfold.support.console import error_console, escape, print_json
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.support.text import cell, plural
@@ -153,35 +151,30 @@ def _collect(
 def _write_table(found: Found) -> None:
     shown = [(name, outcome) for name, outcome in found if isinstance(outcome, Prediction)]
     if len(shown) == 1:
-        console.print(_one(*shown[0]))
+        _show_one(*shown[0])
     elif shown:
         _show_many(shown)
 
 
-def _one(name: str, prediction: Prediction) -> Table:
-    """Return a picture's ranked classes, and its superclasses beside them."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(name), title_justify="left")
-    table.add_column("class")
-    table.add_column("probability", justify="right")
-    if prediction.superclasses:
-        table.add_column("superclass")
-        table.add_column("probability", justify="right")
-    ranked = zip_longest(prediction.classes, prediction.superclasses)
-    for row in ranked:
-        pairs = ((escape(s.name), f"{s.probability:.1%}") if s else ("", "") for s in row)
-        flat = [text for pair in pairs for text in pair]
-        table.add_row(*flat[: len(table.columns)])
-    return whole(table)
+def _show_one(name: str, prediction: Prediction) -> None:
+    """Print the ranked classes of a picture, and its superclasses next to them."""
+    head = ["class", "probability", "superclass", "probability"]
+    columns = 4 if prediction.superclasses else 2
+    rows = []
+    for scores in zip_longest(prediction.classes, prediction.superclasses):
+        pairs = ((s.name, f"{s.probability:.1%}") if s else ("", "") for s in scores)
+        rows.append([text for pair in pairs for text in pair][:columns])
+    show_table(head[:columns], rows, left=(0, 2), title=name)
 
 
 def _show_many(shown: list[tuple[str, Prediction]]) -> None:
-    """Print a row a picture."""
+    """Print a table with a row for each picture."""
     coarse = ["superclass", ""] if shown[0][1].superclasses else []
     rows = []
     for name, prediction in shown:
         best = [prediction.classes[0], *prediction.superclasses[:1]]
         rows.append([name, *(text for s in best for text in (s.name, f"{s.probability:.1%}"))])
-    show_table(["picture", "class", "", *coarse], rows, left=2)
+    show_table(["picture", "class", "", *coarse], rows, left=(0, 1, 3))
 
 
 def _write_json(found: Found) -> None:

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _write_table(rows: Sequence[RunRow]) -> None:
     if rows:
-        show_table(HEAD, map(_cells, rows), left=4)
+        show_table(HEAD, map(_cells, rows), left=range(4))
     for row in rows:
         if row.reason:
             console.print(f"[yellow]{escape(row.reason)}[/]")
