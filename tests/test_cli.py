@@ -36,7 +36,7 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     assert Run(Path(path[1])).config().widths == (8, 8)
     assert main(["evaluate", path[1]]) == 0
     again = capsys.readouterr().out
-    assert "Equal, to the last digit" in again
+    assert "equal the recorded ones to the last digit" in again
     rows = [line for line in out.splitlines() if line.startswith((" top-", " loss", " calib"))]
     assert len(rows) == 5
     assert all(row in again for row in rows)

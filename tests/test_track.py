@@ -259,7 +259,7 @@ def test_commands_say_what_they_cannot_do(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert main(["track", str(run), "--to", "mlflow:http://127.0.0.1:9"]) == 2
     error = capsys.readouterr().err
-    assert "mlflow:http://127.0.0.1:9 does not take it" in error
+    assert "mlflow:http://127.0.0.1:9 did not accept the run" in error
     assert "Traceback" not in error
 
 

@@ -32,8 +32,12 @@ class AppOptions:
     Programs send the content of a picture file by POST to /api/predict, and receive JSON.
     """
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """The run directory. Default: `strong`, the model that comes with hundredfold."""
+    run: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[RUN]", help_behavior_hint="(default: strong)"),
+    ] = None
+    """The run directory; without one, the model `strong` that comes with hundredfold."""
     host: str = "127.0.0.1"
     """The address to listen at. 127.0.0.1 serves this machine alone, 0.0.0.0 the whole network."""
     port: int = 7860

@@ -21,21 +21,21 @@ from hundredfold.training.train import train
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """A recipe's values, and how its training is shown."""
+    """The configuration of a run, and its output."""
 
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
-    """The configuration."""
+    """The configuration. The defaults are those of the recipe."""
     logs: tyro.conf.OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
-    """The terminal."""
+    """What the terminal shows, and which trackers record the run."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train a recipe: its values are the flags' defaults."""
+    """Train a recipe, whose values are the defaults of the flags."""
     if "--resume" in arguments:
         if arguments[0] != "--resume":
             raise UserError(
-                "A resumed run keeps its recipe and configuration: train --resume RUN, without "
-                "others, or resume RUN."
+                "A resumed run keeps its recipe and configuration. Use `train --resume RUN` alone, "
+                "or `resume RUN`."
             )
         resume.main(arguments[1:])
         return
@@ -51,7 +51,7 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
         if run.finished:
             display.note(f"{run} is finished already.")
             return
-        data = run.config().data  # which this launch named
+        data = run.config().data  # from the flags of this launch
         train_with_trackers(
             lambda trackers: resume_run(run, data, display=display, trackers=trackers),
             options.logs.trackers(display.note),
@@ -61,8 +61,8 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
     with processes.first_alone():
         dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
     started = None
-    if config.budget and flags is arguments:  # no recipe was named
-        started = time.perf_counter()  # choosing counts
+    if config.budget and flags is arguments:  # the command line names no recipe
+        started = time.perf_counter()  # the budget includes the choice
         name = choose_recipe(config, dataset)
         config = parse(TrainOptions, "train", name, flags).config
     train_with_trackers(
