@@ -40,35 +40,52 @@ async function send(address, file, signal) {
 
 let current = new AbortController(); // of the picture that is shown
 
-/** Classify a picture and show the answer. */
+/** Classify a picture and show the answer; until then the previous answer stays, but pale. */
 async function classify(file) {
-  clear();
-  const { signal } = current;
+  const signal = startOver();
   byId("picture").src = URL.createObjectURL(file);
-  show(true, "picture", "clear", "status");
-  show(false, "invitation");
-  byId("status").textContent = "Classifying …";
+  show(true, "picture", "clear");
+  show(false, "invitation", "error");
+  setBusy(true);
   try {
     const answer = await send("/api/explain", file, signal);
     if (!signal.aborted) showAnswer(answer);
   } catch (error) {
-    if (signal.aborted) return;
-    byId("error").textContent = error.message;
-    show(true, "error");
+    if (!signal.aborted) showError(error.message);
   }
-  show(false, "status");
+  if (!signal.aborted) setBusy(false);
 }
 
-/** Remove the picture and its answer. */
-function clear() {
+/** Abandon the current picture; return the signal of the next one. */
+function startOver() {
   current.abort();
   current = new AbortController();
   closeWebcam();
   URL.revokeObjectURL(byId("picture").src);
+  return current.signal;
+}
+
+/** Remove the picture and its answer. */
+function clear() {
+  const signal = startOver();
   byId("picture").removeAttribute("src");
-  byId("status").textContent = "The most probable classes will appear here.";
-  show(true, "invitation", "status");
+  show(true, "invitation", "hint");
   show(false, "picture", "clear", "error", "answer", "reasons");
+  setBusy(false);
+  return signal;
+}
+
+/** Show whether an answer is on its way. */
+function setBusy(busy) {
+  byId("one").setAttribute("aria-busy", busy);
+  byId("status").textContent = busy ? "Classifying …" : "";
+}
+
+/** Show a sentence in place of an answer. */
+function showError(sentence) {
+  byId("error").textContent = sentence;
+  show(true, "error");
+  show(false, "answer", "reasons", "hint");
 }
 
 /** Show an answer of /api/explain. */
@@ -79,6 +96,7 @@ function showAnswer(answer) {
   byId("heat-map").src = byId("download").href = answer.heat_map;
   byId("similar").replaceChildren(...(answer.similar ?? []).map(similarFigure));
   show(true, "answer", "reasons");
+  show(false, "hint");
   show(Boolean(answer.similar), "similar-card");
 }
 
@@ -112,8 +130,7 @@ let stream = null;
 
 /** Show what the webcam sees. */
 async function openWebcam() {
-  clear();
-  const { signal } = current;
+  const signal = clear();
   try {
     if (!navigator.mediaDevices) throw new Error("the browser allows it only at localhost or by https");
     const opened = await navigator.mediaDevices.getUserMedia({ video: true });
@@ -122,10 +139,7 @@ async function openWebcam() {
     byId("video").srcObject = stream;
     await byId("video").play();
   } catch (error) {
-    byId("error").textContent = `The webcam cannot be used: ${error.message}.`;
-    show(true, "error");
-    show(false, "status");
-    return;
+    return showError(`The webcam cannot be used: ${error.message}.`);
   }
   show(true, "video", "take", "cancel");
   show(false, "webcam");
@@ -247,7 +261,10 @@ for (const button of document.querySelectorAll("#examples button")) {
   });
 }
 byId("picture").addEventListener("load", sharpenIfSmall);
-byId("picture").addEventListener("error", () => show(false, "picture")); // not every format
+byId("picture").addEventListener("error", () => {
+  show(false, "picture"); // a format that the browser does not show
+  show(true, "invitation");
+});
 byId("webcam").addEventListener("click", openWebcam);
 byId("take").addEventListener("click", takePicture);
 byId("cancel").addEventListener("click", clear);
