@@ -125,8 +125,8 @@ def test_a_bug_gives_status_500_without_details(
 ) -> None:
     monkeypatch.setattr(ServedModel, "predict", lambda *_: 1 / 0)
     app = make_app(served)
-    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as asking:
-        answer = asking.post("/api/predict", content=png(tiny.test.images[0]))
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as test_client:
+        answer = test_client.post("/api/predict", content=png(tiny.test.images[0]))
     assert answer.status_code == 500
     assert answer.json() == {"error": "The program is at fault. Its terminal shows the details."}
 
@@ -177,6 +177,19 @@ def test_the_page_shows_names_as_they_are(client: TestClient) -> None:
     assert "<title>hundredfold: &lt;b&gt;tiny&lt;/b&gt;</title>" in page.text
     assert "Knows 6 classes in 2 superclasses, and no others" in page.text
     assert "<b>tiny" not in page.text
+
+
+def test_a_model_of_coarse_labels_has_no_superclasses(trained: Train, tiny: Dataset) -> None:
+    coarse = tiny.with_labels("coarse")
+    served = make_served_model("coarse", Predictor.load(trained(labels="coarse")), coarse)
+    with TestClient(make_app(served), "http://127.0.0.1") as test_client:
+        page = test_client.get("/").text
+        answer = test_client.post("/api/explain", content=png(tiny.test.images[0])).json()
+    assert "Knows 2 classes, and no others" in page
+    assert "uperclass" not in page.replace('data-superclasses=""', "")
+    assert list(answer) == ["classes", "heat_map", "similar"]
+    assert {score["name"] for score in answer["classes"]} == {"low", "high"}
+    assert all(s["caption"].startswith(("low, ", "high, ")) for s in answer["similar"])
 
 
 def test_the_browser_may_run_only_the_script_of_the_page(client: TestClient) -> None:

@@ -119,9 +119,7 @@ def test_mistakes_are_explained(
 
 
 @pytest.mark.parametrize("arguments", ["train --lr abc", "train --colour red", "evaluate"])
-def test_wrong_flags_exit_with_code_2(
-    arguments: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_flags_exit_with_code_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments.split())
     assert caught.value.code == 2

@@ -74,10 +74,10 @@ def page_policy(content: str) -> str:
 
 def _about(served: ServedModel) -> str:
     info = served.predictor.info
-    superclasses = (
-        f" in {plural(len(info.superclasses), 'superclass')}" if info.superclasses else ""
-    )
+    groups = ""
+    if served.has_superclasses:
+        groups = f" in {plural(len(info.superclasses), 'superclass')}"
     return (
-        f"Knows {plural(len(info.classes), 'class')}{superclasses}, and no others: whatever a "
+        f"Knows {plural(len(info.classes), 'class')}{groups}, and no others: whatever a "
         "picture shows, the answer is one of them."
     )
