@@ -315,8 +315,8 @@ def test_the_command_explains_mistakes(
     assert main(["app", "nowhere"]) == 2
     monkeypatch.setattr("hundredfold.cli.app._serve", lambda *_: None)
     assert main(["app", str(trained().path), "--port", "0"]) == 0
-    told = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "Without examples and similar training pictures: There is no file or folder" in told
+    output = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "Without examples and similar training pictures: There is no file or folder" in output
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.delitem(sys.modules, "hundredfold.app.endpoint")
     with pytest.raises(UserError, match=r"pip install 'hundredfold\[app\]'"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.stopping import Stopper
 
-from hundredfold import Config, Run
+from hundredfold import Config, Run, __version__
 from hundredfold.cli.main import main
 from hundredfold.data import cifar100
 
@@ -146,7 +146,8 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "hundredfold train " in out
     assert "tutorial-400" in out
-    assert re.search(r"hundredfold \d", out)
+    assert re.search(rf"^hundredfold {re.escape(__version__)}$", out, re.MULTILINE)
+    assert re.match(r"\d", __version__)
 
 
 def test_a_closed_pipe_is_not_an_error() -> None:
@@ -182,8 +183,8 @@ def test_ctrl_c_during_imports_prints_no_traceback(module: str) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_training_keeps_its_results(number: int, code: int, tmp_path: Path) -> None:
-    told = [sys.executable, "-X", "importtime"]  # which modules are loaded, on the standard error
-    command = [*told, "-m", "hundredfold", "train", *SMALL[:5], "--epochs", "500"]
+    python = [sys.executable, "-X", "importtime"]  # prints the imported modules to standard error
+    command = [*python, "-m", "hundredfold", "train", *SMALL[:5], "--epochs", "500"]
     with (tmp_path / "error").open("w") as file:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
     runs, deadline = tmp_path / "runs", time.monotonic() + 120

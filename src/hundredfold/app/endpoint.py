@@ -54,7 +54,11 @@ def make_endpoint(served: ServedModel) -> FastAPI:
 
 
 async def _picture(request: Request, top: int) -> bytes:
-    """Return the body of a request, whose query asks for `top` classes."""
+    """Return the body of a request for `top` classes.
+
+    Raises:
+        HTTPException: `top` is below 1, the body is too large, or the connection was cut.
+    """
     if top < 1:
         raise HTTPException(422, f"top is {top}, but must be at least 1.")
     body = bytearray()

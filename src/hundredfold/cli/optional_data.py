@@ -16,7 +16,7 @@ def optional_data(run: Run, data: str, missing: str) -> Dataset | None:
     Args:
         run: the run.
         data: where the data is now; empty for the place recorded in the run.
-        missing: what the command leaves out without the data, as the message calls it.
+        missing: what the command leaves out without the data, for the message.
 
     Raises:
         UserError: `data` is given, and the data is not there.

@@ -30,7 +30,7 @@ class TrainOptions:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train a recipe, whose values are the defaults of the flags."""
+    """Train a recipe; its values are the defaults of the flags."""
     if "--resume" in arguments:
         if arguments[0] != "--resume":
             raise UserError(
