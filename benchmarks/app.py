@@ -1,4 +1,4 @@
-"""The web page's JSON endpoint under load: requests a second and how long each waits.
+"""Measure the JSON endpoint of the app under load: throughput and latency.
 
 python benchmarks/app.py --save
 """
@@ -24,26 +24,26 @@ class Options:
     """What to measure."""
 
     requests: int = 400
-    """For each number of clients."""
+    """Number of requests for each number of clients."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
 
 def pictures() -> dict[str, bytes]:
-    """Return what is sent: a picture of CIFAR's size, and one as a phone takes it."""
+    """Return two picture files: one of CIFAR's size, and one of a phone camera's."""
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
     large = small.resize((4000, 3000), Image.Resampling.BICUBIC)
-    found = {}
+    files = {}
     for name, image, kind in (("PNG of 32 px", small, "PNG"), ("JPEG of 12 MP", large, "JPEG")):
         buffer = io.BytesIO()
         image.save(buffer, kind)
-        found[name] = buffer.getvalue()
-    return found
+        files[name] = buffer.getvalue()
+    return files
 
 
 def ask(address: str, content: bytes) -> float:
-    """Return how many seconds an answer takes."""
+    """Return the time in seconds that an answer takes."""
     began = time.perf_counter()
     with urllib.request.urlopen(f"{address}/api/predict", content, timeout=60) as answer:
         answer.read()
@@ -51,7 +51,7 @@ def ask(address: str, content: bytes) -> float:
 
 
 def load(address: str, content: bytes, clients: int, requests: int) -> dict[str, Any]:
-    """Return the figures of so many clients that ask again as soon as they are answered."""
+    """Return the figures of several clients, each of which sends its next request at once."""
     began = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         times = sorted(pool.map(lambda _: ask(address, content), range(requests)))
@@ -65,7 +65,7 @@ def load(address: str, content: bytes, clients: int, requests: int) -> dict[str,
 
 
 def main(options: Options) -> None:
-    """Measure, print and save."""
+    """Measure the endpoint, print the figures, and save them on request."""
     command = [sys.executable, "-m", "hundredfold", "app", "--port", "0"]
     figures: dict[str, Any] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -73,11 +73,11 @@ def main(options: Options) -> None:
         try:
             address = process.stdout.readline().split()[1]
             for name, content in pictures().items():
-                load(address, content, 2, 10)  # warm
+                load(address, content, 2, 10)  # warm up
                 for clients in (1, 4, 16):
-                    found = load(address, content, clients, options.requests)
-                    figures[f"{name}, {clients} clients"] = found
-                    print(name, clients, found)
+                    result = load(address, content, clients, options.requests)
+                    figures[f"{name}, {clients} clients"] = result
+                    print(name, clients, result)
         finally:
             process.terminate()
     if options.save:

@@ -1,7 +1,5 @@
-"""The web page as a browser shows it, and the endpoint as a program asks it."""
+"""The JSON endpoint of the app, its guard, and the command that starts it."""
 
-import asyncio
-import gc
 import http.client
 import io
 import os
@@ -9,49 +7,43 @@ import re
 import socket
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from playwright.sync_api import Browser, Page, Request, expect
+from PIL import Image
 from support.making import Train
 
-from hundredfold import Dataset, Predictor, load_sample
+from hundredfold import Dataset, Predictor
 from hundredfold.app.endpoint import MOST_BYTES
+from hundredfold.app.page import page_policy
 from hundredfold.app.serve import make_app
-from hundredfold.app.subject import Subject, make_subject
+from hundredfold.app.served_model import ServedModel, make_served_model
 from hundredfold.cli.main import main
+from hundredfold.evaluation.explain import captioned
 from hundredfold.figures.explanation import heat_picture
 from hundredfold.pictures.prepare import to_image
 from hundredfold.support.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of Gradio, about itself
-
-
-@pytest.fixture(autouse=True)
-def tidied() -> Iterator[None]:
-    """Loops that Gradio makes and leaves are gone before another test's warnings count."""
-    yield
-    asyncio.set_event_loop(None)
-    gc.collect()
-
 
 @pytest.fixture
-def subject(trained: Train, tiny: Dataset) -> Subject:
+def served(trained: Train, tiny: Dataset) -> ServedModel:
     """A small model with its data."""
-    return make_subject("<b>tiny</b>", Predictor.load(trained()), tiny)
+    return make_served_model("<b>tiny</b>", Predictor.load(trained()), tiny)
 
 
 @pytest.fixture
-def client(subject: Subject, tmp_path: Path) -> Iterator[TestClient]:
-    """What asks its app."""
-    with TestClient(make_app(subject, tmp_path, "Pictures.lan"), "http://127.0.0.1") as asking:
-        yield asking
+def client(served: ServedModel) -> Iterator[TestClient]:
+    """A client of the small model's app."""
+    with TestClient(make_app(served, "Pictures.lan"), "http://127.0.0.1") as test_client:
+        yield test_client
 
 
 def png(image: torch.Tensor) -> bytes:
@@ -60,11 +52,18 @@ def png(image: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def test_the_endpoint_answers_as_the_predictor_does(
-    client: TestClient, subject: Subject, tiny: Dataset
+def picture_at(address: str) -> Any:
+    """Return the pixels of a PNG that a data address holds."""
+    kind, content = address.split(",")
+    assert kind == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(b64decode(content))))
+
+
+def test_predict_answers_like_the_predictor(
+    client: TestClient, served: ServedModel, tiny: Dataset
 ) -> None:
     for image in tiny.test.images[:3]:
-        want = subject.predictor(image)
+        want = served.predictor(image)
         found = client.post("/api/predict?top=2", content=png(image)).json()
         assert [s["name"] for s in found["classes"]] == [s.name for s in want.classes[:2]]
         assert [s["probability"] for s in found["classes"]] == [
@@ -74,7 +73,32 @@ def test_the_endpoint_answers_as_the_predictor_does(
     assert len(client.post("/api/predict", content=png(tiny.test.images[0])).json()["classes"]) == 5
 
 
-def test_what_it_cannot_answer_it_refuses_in_words(client: TestClient, tiny: Dataset) -> None:
+def test_explain_adds_the_heat_map_and_similar_training_pictures(
+    client: TestClient, served: ServedModel, tiny: Dataset
+) -> None:
+    content = png(tiny.train.images[17])
+    found = client.post("/api/explain?top=2", content=content).json()
+    want = served.explain(content)
+    assert list(found) == ["classes", "superclasses", "heat_map", "similar"]
+    for level in ("classes", "superclasses"):
+        assert [s["name"] for s in found[level]] == [
+            s.name for s in getattr(want.prediction, level)[:2]
+        ]
+    heat_map = np.asarray(heat_picture(want.image, want.heat, 320))
+    assert np.array_equal(picture_at(found["heat_map"]), heat_map)
+    assert want.similar
+    similar = captioned(want.similar, tiny.train, tiny.classes)
+    assert [s["caption"] for s in found["similar"]] == [caption for _, caption in similar]
+    for answer, (image, _) in zip(found["similar"], similar, strict=True):
+        assert np.array_equal(picture_at(answer["picture"]), image.permute(1, 2, 0).numpy())
+    alone = make_served_model("alone", served.predictor, None)
+    with TestClient(make_app(alone), "http://127.0.0.1") as other:
+        answer = other.post("/api/explain", content=content).json()
+    assert list(answer) == ["classes", "superclasses", "heat_map"]
+
+
+@pytest.mark.parametrize("path", ["/api/predict", "/api/explain"])
+def test_errors_are_sentences_in_json(client: TestClient, tiny: Dataset, path: str) -> None:
     picture = png(tiny.test.images[0])
     for content, query, status, words in (
         (b"", "", 400, "The file cannot be read as a picture"),
@@ -83,48 +107,101 @@ def test_what_it_cannot_answer_it_refuses_in_words(client: TestClient, tiny: Dat
         (bytes(MOST_BYTES + 1), "", 413, "at most 20 MiB"),
         (picture, "?top=0", 422, "top is 0, but must be at least 1"),
     ):
-        answer = client.post("/api/predict" + query, content=content)
+        answer = client.post(path + query, content=content)
         assert answer.status_code == status
         assert words in answer.json()["error"]
     for method in ("GET", "PUT", "DELETE", "OPTIONS"):
-        answer = client.request(method, "/api/predict")
+        answer = client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
-        assert answer.json() == {"error": "Send a picture's bytes by POST."}
+        assert answer.json() == {"error": "Ask this address by POST."}
     answer = client.post("/api/classify", content=picture)
     assert (answer.status_code, list(answer.json())) == (404, ["error"])
-    answer = client.post("/api/predict?top=x", content=picture)
+    answer = client.post(f"{path}?top=x", content=picture)
     assert (answer.status_code, answer.json()) == (422, {"error": "top must be a whole number."})
 
 
-def test_a_training_picture_is_likest_itself(subject: Subject, tiny: Dataset) -> None:
-    found = subject.explain(png(tiny.train.images[17]))
-    assert found.like
-    assert found.like.index[0] == 17
-    assert found.like.similarity[0].item() == pytest.approx(1, abs=1e-5)
-    assert found.prediction.label == subject.predict(png(tiny.train.images[17])).label
-    labels = [label for _, label in subject.examples()]
+def test_a_bug_gives_status_500_without_details(
+    served: ServedModel, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ServedModel, "predict", lambda *_: 1 / 0)
+    app = make_app(served)
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as test_client:
+        answer = test_client.post("/api/predict", content=png(tiny.test.images[0]))
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "The program is at fault. Its terminal shows the details."}
+
+
+def test_a_training_picture_is_most_similar_to_itself(served: ServedModel, tiny: Dataset) -> None:
+    found = served.explain(png(tiny.train.images[17]))
+    assert found.similar
+    assert found.similar.index[0] == 17
+    assert found.similar.similarity[0].item() == pytest.approx(1, abs=1e-5)
+    assert found.prediction.label == served.predict(png(tiny.train.images[17])).label
+    alone = make_served_model("alone", served.predictor, None)
+    assert alone.explain(png(tiny.train.images[17])).similar is None
+
+
+def test_examples_are_test_pictures_spread_over_the_classes(
+    client: TestClient, served: ServedModel, tiny: Dataset
+) -> None:
+    examples = served.examples()
+    labels = [label for _, label in examples]
     assert labels == sorted(labels)
     assert len(labels) == 20
     assert set(labels) == set("abcdef")
-    alone = make_subject("alone", subject.predictor, None)
-    assert alone.explain(png(tiny.train.images[17])).like is None
-    assert alone.examples() == []
+    known = {image.permute(1, 2, 0).numpy().tobytes() for image in tiny.test.images}
+    for number, (content, _) in enumerate(examples):
+        assert client.get(f"/examples/{number}.png").content == content
+        assert np.asarray(Image.open(io.BytesIO(content))).tobytes() in known
+    assert client.get("/examples/20.png").status_code == 404
+    assert make_served_model("alone", served.predictor, None).examples() == []
 
 
-def test_a_request_names_no_file_and_no_address(client: TestClient, tiny: Dataset) -> None:
-    Path("private.png").write_bytes(png(tiny.test.images[0]))
-    config = client.get("/config").json()
-    show = next(d["id"] for d in config["dependencies"] if len(d["outputs"]) == 6 and d["inputs"])
-    for path in (str(Path("private.png").resolve()), "/etc/hostname", "https://127.0.0.1:9/a.png"):
-        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        asked = {"data": [file], "fn_index": show, "session_hash": "x"}
-        assert client.post("/gradio_api/queue/join", json=asked).status_code == 200
-        with client.stream("GET", "/gradio_api/queue/data?session_hash=x") as events:
-            said = "".join(events.iter_text())
-        assert '"success":false' in said
-        assert "private" not in said
-        assert "gradio" not in said
-        assert '"success":true' not in said
+def test_no_request_reads_a_file_of_this_machine(client: TestClient) -> None:
+    for path in (
+        "/examples/../page.py",
+        "/examples/..%2fpage.py",
+        "/page.py",
+        "/page.html",
+        "//etc/hostname",
+        "/examples/%2fetc%2fhostname",
+        "/examples/-1.png",
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, list(answer.json())) == (404, ["error"])
+
+
+def test_the_page_shows_names_as_they_are(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<title>hundredfold: &lt;b&gt;tiny&lt;/b&gt;</title>" in page.text
+    assert "Knows 6 classes in 2 superclasses, and no others" in page.text
+    assert "<b>tiny" not in page.text
+
+
+def test_a_model_of_coarse_labels_has_no_superclasses(trained: Train, tiny: Dataset) -> None:
+    coarse = tiny.with_labels("coarse")
+    served = make_served_model("coarse", Predictor.load(trained(labels="coarse")), coarse)
+    with TestClient(make_app(served), "http://127.0.0.1") as test_client:
+        page = test_client.get("/").text
+        answer = test_client.post("/api/explain", content=png(tiny.test.images[0])).json()
+    assert "Knows 2 classes, and no others" in page
+    assert "uperclass" not in page.replace('data-superclasses=""', "")
+    assert list(answer) == ["classes", "heat_map", "similar"]
+    assert {score["name"] for score in answer["classes"]} == {"low", "high"}
+    assert all(s["caption"].startswith(("low, ", "high, ")) for s in answer["similar"])
+
+
+def test_the_browser_may_run_only_the_script_of_the_page(client: TestClient) -> None:
+    page = client.get("/")
+    policy = page.headers["content-security-policy"]
+    assert policy == page_policy(page.text)
+    assert "default-src 'none'; script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"""\s(style|on\w+)=["']|<script>|javascript:""", page.text)
+    script = client.get("/page.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert not re.search(r"innerHTML|\beval\b|https?:", script.text)
 
 
 @pytest.mark.parametrize(
@@ -139,15 +216,15 @@ def test_a_request_names_no_file_and_no_address(client: TestClient, tiny: Datase
         *((name, False) for name in ("localhost.evil.example", "[::1", "", "evil@localhost, x")),
     ],
 )
-def test_only_names_of_this_machine_are_answered(
+def test_the_app_answers_only_to_names_of_this_machine(
     client: TestClient, host: str, *, answered: bool
 ) -> None:
-    for path in ("/", "/config", "/gradio_api/queue/data?session_hash=x"):
+    for path in ("/", "/page.js", "/examples/0.png", "/api/predict", "/nowhere"):
         status = client.head(path, headers={"host": host}).status_code
         assert (status == 403) != answered
 
 
-def test_no_page_of_another_server_is_answered(client: TestClient, tiny: Dataset) -> None:
+def test_the_app_refuses_pages_of_other_servers(client: TestClient, tiny: Dataset) -> None:
     picture, host = png(tiny.test.images[0]), {"host": "localhost:7860"}
     for origin, status in (
         ("http://localhost:7860", 200),
@@ -158,28 +235,30 @@ def test_no_page_of_another_server_is_answered(client: TestClient, tiny: Dataset
     ):
         answer = client.post("/api/predict", content=picture, headers=host | {"origin": origin})
         assert answer.status_code == status
-        asked = {"access-control-request-method": "POST", "origin": origin}
-        allowed = client.options("/gradio_api/upload", headers=host | asked).headers
-        assert ("access-control-allow-origin" in allowed) == (status == 200)
+        preflight = {"access-control-request-method": "POST", "origin": origin}
+        allowed = client.options("/api/predict", headers=host | preflight).headers
+        assert "access-control-allow-origin" not in allowed
 
 
-def test_each_answer_tells_browsers_to_be_careful(client: TestClient) -> None:
+def test_every_answer_has_the_security_headers(client: TestClient) -> None:
     for answer in (
         client.get("/"),
-        client.get("/config"),
+        client.get("/page.js"),
+        client.get("/examples/0.png"),
         client.get("/nowhere"),
-        client.get("/gradio_api/file=/etc/hostname"),
         client.get("/api/predict"),
         client.post("/api/predict", content=b"no picture"),
         client.get("/", headers={"host": "evil.example"}),
     ):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
-        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
-        assert "/etc" not in answer.text.replace("not allowed: /etc/hostname", "")
+        assert answer.headers["cache-control"] == "no-store"
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
 
 
-def test_asked_to_end_it_leaves_no_upload_and_waits_for_no_open_page(tmp_path: Path) -> None:
+def test_sigterm_ends_the_server_despite_open_connections(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     command = [sys.executable, "-m", "hundredfold", "app", "--port", "0"]
@@ -189,14 +268,11 @@ def test_asked_to_end_it_leaves_no_upload_and_waits_for_no_open_page(tmp_path: P
         assert process.stdout
         address = urlsplit(process.stdout.readline().split()[1]).netloc
         held, upload = (http.client.HTTPConnection(address) for _ in range(2))
-        held.request("GET", "/gradio_api/heartbeat/x")
-        assert held.getresponse().readline() == b"data: ALIVE\n"
-        kind = 'Content-Disposition: form-data; name="files"; filename="a.png"'
-        body = f"--x\r\n{kind}\r\n\r\nA\r\n--x--".encode()
-        form = {"Content-Type": "multipart/form-data; boundary=x"}
-        upload.request("POST", "/gradio_api/upload", body, form)
-        assert upload.getresponse().status == 200
-        assert list(temporary.rglob("a.png"))
+        held.request("GET", "/")
+        assert held.getresponse().read().startswith(b"<!doctype html>")
+        upload.putrequest("POST", "/api/explain")
+        upload.putheader("Content-Length", "1000000")
+        upload.endheaders(b"the beginning of a picture")
         process.terminate()
         assert process.wait(60) == 143
         for connection in (held, upload):
@@ -204,18 +280,19 @@ def test_asked_to_end_it_leaves_no_upload_and_waits_for_no_open_page(tmp_path: P
     assert not list(temporary.iterdir())
 
 
-def test_many_ask_at_once(subject: Subject, tiny: Dataset) -> None:
+def test_many_threads_get_the_same_answers_as_one(served: ServedModel, tiny: Dataset) -> None:
     pictures = [png(image) for image in tiny.train.images[:24]]
-    alone = [subject.explain(picture) for picture in pictures]
+    alone = [served.explain(picture) for picture in pictures]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(subject.explain, pictures))
+        together = list(pool.map(served.explain, pictures))
     for one, other in zip(alone, together, strict=True):
         assert one.prediction == other.prediction
         assert one.heat.equal(other.heat)
-        assert one.like and other.like and one.like.index.equal(other.like.index)
+        assert one.similar and other.similar
+        assert one.similar.index.equal(other.similar.index)
 
 
-def test_the_map_is_grey_where_nothing_matters() -> None:
+def test_the_heat_map_is_grey_where_nothing_matters() -> None:
     image = torch.full((3, 16, 16), 100, dtype=torch.uint8)
     heat = torch.zeros(16, 16)
     plain = np.asarray(heat_picture(image, heat, 64)).astype(int)
@@ -226,70 +303,7 @@ def test_the_map_is_grey_where_nothing_matters() -> None:
     assert top[0] - top[2] > bottom[2] - bottom[0] > 20  # orange, and a weaker blue
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the model that comes with the package, in an empty folder."""
-    command = [sys.executable, "-m", "hundredfold", "app", "--port", "0"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path_factory.mktemp("empty")
-    ) as process:
-        assert process.stdout
-        try:
-            yield process.stdout.readline().split()[1]
-        finally:
-            process.terminate()
-
-
-def open_app(browser: Browser, address: str, width: int = 1280) -> tuple[Page, list[str]]:
-    """Open the page; return it and, filling up, whatever it asks of other hosts."""
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-    outside: list[str] = []
-
-    def note(request: Request) -> None:
-        if not request.url.startswith((address, "data:", "blob:")):
-            outside.append(request.url)
-
-    page.on("request", note)
-    page.goto(address)
-    expect(page.get_by_role("heading", name="strong")).to_be_visible(timeout=30_000)
-    return page, outside
-
-
-@pytest.mark.long
-def test_a_browser_gets_an_answer(browser: Browser, served: str, tmp_path: Path) -> None:
-    sample = load_sample()
-    to_image(sample.test.images[0]).save("one.png")
-    Path("bad.png").write_text("no picture")
-    want = Predictor.load("strong")("one.png")
-    page, outside = open_app(browser, served)
-    upload = page.locator("input[type=file]").first
-    upload.set_input_files("one.png")
-    expect(page.get_by_role("heading", name=want.label)).to_be_visible(timeout=30_000)
-    assert want.superclasses
-    expect(page.get_by_role("heading", name=want.superclasses[0].name)).to_be_visible()
-    assert f"{want.probability:.0%}" in page.inner_text("body")
-    expect(page.locator(".pixels img")).to_have_count(20 + 6)
-    page.get_by_label("Remove Image").click()
-    expect(page.get_by_role("heading", name=want.label)).not_to_be_visible(timeout=30_000)
-    page.locator("input[type=file]").first.set_input_files("bad.png")
-    words = page.get_by_text("The file cannot be read as a picture")
-    expect(words).to_be_visible(timeout=30_000)
-    page.get_by_role("tab", name="Several").click()
-    page.locator("input[type=file][multiple]").set_input_files(["one.png", "bad.png"])
-    expect(page.get_by_role("gridcell", name=want.label).first).to_be_visible(timeout=30_000)
-    assert outside == []
-
-
-def test_an_example_fits_a_phone(browser: Browser, served: str) -> None:
-    page, outside = open_app(browser, served, width=390)
-    expect(page.locator(".pixels img")).to_have_count(20)
-    page.locator(".pixels img").nth(3).click()
-    expect(page.get_by_text("What speaks for")).to_be_visible(timeout=30_000)
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-    assert outside == []
-
-
-def test_what_the_command_refuses(
+def test_the_command_explains_mistakes(
     trained: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as taken:
@@ -301,9 +315,9 @@ def test_what_the_command_refuses(
     assert main(["app", "nowhere"]) == 2
     monkeypatch.setattr("hundredfold.cli.app._serve", lambda *_: None)
     assert main(["app", str(trained().path), "--port", "0"]) == 0
-    told = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "Without examples and likenesses: There is no file or folder tiny" in told
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "hundredfold.app.page")
+    output = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "Without examples and similar training pictures: There is no file or folder" in output
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "hundredfold.app.endpoint")
     with pytest.raises(UserError, match=r"pip install 'hundredfold\[app\]'"):
-        make_app(make_subject("strong", Predictor.load("strong"), None), Path())
+        make_app(make_served_model("strong", Predictor.load("strong"), None))

@@ -1,4 +1,4 @@
-"""The command line as a user meets it."""
+"""The command line: training, evaluation, errors, help, signals."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.stopping import Stopper
 
-from hundredfold import Config, Run
+from hundredfold import Config, Run, __version__
 from hundredfold.cli.main import main
 from hundredfold.data import cifar100
 
@@ -36,7 +36,7 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     assert Run(Path(path[1])).config().widths == (8, 8)
     assert main(["evaluate", path[1]]) == 0
     again = capsys.readouterr().out
-    assert "Equal, to the last digit" in again
+    assert "equal the recorded ones to the last digit" in again
     rows = [line for line in out.splitlines() if line.startswith((" top-", " loss", " calib"))]
     assert len(rows) == 5
     assert all(row in again for row in rows)
@@ -47,15 +47,15 @@ def test_a_budget_without_a_recipe_chooses_one(capsys: pytest.CaptureFixture[str
     assert main(["train", "--budget", "9s", *SMALL[:5], "--device", "cpu"]) == 0
     run = Run(next(Path("runs").iterdir()))
     assert run.config().name in ("quick", "fast", "medium", "strong")
-    assert run.config().widths == (8, 8)  # flags hold whatever the recipe
+    assert run.config().widths == (8, 8)  # flags change every recipe
     assert "9s: about " in capsys.readouterr().out
     assert run.history()[-1].progress == 1
 
 
-def test_evaluate_of_an_unfinished_run_says_so(
+def test_evaluate_says_that_a_run_is_unfinished(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hundredfold.cli.logs.Display", lambda *_, **__: Stopper(3))
+    monkeypatch.setattr("hundredfold.cli.log_options.Display", lambda *_, **__: Stopper(3))
     assert main(["train", *SMALL]) == 130
     path = next(Path("runs").iterdir())
     assert main(["evaluate", str(path)]) == 0
@@ -63,7 +63,7 @@ def test_evaluate_of_an_unfinished_run_says_so(
     assert re.search(r"not finished: these are its weights after 0\.\d+ of 1 epoch\.", out)
 
 
-def test_evaluate_notices_other_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_reports_different_results(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL]) == 0
     run = Run(next(Path("runs").iterdir()))
     metrics = run.metrics()
@@ -76,7 +76,7 @@ def test_evaluate_notices_other_numbers(capsys: pytest.CaptureFixture[str]) -> N
         assert why in err
 
 
-def test_the_tutorial_warns_of_the_test_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tutorial_warns_that_it_uses_the_test_set(capsys: pytest.CaptureFixture[str]) -> None:
     widths = ["--widths", "4", "4", "4", "4"]
     assert main(["train", "tutorial", *SMALL[:2], *widths, "--epochs", "1"]) == 0
     out = capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_the_tutorial_warns_of_the_test_set(capsys: pytest.CaptureFixture[str]) 
     assert "top-1 fine" not in out
 
 
-def test_no_data_and_no_network(
+def test_without_data_and_network_the_sample_is_used(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/cifar-100-python.tar.gz")
@@ -119,9 +119,7 @@ def test_mistakes_are_explained(
 
 
 @pytest.mark.parametrize("arguments", ["train --lr abc", "train --colour red", "evaluate"])
-def test_flags_that_cannot_be_parsed_exit_2(
-    arguments: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_flags_exit_with_code_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments.split())
     assert caught.value.code == 2
@@ -148,10 +146,11 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "hundredfold train " in out
     assert "tutorial-400" in out
-    assert re.search(r"hundredfold \d", out)
+    assert re.search(rf"^hundredfold {re.escape(__version__)}$", out, re.MULTILINE)
+    assert re.match(r"\d", __version__)
 
 
-def test_a_pipe_that_closes_early_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     command = f"{sys.executable} -m hundredfold --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0
@@ -159,7 +158,7 @@ def test_a_pipe_that_closes_early_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_error(closed: str) -> None:
+def test_closed_streams_are_not_an_error(closed: str) -> None:
     command = f"{sys.executable} -m hundredfold runs {closed}"
     assert subprocess.run(["bash", "-c", command], check=False).returncode == 2  # no folder runs
     assert not list(Path().iterdir())
@@ -168,7 +167,7 @@ def test_closed_streams_are_no_error(closed: str) -> None:
 @pytest.mark.parametrize(
     "module", ["hundredfold.support.starting", "numpy", "hundredfold.cli.main"]
 )
-def test_ctrl_c_while_it_loads_is_no_traceback(module: str) -> None:
+def test_ctrl_c_during_imports_prints_no_traceback(module: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     command = [sys.executable, "-X", "importtime", "-m", "hundredfold", "runs"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -183,9 +182,9 @@ def test_ctrl_c_while_it_loads_is_no_traceback(module: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_asked_to_stop_it_keeps_what_it_has(number: int, code: int, tmp_path: Path) -> None:
-    told = [sys.executable, "-X", "importtime"]  # which modules are loaded, on the standard error
-    command = [*told, "-m", "hundredfold", "train", *SMALL[:5], "--epochs", "500"]
+def test_a_stopped_training_keeps_its_results(number: int, code: int, tmp_path: Path) -> None:
+    python = [sys.executable, "-X", "importtime"]  # prints the imported modules to standard error
+    command = [*python, "-m", "hundredfold", "train", *SMALL[:5], "--epochs", "500"]
     with (tmp_path / "error").open("w") as file:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
     runs, deadline = tmp_path / "runs", time.monotonic() + 120
@@ -198,7 +197,7 @@ def test_asked_to_stop_it_keeps_what_it_has(number: int, code: int, tmp_path: Pa
     assert ("Interrupted" in error) == (code == 130)
     assert "Traceback" not in error
     assert "hundredfold.training.loop" in error
-    assert "torch._dynamo" not in error  # 1.4 s of compiler that training has no use for
+    assert "torch._dynamo" not in error  # a compiler that takes 1.4 s to import and is not needed
     run = Run(next(path.relative_to(tmp_path) for path in runs.iterdir()))
     assert re.search(rf"To go on: \S+ resume {run}", output)
     assert len(run.history()) >= 1

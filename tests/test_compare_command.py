@@ -78,7 +78,7 @@ def test_the_same_configuration_twice_is_said(
 ) -> None:
     assert main(["compare", str(trained()), str(trained())]) == 0
     out = capsys.readouterr().out
-    assert "Their configurations are the same." in out
+    assert "The configurations are the same." in out
     assert "Coarse: tiny and tiny (2) get the same pictures right; p = 1." in out
 
 

@@ -219,7 +219,7 @@ def test_the_commands_accept_a_folder(
     assert main(["predict", str(run), str(root / "cat"), "--format", "csv"]) == 0
     assert capsys.readouterr().out.count("cat-") == 20
     assert main(["evaluate", str(run)]) == 0
-    assert "Equal, to the last digit" in capsys.readouterr().out
+    assert "equal the recorded ones to the last digit" in capsys.readouterr().out
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
     assert "cat/cat-" in page or "dog/dog-" in page

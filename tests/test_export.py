@@ -255,7 +255,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     run = next(Path("runs").iterdir())
     assert main(["export", str(run), "--int8"]) == 0
     out = capsys.readouterr().out
-    assert "Equal to the predictor on 105 pictures, in batches of 1, 2, 7" in out
+    assert "Same predictions as the run on 105 pictures, in batches of 1, 2, 7" in out
     accuracy = Run(run).metrics()["test"]["fine_top1"]
     (row,) = [row.split() for row in out.splitlines() if row.startswith(" top-1 fine ")]
     assert row[2:4] == [f"{accuracy:.2%}"] * 2  # the predictor's and the exported model's

@@ -1,4 +1,4 @@
-"""Names from a stranger's archive: shown for what they are, obeyed by no program."""
+"""Hostile names in an archive: escape codes, formulas, markup, line breaks."""
 
 import csv
 import io
@@ -21,12 +21,12 @@ CLASSES = (
     f"cat{CLIPBOARD}", "dog\x9b2J", "=cmd|' calc'!A0", "owl\u202egnp", "emu\nerror forged",
     "[red]fox[bold]", "-ant", "a=bug",
 )  # fmt: skip
-OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @pytest.fixture
 def archive() -> Path:
-    """A zip of eight classes whose names do harm; one of its files is damaged."""
+    """A zip archive of eight classes with hostile names, and one damaged file."""
     with zipfile.ZipFile("strange.zip", "w") as file:
         for i, name in enumerate(CLASSES):
             for number in range(6):
@@ -39,47 +39,47 @@ def archive() -> Path:
 
 @pytest.fixture
 def folder(archive: Path) -> Path:
-    """The same in a folder."""
+    """The same pictures in a folder."""
     with zipfile.ZipFile(archive) as file:
         file.extractall("strange")
     return Path("strange")
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return what was printed, which has nothing that a terminal obeys."""
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the output; check that it has no control characters."""
     out, error = capsys.readouterr()
-    assert not OBEYED.search(out + error), out + error
+    assert not CONTROL.search(out + error), out + error
     assert "\nerror forged" not in out + error
     return out + error
 
 
-def test_a_strange_archive_is_looked_at_and_learned(
+def test_every_command_escapes_names_of_an_archive(
     archive: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["audit", str(archive), "--no-labels", "--no-near"]) == 0
-    assert r"cat\u001b]52;" in said(capsys)
+    assert r"cat\u001b]52;" in printed(capsys)
     page = Path("audit/audit.html").read_text()
-    assert not OBEYED.search(page)
+    assert not CONTROL.search(page)
     assert "owl\\u202egnp" in page
     assert json.loads(Path("audit/audit.json").read_text())["classes"][""][CLASSES[1]] == 6
     assert main(["explore", str(archive)]) == 0
-    said(capsys)
+    printed(capsys)
     small = ["--widths", "8", "8", "--epochs", "1", "--device", "cpu", "--validation", "0.2"]
     for how in ("", "--log-json"):
         assert main(["train", "--data", str(archive), *small, *filter(None, [how])]) == 0
-        assert "owned" in said(capsys)
+        assert "owned" in printed(capsys)
     run = min(Path("runs").iterdir())
     assert main(["report", str(run), "--data", str(archive)]) == 0
-    said(capsys)
+    printed(capsys)
     drawn = [path.read_text() for path in run.rglob("*.svg")] + [(run / "report.html").read_text()]
-    assert not OBEYED.search("".join(drawn))
+    assert not CONTROL.search("".join(drawn))
     assert "[red]fox[bold]" in drawn[-1]
     assert main(["evaluate", str(run), "--data", str(archive)]) == 0
     assert main(["predict", str(run), "--test", "0", "--data", str(archive)]) == 0
-    said(capsys)
+    printed(capsys)
     for form in ("table", "json", "csv"):
         assert main(["predict", str(run), str(folder), "--format", form, "--top", "8"]) == 2
-        out = said(capsys)
+        out = printed(capsys)
         assert out.count(r"\u001b]0;owned\u0007.png") >= 48
     rows = list(csv.reader(io.StringIO(out[: out.index("error: ")])))[1:]
     assert not [text for row in rows for text in row if text.startswith(("=", "-", "+"))]
@@ -88,7 +88,7 @@ def test_a_strange_archive_is_looked_at_and_learned(
     )
 
 
-def test_a_cleaned_table_names_the_same_pictures_and_classes(
+def test_a_cleaned_table_has_the_same_pictures_and_classes(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["audit", str(folder), "--fix", "clean.csv"]) == 2  # no line can name the emus
@@ -104,27 +104,27 @@ def test_a_cleaned_table_names_the_same_pictures_and_classes(
     assert len(entries) == 48
 
 
-def test_mistakes_with_strange_names_are_told_in_a_line(
+def test_errors_with_hostile_names_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     name = f"{TITLE}\nerror forged [bold]x[/bold]\u2028"
     for command in ("evaluate", "report", "predict", "compare", "runs", "audit", "export", "tune"):
         arguments = [name, name] if command == "compare" else [name]
         assert main([command, *arguments]) == 2
-        error = said(capsys)
+        error = printed(capsys)
         assert error.splitlines()[-1].startswith("error: ")
         assert "[bold]x[/bold]" in error
 
 
-def test_whatever_is_printed_a_terminal_obeys_only_the_console() -> None:
+def test_the_console_escapes_control_characters_in_any_text() -> None:
     console = _Console(file=io.StringIO(), force_terminal=True, width=60)
     console.print(f"plain{TITLE}", Text(f"text{CLIPBOARD}"), f"[bold]{escape(TITLE)}[/]", ":bug:")
     out = re.sub(r"\x1b\[\d*m", "", console.file.getvalue())  # type: ignore[attr-defined]
-    assert not OBEYED.search(out)
+    assert not CONTROL.search(out)
     assert ":bug:" in out
 
 
-def test_a_progress_bar_shows_a_strange_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_progress_bar_escapes_names(monkeypatch: pytest.MonkeyPatch) -> None:
     console = _Console(file=io.StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr("hundredfold.support.console.console", console)
     with counted(f"[red]x[/red]{TITLE}\n", 3) as advance:
@@ -143,7 +143,7 @@ def test_a_progress_bar_shows_a_strange_name(monkeypatch: pytest.MonkeyPatch) ->
         ("\udcff", r"\udcff"),
     ],
 )
-def test_characters_that_do_something_are_written_out(text: str, shown: str) -> None:
+def test_printable_escapes_invisible_and_control_characters(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
@@ -155,14 +155,14 @@ def test_characters_that_do_something_are_written_out(text: str, shown: str) -> 
         *((text, text) for text in ("-1", "+2.5", "-", "=", "@", "a=b", "'", "'tis", "", "/-x")),
     ],
 )
-def test_a_formula_is_text_in_a_spreadsheet_and_comes_back(text: str, written: str) -> None:
+def test_quoted_formulas_are_text_and_can_be_unquoted(text: str, written: str) -> None:
     assert escape_formula(text) == written
     assert unescape_formula(written) == text
     assert cell(0.5) == 0.5
     assert cell(None) is None
 
 
-def test_one_is_one() -> None:
+def test_plural_has_a_singular() -> None:
     assert plural(1, "picture") == "1 picture"
     assert plural(0, "picture") == "0 pictures"
     assert plural(2500, "class") == "2,500 classes"

@@ -131,7 +131,7 @@ def test_what_is_no_picture_is_refused_by_its_type(run: Run, wrong: Any) -> None
         Predictor.load(run)(wrong)
 
 
-def test_a_bad_file_is_named_and_does_not_end_the_run(
+def test_the_command_names_a_bad_file_and_goes_on(
     run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "0" / "broken.jpg").write_text("not a picture")
@@ -149,7 +149,7 @@ def test_a_bad_file_is_named_and_does_not_end_the_run(
     assert rows[0]["superclass"] == best.superclasses[0].name
 
 
-def test_a_picture_comes_by_standard_input(
+def test_the_command_reads_a_picture_from_standard_input(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = folder / "0" / "02.png"
@@ -158,7 +158,7 @@ def test_a_picture_comes_by_standard_input(
     assert Predictor.load(run)(path).label in capsys.readouterr().out
 
 
-def test_one_bad_source_leaves_the_others_and_their_order(
+def test_a_bad_source_does_not_affect_the_others(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "empty").mkdir()
@@ -173,7 +173,7 @@ def test_one_bad_source_leaves_the_others_and_their_order(
     assert len(find_pictures(folder / "0")) == 12
 
 
-def test_many_pictures_get_a_row_each(
+def test_many_pictures_fill_a_table(
     run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(run), str(folder / "0"), str(folder / "1" / "01.png")]) == 0
@@ -192,7 +192,7 @@ def test_many_pictures_get_a_row_each(
         (["empty"], "holds no pictures"),
     ],
 )
-def test_wrong_use_says_what_to_do(
+def test_the_command_explains_mistakes(
     run: Run,
     arguments: list[str],
     words: str,
@@ -204,7 +204,7 @@ def test_wrong_use_says_what_to_do(
     assert words in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_picture_needs_no_run_wherever_it_stands(
+def test_a_picture_alone_is_classified_by_the_bundled_model(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = str(next(folder.rglob("*.png")))

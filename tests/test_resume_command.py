@@ -27,7 +27,7 @@ def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         "error: There is no folder runs: nothing to go on with.\n",
     )
     with monkeypatch.context() as patch:
-        patch.setattr("hundredfold.cli.logs.Display", lambda *_, **__: Stopper(3))
+        patch.setattr("hundredfold.cli.log_options.Display", lambda *_, **__: Stopper(3))
         assert say(["train", *SMALL], capsys)[0] == 130
     run = last_run("runs")
     code, out = say(["reproduce", str(run)], capsys)

@@ -17,7 +17,7 @@ from support.making import unfinish
 from support.stopping import Stopper
 
 from hundredfold import Config, Dataset, Epoch, Run, UserError, resume, train
-from hundredfold.cli.logs import trained
+from hundredfold.cli.log_options import train_with_trackers
 from hundredfold.cli.main import main
 from hundredfold.track.background import Background
 from hundredfold.track.mlflow import MLflow
@@ -245,7 +245,7 @@ def test_a_training_that_is_interrupted_is_not_said_to_be_running(
         return train(tiny_config, tiny, display=Stopper(8), trackers=trackers)
 
     with pytest.raises(KeyboardInterrupt):
-        trained(work, [tracker], tiny)
+        train_with_trackers(work, [tracker], tiny)
     client = mlflow.MlflowClient("sqlite:///cut.db")
     (found,) = client.search_runs([client.get_experiment_by_name("hundredfold").experiment_id])
     assert found.info.status == "KILLED"
@@ -259,7 +259,7 @@ def test_commands_say_what_they_cannot_do(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert main(["track", str(run), "--to", "mlflow:http://127.0.0.1:9"]) == 2
     error = capsys.readouterr().err
-    assert "mlflow:http://127.0.0.1:9 does not take it" in error
+    assert "mlflow:http://127.0.0.1:9 did not accept the run" in error
     assert "Traceback" not in error
 
 

@@ -1,8 +1,10 @@
 """hundredfold: train accurate image classifiers in minutes on a plain CPU."""
 
-import hundredfold.support.starting  # noqa: F401  # first of all: the rest takes seconds
+import hundredfold.support.starting  # noqa: F401  # first, because the other imports take seconds
 
 # isort: split
+from importlib.metadata import version
+
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_cifar100, load_data
@@ -29,6 +31,8 @@ from hundredfold.runs.run import Run
 from hundredfold.support.errors import UnavailableError, UserError
 from hundredfold.training.resume import reproduce, resume
 from hundredfold.training.train import train
+
+__version__ = version("hundredfold")
 
 __all__ = [
     "Config",

@@ -1,6 +1,6 @@
-"""python -m hundredfold."""
+"""Run the command line by `python -m hundredfold`."""
 
 from hundredfold.cli.main import entry
 
-if __name__ == "__main__":  # not in the processes that decode pictures
+if __name__ == "__main__":  # the processes that decode pictures import this module, too
     entry()

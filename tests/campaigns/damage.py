@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 
 from hundredfold import Predictor, Run, UserError, train
-from hundredfold.app.subject import make_subject
-from hundredfold.cli.at_hand import data_at_hand
+from hundredfold.app.served_model import make_served_model
 from hundredfold.cli.main import main as hundredfold
+from hundredfold.cli.optional_data import optional_data
 from hundredfold.data.sample import load_sample
 from hundredfold.recipes import fast
 from hundredfold.runs.run import CURVES
@@ -86,9 +86,9 @@ def all_ways(bits: int) -> list[tuple[str, Damage]]:
 def load_app() -> Answer:
     """Load a run as the app does before it starts to serve."""
     predictor = Predictor.load(RUN)
-    subject = make_subject("run", predictor, data_at_hand(Run(RUN), "", "examples"))
-    explained = subject.explain(PICTURE.read_bytes())
-    return explained.prediction, explained.heat.tolist(), subject.features.tolist()
+    served = make_served_model("run", predictor, optional_data(Run(RUN), "", "examples"))
+    explained = served.explain(PICTURE.read_bytes())
+    return explained.prediction, explained.heat.tolist(), served.features.tolist()
 
 
 def load_library() -> Answer:

@@ -1,1 +1,1 @@
-"""The command line: one file a command, and the only parsing."""
+"""The command line: one module for each command."""

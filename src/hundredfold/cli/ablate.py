@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.cli.choose import choose
+from hundredfold.cli.lookup import look_up
 from hundredfold.cli.table import show_table
 from hundredfold.config import FlexibleFloat
 from hundredfold.data.load import load_data
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     options = tyro.cli(AblateOptions, prog="hundredfold ablate", args=arguments)
     if options.seeds < 1:
         raise UserError(f"--seeds is {options.seeds}, but must be at least 1.")
-    recipe = choose("recipe", options.recipe, RECIPES)
+    recipe = look_up("recipe", options.recipe, RECIPES)
     dataset = load_data(options.data)
     config = recipe(
         epochs=options.epochs or EPOCHS,

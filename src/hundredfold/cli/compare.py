@@ -30,14 +30,17 @@ SCORES = {
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Compare runs: results over seeds, what sets them apart, whether that is more than chance."""
+    """Compare runs: results over seeds, differing settings, and tests of significance.
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Two run directories or more; those that differ in nothing but the seed are one group."""
+    Runs that differ only in the seed form a group.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN RUN ...")]
+    """Two or more run directories."""
     out: Path = Path("compare.png")
-    """Where to draw their curves."""
+    """The PNG file to draw the curves into."""
     format: Literal["table", "json"] = "table"
-    """How to write the result; json has every digit."""
+    """The output format; json has all digits."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -61,7 +64,7 @@ def _draw(found: Comparison, path: Path) -> None:
 
 
 def _show(found: Comparison) -> None:
-    """Print results, differences, what is more than chance, and what cannot be said."""
+    """Print the results, the differing settings, the tests, and notes on their limits."""
     names = [group.name for group in found.groups]
     rows = [["seeds", *(str(len(group.runs)) for group in found.groups)]]
     for key, name in SCORES.items():
@@ -71,7 +74,7 @@ def _show(found: Comparison) -> None:
     if found.differences:
         show_table(["what differs", *names], ([f, *v] for f, v in found.differences.items()))
     elif len(names) > 1:
-        console.print("Their configurations are the same.\n")
+        console.print("The configurations are the same.\n")
     for contrast in found.contrasts:
         for sentence in _in_words(contrast):
             console.print(escape(sentence))
@@ -80,7 +83,7 @@ def _show(found: Comparison) -> None:
 
 
 def _cell(key: str, group: RunGroup) -> str:
-    """Return a group's score as text; nothing where it has none."""
+    """Return a group's score as text; empty if the group does not have it."""
     if key not in group.scores:
         return ""
     form = "{:,.1f}" if key == "seconds" else "{:.2%}"
@@ -89,7 +92,7 @@ def _cell(key: str, group: RunGroup) -> str:
 
 
 def _in_words(contrast: Contrast) -> list[str]:
-    """Say who is better: two networks picture by picture, then the means over the seeds."""
+    """Return sentences: two networks compared by picture, then the means over the seeds."""
     level = contrast.level.capitalize()
     better, worse = _label(contrast.first), _label(contrast.second)
     wins, losses, p = contrast.mcnemar
@@ -115,20 +118,20 @@ def _in_words(contrast: Contrast) -> list[str]:
 
 
 def _label(group: RunGroup) -> str:
-    """Return a group's name, and which seed stands for it where it has several."""
+    """Return the name of a group, with the seed that represents it if there are several."""
     seed = f" (seed {group.runs[0].config().seed})" if len(group.runs) > 1 else ""
     return group.name + seed
 
 
 def _p_value(p: float) -> str:
-    """Return a probability in plain decimals: two digits that count."""
+    """Return a p-value as a decimal number with two significant digits."""
     if p < 1e-6:
         return "p < 0.000001"
     return f"p = {np.format_float_positional(p, precision=2, fractional=False, trim='-')}"
 
 
 def _as_json(found: Comparison) -> dict[str, Any]:
-    """Return everything as plain values."""
+    """Return the comparison as values for JSON."""
     groups = [
         {
             "name": group.name,

@@ -15,21 +15,21 @@ from hundredfold.training.progress import metrics_table
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure a run's weights again on its test set."""
+    """Measure a run's weights on its test set again."""
     tyro.cli(evaluate_run, prog="hundredfold evaluate", args=arguments)
 
 
 def evaluate_run(
     run: Annotated[Path, tyro.conf.Positional], /, data: str = "", device: str = ""
 ) -> None:
-    """Measure a run's weights again on the test set, and compare with what training recorded.
+    """Measure a run's weights on the test set again, and compare with the recorded results.
 
-    Ends with exit code 1 where the figures are not equal.
+    The exit code is 1 if the results differ.
 
     Args:
-        run: The run directory, or `strong`: the model that comes with hundredfold.
-        data: Where the data is now, as in train; empty for where the run found it.
-        device: As in train; empty for the one that the run asked for.
+        run: The run directory, or `strong`, the model that comes with hundredfold.
+        data: Where the data is now, as --data of train. Empty for the place recorded in the run.
+        device: The device, as in train. Empty for the device in the run's configuration.
     """
     found = find_run(run)
     metrics = evaluate(found, data, device)
@@ -39,8 +39,8 @@ def evaluate_run(
         progress = (
             f"{(last.facts['progress'] if last else 1) * epochs:.3g} of {plural(epochs, 'epoch')}"
         )
-        console.print(f"The run was not finished: these are its weights after {progress}.")
+        console.print(f"The run is not finished: these are its weights after {progress}.")
         return
     if difference := compare_with_record(found, metrics):
         raise CheckFailed(difference)
-    console.print("Equal, to the last digit, to what training recorded.")
+    console.print("All results equal the recorded ones to the last digit.")

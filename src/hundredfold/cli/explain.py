@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 from torch import Tensor
 
-from hundredfold.cli.at_hand import data_at_hand
-from hundredfold.cli.choose import choose
+from hundredfold.cli.lookup import look_up
+from hundredfold.cli.optional_data import optional_data
 from hundredfold.data.dataset import Dataset
 from hundredfold.evaluation.evaluate import run_data
 from hundredfold.evaluation.explain import captioned, nearest, occlusion_map
@@ -25,40 +25,40 @@ from hundredfold.support.console import console, escape
 from hundredfold.support.errors import UserError
 from hundredfold.support.text import plural
 
-MOST_LIKE = 64
-"""Training pictures to show beside the picture."""
+MOST_SIMILAR = 64
+"""Largest number of similar training pictures to draw."""
 
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Explain a prediction: what in a picture speaks for it, and what the picture is like.
+    """Explain a prediction: draw what in the picture speaks for it, and similar training pictures.
 
-    The map shows what the class's log-probability loses where a window hides the picture.
+    The map shows how much log-probability the class loses if a window hides that part.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run directory."""
-    picture: Annotated[str, tyro.conf.Positional] = ""
-    """A file or an https:// address."""
+    picture: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PICTURE]")] = ""
+    """The picture: a file or an https:// address."""
     test: int = -1
-    """Explain the test picture of this number (from 0) instead; this needs the data."""
+    """Explain the test picture of this number (from 0) instead. This needs the data."""
     target: str = ""
-    """The class to explain; empty for the predicted one."""
+    """The class to explain; empty for the predicted class."""
     like: int = 8
-    """How many training pictures like it to show; 0 does without the data."""
+    """Number of similar training pictures to draw; 0 for none, which does not need the data."""
     data: str = ""
-    """Where the run's data is now, as in train."""
+    """Where the data is now, as --data of train. Empty for the place recorded in the run."""
     device: str = "auto"
-    """As in train."""
+    """The device, as in train."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Explain a prediction."""
     options = tyro.cli(ExplainOptions, prog="hundredfold explain", args=arguments)
-    if not 0 <= options.like <= MOST_LIKE:
-        raise UserError(f"--like is {options.like}, but must be between 0 and {MOST_LIKE}.")
+    if not 0 <= options.like <= MOST_SIMILAR:
+        raise UserError(f"--like is {options.like}, but must be between 0 and {MOST_SIMILAR}.")
     if bool(options.picture) == (options.test >= 0):
-        raise UserError("Name a picture to explain, a file or an address, or --test 17.")
+        raise UserError("Name a picture to explain: a file, an address, or --test 17.")
     run = find_run(options.run)
     predictor = Predictor.load(run, options.device)
     dataset = _data(run, options)
@@ -66,40 +66,46 @@ def main(arguments: Sequence[str]) -> None:
     prediction = predictions(predictor.logits([image]), predictor.info)[0]
     classes = {name: i for i, name in enumerate(predictor.info.classes)}
     target = options.target or prediction.label
-    heat = occlusion_map(predictor, image, choose("class", target, classes))
-    like = _like(predictor, image, dataset, options.like) if dataset and options.like else []
+    heat = occlusion_map(predictor, image, look_up("class", target, classes))
+    similar = []
+    if dataset and options.like:
+        similar = _similar(predictor, image, dataset, options.like)
     heading = f"{prediction.label}, {prediction.probability:.0%}"
     heading += f" (label: {label})" if label else ""
-    figure = draw_explanation(image, heat, heading, target, like)
+    figure = draw_explanation(image, heat, heading, target, similar)
     path = run.figure(f"explain-{name}.png", to_png(figure))
-    console.print(f"{escape(heading)}\nExplained  {escape(str(path))}")
+    console.print(f"{escape(heading)}\nFigure  {escape(str(path))}")
 
 
 def _data(run: Run, options: ExplainOptions) -> Dataset | None:
-    """Return the run's data, if it is needed and at hand; a test picture needs it."""
+    """Return the run's data, or None if it is not needed or was not found.
+
+    Raises:
+        UserError: a test picture is asked for, and the data was not found.
+    """
     if options.test >= 0:
         return run_data(run, options.data)
-    return data_at_hand(run, options.data, "pictures like it") if options.like else None
+    return optional_data(run, options.data, "similar training pictures") if options.like else None
 
 
 def _picture(
     options: ExplainOptions, predictor: Predictor, dataset: Dataset | None
 ) -> tuple[Tensor, str, str]:
-    """Return the picture to explain, what to call its figure, and its label where it has one."""
+    """Return the picture to explain, the name of its figure, and its label or an empty text."""
     if options.test < 0:
         image = load_picture(options.picture, predictor.info.image_size)
         mark = hashlib.blake2b(options.picture.encode(errors="replace"), digest_size=3).hexdigest()
         stem = re.sub(r"[^\w-]+", "-", Path(options.picture).stem)[:60]
-        return image, f"{stem}-{mark}", ""  # two folders may have a picture of the same name
+        return image, f"{stem}-{mark}", ""  # two folders may have pictures of the same name
     assert dataset  # noqa: S101  # loaded whenever --test is given
     image, label = dataset.test_picture(options.test)
     return image, f"test-{options.test}", label
 
 
-def _like(
+def _similar(
     predictor: Predictor, image: Tensor, dataset: Dataset, count: int
 ) -> list[tuple[Tensor, str]]:
-    """Return the training pictures most like a picture, with captions."""
+    """Return similar training pictures with captions."""
     with console.status(f"Comparing with {plural(len(dataset.train), 'training picture')}"):
         found = nearest(predictor, image, dataset.train, count)
     return captioned(found, dataset.train, dataset.classes)

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from hundredfold.augment import channel_stats
-from hundredfold.cli.choose import choose
+from hundredfold.cli.lookup import look_up
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_data
 from hundredfold.experiments.explore import choose_classes, class_counts, explore
@@ -37,7 +37,7 @@ def explore_data(
         recipe: Whose augmentation to show.
         out: Folder for the pictures.
     """
-    config = choose("recipe", recipe, RECIPES)()
+    config = look_up("recipe", recipe, RECIPES)()
     dataset = load_data(data)
     paths = explore(dataset, config, out)
     console.print(facts_table(dataset))

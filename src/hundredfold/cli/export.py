@@ -17,25 +17,25 @@ from hundredfold.support.text import plural
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write a run's model for other programs: pixels in, calibrated probabilities out.
+    """Export a run's model for other programs: pixels in, calibrated probabilities out.
 
-    It is compared with the predictor on pictures of the test set, in batches of 1, 2 and 7; where
-    a probability differs, the file is removed and the exit code is 1.
+    The exported model is compared with the run's model on test pictures, in batches of 1, 2 and 7.
+    If a probability differs, the file is removed and the exit code is 1.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """The run directory; the model goes to its folder export."""
+    """The run directory. The model is written to its folder `export`."""
     to: Literal["onnx", "torch"] = "onnx"
-    """onnx: model.onnx for onnxruntime and others, with a script that predicts. torch: model.pt2
-    for torch.export.load."""
+    """The format. onnx: model.onnx for onnxruntime and others, with a script that predicts. torch:
+    model.pt2 for torch.export.load."""
     int8: bool = False
-    """A variant with 8-bit weights and activations as well: model-int8.onnx."""
+    """Also export model-int8.onnx, a variant with 8-bit weights and activations."""
     data: str = ""
-    """Where the data is now, as in train; empty for where the run found it."""
+    """Where the data is now, as --data of train. Empty for the place recorded in the run."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Export a run."""
+    """Export the model of a run."""
     options = tyro.cli(ExportOptions, prog="hundredfold export", args=arguments)
     found = export(
         find_run(options.run),
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     most = max(found.parity.values())
     console.print(
-        f"Equal to the predictor on {plural(found.pictures, 'picture')}, in batches of "
+        f"Same predictions as the run on {plural(found.pictures, 'picture')}, in batches of "
         f"{', '.join(found.parity)}: probabilities differ by at most {most:.1e} "
         f"(limit {LIMIT:.0e})."
     )

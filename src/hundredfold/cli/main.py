@@ -1,14 +1,14 @@
-"""The command line: the only parsing. Flags come from dataclasses and signatures (tyro)."""
+"""Run the command that the command line names; tyro makes its flags from types and docstrings."""
 
 import importlib
 import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import NoReturn
 
-from hundredfold.cli.choose import choose
+from hundredfold import __version__
+from hundredfold.cli.lookup import look_up
 from hundredfold.recipes import RECIPES
 from hundredfold.support.console import console, error_console, escape
 from hundredfold.support.distributed import started_by_torchrun
@@ -18,67 +18,72 @@ from hundredfold.support.starting import INTERRUPTED, end_at_once, loaded
 DONE, FOUND_WRONG, WRONG_USE = 0, 1, 2
 
 COMMANDS: Mapping[str, str] = {
-    "explore": "show the data: pictures of each class, as augmented, counts",
-    "audit": "look for what is wrong with the data before training: files, duplicates, labels",
-    "train": "train and write a run directory",
-    "lr-find": "find a learning rate: the loss while the rate rises",
+    "explore": "show the data before training: pictures and counts of each class",
+    "audit": "check the data before training: files, duplicates, labels",
+    "train": "train a model and write a run directory",
+    "lr-find": "find a learning rate: measure the loss while the rate rises",
     "tune": "search for better values of a recipe",
-    "resume": "go on with a run that was interrupted, as if it had not been",
-    "reproduce": "do a run again and say whether every epoch is the same to the bit",
+    "resume": "continue an interrupted run exactly where it stopped",
+    "reproduce": "repeat a run and check that every epoch is the same to the bit",
     "track": "send a run to TensorBoard or MLflow",
-    "evaluate": "measure a run's weights again on the test set",
+    "evaluate": "measure a run's weights on the test set again",
     "predict": "classify pictures",
-    "explain": "show what in a picture speaks for its class, and what it is like",
-    "app": "show a model as a web page, and answer programs in JSON",
-    "export": "write a model for other programs, proven equal: ONNX, torch.export",
-    "push": "put a run on the Hugging Face Hub, with its card",
-    "report": "write a run's page: curves, confusion, mistakes, calibration",
-    "runs": "list the runs of a folder, with what each reached",
+    "explain": "show what speaks for a prediction, and similar training pictures",
+    "app": "serve a model as a web page and a JSON endpoint",
+    "export": "export a model to ONNX or torch.export, and check its predictions",
+    "push": "publish a run on the Hugging Face Hub, with a model card",
+    "report": "write a page about a run: curves, confusion, mistakes, calibration",
+    "runs": "list the runs of a folder with their results",
     "ablate": "train a recipe without each of its parts in turn",
-    "compare": "compare runs: over seeds, by time, and whether it is more than chance",
+    "compare": "compare runs over seeds and time, with tests of significance",
 }
-"""What each does; each is a module here with a `main(arguments)`."""
+"""What each command does. Each command is a module in this folder with a function
+`main(arguments)`."""
 
 
 def entry() -> NoReturn:
-    """Run the command line of this process and exit."""
+    """Run the command line of this process, and exit."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file's name need not be text
+        if isinstance(stream, io.TextIOWrapper):  # the name of a file may not be valid text
             stream.reconfigure(errors="backslashreplace")
     try:
         code: str | int | None = main(sys.argv[1:])
     except SystemExit as asked:
         code = asked.code
-    except KeyboardInterrupt:  # a second one, while the first was told
+    except KeyboardInterrupt:  # a second Ctrl-C, while the first is reported
         code = INTERRUPTED
     end_at_once(code if isinstance(code, int) else DONE)
     if started_by_torchrun() and isinstance(code, int):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # gloo's threads now and then abort a process that takes itself apart
+        os._exit(code)  # at exit, threads of gloo sometimes abort the process
     sys.exit(code)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a command line; return 0 done, 1 found wrong, 2 wrong use, or 130 interrupted."""
+    """Run a command line, and return its exit code.
+
+    Returns:
+        0 if the command succeeded, 1 if a check failed, 2 for wrong use, 130 after Ctrl-C.
+    """
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             console.print(usage())
         elif arguments[0] == "--version":
-            console.print(f"hundredfold {version('hundredfold')}")
+            console.print(f"hundredfold {__version__}")
         else:
-            choose("command", arguments[0], COMMANDS)
+            look_up("command", arguments[0], COMMANDS)
             module = arguments[0].replace("-", "_")
             command = importlib.import_module(f"hundredfold.cli.{module}")
             loaded()
             command.main(arguments[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads, `head` say, had enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except CheckFailed as found:
         error_console.print(escape(str(found)))
         return FOUND_WRONG
-    except (UserError, OSError) as error:  # an OSError says which file, and why not
+    except (UserError, OSError) as error:  # an OSError names the file and the cause
         error_console.print(f"[red]error:[/] {escape(brief(str(error)))}")
         return WRONG_USE
     except KeyboardInterrupt:
@@ -88,14 +93,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def usage() -> str:
-    """Return the overview of all commands and recipes."""
+    """Return an overview of all commands and recipes."""
     lines = [
         "[bold]hundredfold[/]: train accurate image classifiers in minutes on a plain CPU",
         "",
         *(f"  hundredfold {name:10}{what}" for name, what in COMMANDS.items()),
-        "  hundredfold COMMAND --help    all flags of a command",
+        "  hundredfold COMMAND --help    show all flags of a command",
         "",
-        "Recipes for train (fast is taken where none is named; --budget 5min picks one):",
+        "Recipes for train (default: fast; --budget 5min chooses one that fits the time):",
         *(
             f"  {name:14}{escape((recipe.__doc__ or '').splitlines()[0])}"
             for name, recipe in RECIPES.items()

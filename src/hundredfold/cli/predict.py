@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich import box
 from rich.progress import track
-from rich.table import Table
 
 from hundredfold.cli.table import show_table
 from hundredfold.evaluation.evaluate import run_data
@@ -24,36 +22,39 @@ from hundredfold.pictures.prepare import Picture
 from hundredfold.pictures.urls import is_url
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.runs.run import Run, is_run
-from hundredfold.support.console import console, error_console, escape, print_json, whole
+from hundredfold.support.console import error_console, escape, print_json
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.support.text import cell, plural
 
 Named = tuple[str, Picture | UserError]
-"""A picture to classify, with what to call it; or why it cannot be."""
-Found = Iterator[tuple[str, Prediction | UserError]]
+"""The name of a picture, and the picture or the error that it causes."""
+Outcomes = Iterator[tuple[str, Prediction | UserError]]
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Classify pictures: ranked classes with calibrated probabilities, fine and coarse."""
+    """Classify pictures: ranked classes and superclasses with calibrated probabilities."""
 
-    run: Annotated[str, tyro.conf.Positional]
-    """The run directory; where a picture, a folder of pictures or an address comes first, the model
-    `strong` that comes with hundredfold, trained on CIFAR-100."""
-    pictures: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Files, folders (with all folders within), https:// addresses, or - for a picture from
-    standard input."""
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run directory. Without one (if a picture, a folder or an address comes first), the model
+    `strong` answers; it comes with hundredfold and was trained on CIFAR-100."""
+    pictures: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PICTURE ...]")
+    ] = ()
+    """Files, folders (with their subfolders), https:// addresses, or - for a picture from standard
+    input."""
     test: int = -1
-    """Classify the test picture of this number (from 0) instead, and draw it."""
+    """Classify and draw the test picture of this number (from 0) instead. This needs the data."""
     top: int = 5
-    """How many classes to show."""
+    """Number of classes to show."""
     format: Literal["table", "json", "csv"] = "table"
-    """How to write the result; json and csv have every picture, and why any failed."""
+    """The output format; json and csv also list the pictures that could not be read, and why."""
     data: str = ""
-    """Where the run's data is now, as in train; only for --test."""
+    """Where the data is now, as --data of train; only for --test. Empty for the place recorded in
+    the run."""
     device: str = "auto"
-    """As in train."""
+    """The device, as in train."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -74,15 +75,15 @@ def main(arguments: Sequence[str]) -> None:
     if options.test >= 0:
         named = [_test_picture(run, predictor, options.test, options.data)]
     else:
-        named = [found for source in options.pictures for found in _pictures(source)]
+        named = [picture for source in options.pictures for picture in _pictures(source)]
     failures: list[UserError] = []
-    found = _collect(_predict_all(predictor, named), options.top, failures)
-    writers: dict[str, Callable[[Found], None]] = {
+    outcomes = _collect(_predict_all(predictor, named), options.top, failures)
+    writers: dict[str, Callable[[Outcomes], None]] = {
         "table": _write_table,
         "json": _write_json,
         "csv": partial(_write_csv, options.top),
     }
-    writers[options.format](found)
+    writers[options.format](outcomes)
     for error in failures:
         error_console.print(f"[red]error:[/] {escape(str(error))}")
     if failures:
@@ -92,14 +93,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _is_picture_source(text: str) -> bool:
-    """Return whether a first argument names pictures rather than a run."""
+    """Return whether the first argument names pictures, not a run."""
     path = expanded(text)
     folder = path.is_dir() and not is_run(path)
     return text == "-" or is_url(text) or path.is_file() or folder
 
 
 def _pictures(source: str) -> list[Named]:
-    """Return the pictures that a source names, or why there are none."""
+    """Return the pictures of a file, a folder, an address or standard input, or an error."""
     if source == "-":
         return [(source, sys.stdin.buffer)]
     try:
@@ -116,7 +117,7 @@ def _tell(sentence: str) -> None:
 
 
 def _test_picture(run: Run, predictor: Predictor, index: int, data: str) -> Named:
-    """Return a test picture, named with its label; draw it with its prediction into the run."""
+    """Return a test picture, named by its label; draw it with its prediction into the run."""
     image, label = run_data(run, data).test_picture(index)
     figure = draw_prediction(image, label, predictor([image])[0].label)
     path = run.figure(f"test-{index}.png", to_png(figure))
@@ -127,7 +128,7 @@ def _test_picture(run: Run, predictor: Predictor, index: int, data: str) -> Name
 def _predict_all(
     predictor: Predictor, pictures: Sequence[Named]
 ) -> Iterable[tuple[str, Prediction | UserError]]:
-    """Classify pictures, with a progress bar where there is a terminal."""
+    """Classify pictures, with a progress bar in a terminal."""
     return track(
         predict_many(predictor, pictures),
         "Classifying",
@@ -139,10 +140,10 @@ def _predict_all(
 
 
 def _collect(
-    found: Iterable[tuple[str, Prediction | UserError]], top: int, failures: list[UserError]
+    outcomes: Iterable[tuple[str, Prediction | UserError]], top: int, failures: list[UserError]
 ) -> Iterator[tuple[str, Prediction | UserError]]:
-    """Pass outcomes on with only the best classes of each, and take note of failures."""
-    for name, outcome in found:
+    """Yield each outcome with only its best classes, and add every error to `failures`."""
+    for name, outcome in outcomes:
         if isinstance(outcome, UserError):
             failures.append(outcome)
             yield name, outcome
@@ -150,43 +151,38 @@ def _collect(
             yield name, outcome.best(top)
 
 
-def _write_table(found: Found) -> None:
-    shown = [(name, outcome) for name, outcome in found if isinstance(outcome, Prediction)]
+def _write_table(outcomes: Outcomes) -> None:
+    shown = [(name, outcome) for name, outcome in outcomes if isinstance(outcome, Prediction)]
     if len(shown) == 1:
-        console.print(_one(*shown[0]))
+        _show_one(*shown[0])
     elif shown:
         _show_many(shown)
 
 
-def _one(name: str, prediction: Prediction) -> Table:
-    """Return a picture's ranked classes, and its superclasses beside them."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(name), title_justify="left")
-    table.add_column("class")
-    table.add_column("probability", justify="right")
-    if prediction.superclasses:
-        table.add_column("superclass")
-        table.add_column("probability", justify="right")
-    ranked = zip_longest(prediction.classes, prediction.superclasses)
-    for row in ranked:
-        pairs = ((escape(s.name), f"{s.probability:.1%}") if s else ("", "") for s in row)
-        flat = [text for pair in pairs for text in pair]
-        table.add_row(*flat[: len(table.columns)])
-    return whole(table)
+def _show_one(name: str, prediction: Prediction) -> None:
+    """Print the ranked classes of a picture, and its superclasses next to them."""
+    head = ["class", "probability", "superclass", "probability"]
+    columns = 4 if prediction.superclasses else 2
+    rows = []
+    for scores in zip_longest(prediction.classes, prediction.superclasses):
+        pairs = ((s.name, f"{s.probability:.1%}") if s else ("", "") for s in scores)
+        rows.append([text for pair in pairs for text in pair][:columns])
+    show_table(head[:columns], rows, left=(0, 2), title=name)
 
 
 def _show_many(shown: list[tuple[str, Prediction]]) -> None:
-    """Print a row a picture."""
+    """Print a table with a row for each picture."""
     coarse = ["superclass", ""] if shown[0][1].superclasses else []
     rows = []
     for name, prediction in shown:
         best = [prediction.classes[0], *prediction.superclasses[:1]]
         rows.append([name, *(text for s in best for text in (s.name, f"{s.probability:.1%}"))])
-    show_table(["picture", "class", "", *coarse], rows, left=2)
+    show_table(["picture", "class", "", *coarse], rows, left=(0, 1, 3))
 
 
-def _write_json(found: Found) -> None:
+def _write_json(outcomes: Outcomes) -> None:
     rows: list[dict[str, Any]] = []
-    for name, outcome in found:
+    for name, outcome in outcomes:
         if isinstance(outcome, UserError):
             rows.append({"picture": name, "error": str(outcome)})
             continue
@@ -194,13 +190,13 @@ def _write_json(found: Found) -> None:
     print_json(rows)
 
 
-def _write_csv(top: int, found: Found) -> None:
-    """Write a line a picture: its classes by rank, the best superclass, or why it failed."""
+def _write_csv(top: int, outcomes: Outcomes) -> None:
+    """Write a line for each picture: its ranked classes and best superclass, or the error."""
     ranks = range(1, top + 1)
     head = [f"{name}_{i}" for i in ranks for name in ("class", "probability")]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["picture", *head, "superclass", "superclass_probability", "error"])
-    for name, outcome in found:
+    for name, outcome in outcomes:
         if isinstance(outcome, UserError):
             writer.writerow(map(cell, [name, *[""] * (2 * top + 2), str(outcome)]))
             continue

@@ -15,20 +15,20 @@ from hundredfold.support.files import expanded
 
 @dataclass(frozen=True)
 class PushOptions:
-    """Put a finished run on the Hugging Face Hub: its model, with a card of what it reaches."""
+    """Publish the model of a finished run on the Hugging Face Hub, with a model card."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run directory."""
-    name: Annotated[str, tyro.conf.Positional]
-    """OWNER/NAME of the model on the Hub."""
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """Name of the model on the Hub: OWNER/NAME."""
     private: bool = False
-    """Seen by its owner alone, where it is made."""
+    """Make a new repository private."""
     folder: str = ""
-    """Write what would be pushed into this folder, and push nothing."""
+    """Write the files into this folder instead of publishing them."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Push a run."""
+    """Publish a run."""
     options = tyro.cli(PushOptions, prog="hundredfold push", args=arguments)
     run = find_run(options.run)
     if options.folder:

@@ -1,11 +1,11 @@
-"""The configuration that a command line begins with: a recipe's, or a file's."""
+"""Parse the flags of the commands that begin with a recipe or a configuration file."""
 
 from collections.abc import Sequence
 from typing import TypeVar
 
 import tyro
 
-from hundredfold.cli.choose import choose
+from hundredfold.cli.lookup import look_up
 from hundredfold.config import Config
 from hundredfold.recipes import RECIPES
 from hundredfold.support.errors import UserError
@@ -16,23 +16,23 @@ T = TypeVar("T")
 
 
 def split_name(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Return the recipe that comes first, `fast` where none does, and the flags after it."""
+    """Return the recipe or file that comes first (default `fast`), and the flags after it."""
     if arguments and not arguments[0].startswith("-"):
         return arguments[0], arguments[1:]
     return "fast", arguments
 
 
 def named_config(name: str) -> Config:
-    """Return a recipe's configuration, or a file's as it is.
+    """Return the configuration of a recipe, or the one in a file.
 
     Args:
-        name: of a recipe, or a file such as a run's config.json.
+        name: name of a recipe, or path of a file such as a run's config.json.
 
     Raises:
-        UserError: there is no such recipe or file, or the file is damaged.
+        UserError: the recipe or file does not exist, or the file is damaged.
     """
     if not name.endswith(".json"):
-        return choose("recipe", name, RECIPES)()
+        return look_up("recipe", name, RECIPES)()
     try:
         text = expanded(name).read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -41,15 +41,15 @@ def named_config(name: str) -> Config:
 
 
 def parse(options: type[T], verb: str, name: str, flags: Sequence[str]) -> T:
-    """Return a command's options: a recipe's configuration, and what the flags change.
+    """Return the options of a command: the configuration of a recipe, changed by the flags.
 
-    --help exits here.
+    With --help, print the help and exit.
 
     Args:
-        options: the command's dataclass, the configuration its first field.
+        options: the dataclass of the options; its first field is the configuration.
         verb: the command.
-        name: of the recipe or file, as in `named_config`.
-        flags: what comes after it.
+        name: the recipe or file, as in `named_config`.
+        flags: the flags after the name.
     """
     recipe = RECIPES.get(name)
     about = (recipe.__doc__ if recipe else None) or f"The configuration in {name}."

@@ -15,27 +15,27 @@ from hundredfold.training.resume import differences, reproduce
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do a run again."""
+    """Repeat a run."""
     tyro.cli(reproduce_run, prog="hundredfold reproduce", args=arguments)
 
 
 def reproduce_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") -> None:
-    """Do a finished run again and say whether every epoch is the same to the bit.
+    """Repeat a finished run, and check that every epoch is the same to the bit.
 
-    Ends with exit code 1 at the first difference. The run itself is not touched.
+    Stops with exit code 1 at the first difference. The run itself stays as it is.
 
     Args:
         run: The run directory.
-        data: Where the data is now, as in train; empty for where the run found it.
+        data: Where the data is now, as --data of train. Empty for the place recorded in the run.
     """
     found = find_run(run)
     here = describe_environment(pick_device(found.config().device), "")
     for difference in differences(found.environment(), here):
-        console.print(f"[yellow]{escape(difference)}: it may differ for that alone.[/]")
+        console.print(f"[yellow]{escape(difference)}. This alone may change the result.[/]")
     steps = sum(len(epoch.loss) for epoch in found.history())
     with counted(f"{found.config().name}: steps", steps) as advance:
         for part in reproduce(found, data, advance):
             if part.difference:
-                raise CheckFailed(f"The first to differ is {part.what}: {part.difference}.")
+                raise CheckFailed(f"The first difference is in {part.what}: {part.difference}.")
             console.print(f"{part.what}: the same")
     console.print(f"{escape(str(found))} was reproduced to the bit.")

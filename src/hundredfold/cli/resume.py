@@ -6,31 +6,31 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.cli.logs import Logs, trained
+from hundredfold.cli.log_options import LogOptions, train_with_trackers
 from hundredfold.training.resume import last_run, resume
 
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    """Go on with a run that was interrupted: on a CPU, to the bits it would have had.
+    """Continue an interrupted run. On a CPU the result is the same to the bit as without a stop.
 
-    Its configuration stays as it was; a finished run has nothing to go on with.
+    The run keeps its configuration. A finished run cannot be resumed.
     """
 
-    run: Annotated[str, tyro.conf.Positional] = "last"
-    """The run directory; `last` for the newest unfinished one in runs/."""
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = "last"
+    """The run directory; `last` for the newest unfinished run in runs/."""
     data: str = ""
-    """Where the data is now, as in train; empty for where the run found it."""
-    logs: tyro.conf.OmitArgPrefixes[Logs] = field(default_factory=Logs)
-    """The terminal."""
+    """Where the data is now, as --data of train. Empty for the place recorded in the run."""
+    logs: tyro.conf.OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+    """What the terminal shows, and which trackers record the run."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Go on with a run."""
+    """Continue a run."""
     options = tyro.cli(ResumeOptions, prog="hundredfold resume", args=arguments)
     run = last_run("runs") if options.run == "last" else options.run
     display = options.logs.display()
-    trained(
+    train_with_trackers(
         lambda trackers: resume(run, options.data, display=display, trackers=trackers),
         options.logs.trackers(display.note),
         options.data,

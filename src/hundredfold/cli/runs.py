@@ -25,16 +25,16 @@ HEAD = (
 
 @dataclass(frozen=True)
 class RunsOptions:
-    """List the runs of a folder, with what each reached on the test set, single view."""
+    """List the runs of a folder, with their results on the test set (single view)."""
 
     folder: Annotated[Path, tyro.conf.Positional] = Path("runs")
-    """The folder that training wrote to."""
+    """The folder of the runs, as --out of train."""
     sort: Column = "started"
-    """By what: accuracies from the best down, all else rising."""
+    """Column to sort by: accuracies in descending order, all others in ascending order."""
     where: str = ""
-    """Only runs with this text in their name or recipe."""
+    """List only runs with this text in their name or recipe."""
     format: Literal["table", "json", "csv"] = "table"
-    """How to write them; json and csv have every digit."""
+    """The output format; json and csv have all digits."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _write_table(rows: Sequence[RunRow]) -> None:
     if rows:
-        show_table(HEAD, map(_cells, rows), left=4)
+        show_table(HEAD, map(_cells, rows), left=range(4))
     for row in rows:
         if row.reason:
             console.print(f"[yellow]{escape(row.reason)}[/]")

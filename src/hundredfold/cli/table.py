@@ -1,22 +1,15 @@
-"""Tables of text."""
+"""Print a table of texts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from rich import box
-from rich.table import Table
-
-from hundredfold.support.console import console, escape, whole
+from hundredfold.support.console import console, make_table
 
 
-def show_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
-    """Print rows under a head, `left` columns flush left and the others right.
-
-    Lines are as long as they need to be: a run's name cut into pieces is of no use.
-    """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for index, heading in enumerate(head):
-        lines = map(escape, heading.splitlines())
-        table.add_column("\n".join(lines), justify="left" if index < left else "right")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(whole(table))
+def show_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    left: Collection[int] = (0,),
+    title: str = "",
+) -> None:
+    """Print a table; the arguments are those of `make_table`."""
+    console.print(make_table(head, rows, left, title))

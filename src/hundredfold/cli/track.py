@@ -18,19 +18,19 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def track_run(run: Annotated[Path, tyro.conf.Positional], /, to: str) -> None:
-    """Send a run to TensorBoard or MLflow, finished or not; what is there already stays as it is.
+    """Send a run, finished or not, to TensorBoard or MLflow; existing entries stay as they are.
 
     Args:
         run: The run directory.
-        to: tensorboard, mlflow, or mlflow:ADDRESS of a server or store. Without an address, what
-            MLFLOW_TRACKING_URI names, else the file mlflow.db here.
+        to: tensorboard, mlflow, or mlflow:ADDRESS of a server or store. Without an address, MLflow
+            uses MLFLOW_TRACKING_URI, or else the file mlflow.db in the current folder.
     """
     found = find_run(run)
     try:
         send(found, open_tracker(to))
     except UserError:
         raise
-    except Exception as error:  # whatever a library comes up with
+    except Exception as error:  # a tracker's library may raise anything
         why = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{to} does not take it: {why}") from error
+        raise UserError(f"{to} did not accept the run: {why}") from error
     console.print(f"{escape(str(found))} is in {escape(to)}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import tyro
 
 from hundredfold.cli import resume
-from hundredfold.cli.logs import Logs, trained
+from hundredfold.cli.log_options import LogOptions, train_with_trackers
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
 from hundredfold.data.load import load_data
@@ -21,21 +21,21 @@ from hundredfold.training.train import train
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """A recipe's values, and how its training is shown."""
+    """The configuration of a run, and its output."""
 
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
-    """The configuration."""
-    logs: tyro.conf.OmitArgPrefixes[Logs] = field(default_factory=Logs)
-    """The terminal."""
+    """The configuration. The defaults are those of the recipe."""
+    logs: tyro.conf.OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+    """What the terminal shows, and which trackers record the run."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train a recipe: its values are the flags' defaults."""
+    """Train a recipe; its values are the defaults of the flags."""
     if "--resume" in arguments:
         if arguments[0] != "--resume":
             raise UserError(
-                "A resumed run keeps its recipe and configuration: train --resume RUN, without "
-                "others, or resume RUN."
+                "A resumed run keeps its recipe and configuration. Use `train --resume RUN` alone, "
+                "or `resume RUN`."
             )
         resume.main(arguments[1:])
         return
@@ -51,8 +51,8 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
         if run.finished:
             display.note(f"{run} is finished already.")
             return
-        data = run.config().data  # which this launch named
-        trained(
+        data = run.config().data  # from the flags of this launch
+        train_with_trackers(
             lambda trackers: resume_run(run, data, display=display, trackers=trackers),
             options.logs.trackers(display.note),
             data,
@@ -61,11 +61,11 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
     with processes.main_process_first():
         dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
     started = None
-    if config.budget and flags is arguments:  # no recipe was named
-        started = time.perf_counter()  # choosing counts
+    if config.budget and flags is arguments:  # the command line names no recipe
+        started = time.perf_counter()  # the budget includes the choice
         name = choose_recipe(config, dataset)
         config = parse(TrainOptions, "train", name, flags).config
-    trained(
+    train_with_trackers(
         lambda trackers: train(
             config, dataset, display=display, trackers=trackers, started=started
         ),

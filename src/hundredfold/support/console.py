@@ -1,4 +1,4 @@
-"""The terminal: one console, progress, numbers as people write them."""
+"""The terminal: consoles that print any text safely, tables, progress bars, durations."""
 
 import json
 import math
@@ -6,12 +6,12 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich import markup
+from rich import box, markup
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.progress import (
@@ -30,11 +30,11 @@ from rich.table import Table
 from hundredfold.support.text import printable, printable_lines
 
 NARROWEST = 20
-"""Columns: fewer are taken for a mistake."""
+"""Smallest width of a terminal in columns; a smaller one is taken for a mistake."""
 
 
 class _Console(Console):
-    """A console that obeys no text, and leaves it to the command line what a closed pipe means."""
+    """A console that prints control characters as text, and raises BrokenPipeError."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -44,18 +44,18 @@ class _Console(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Render, whatever it comes from, without characters that a terminal obeys."""
+        """Render without control characters in any text."""
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else printable_lines(segment.text)
             yield segment if text == segment.text else Segment(text, segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Raise what Rich would turn into exit code 1."""
+        """Raise BrokenPipeError; Rich would exit with code 1."""
         raise BrokenPipeError
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment without the size of a terminal that nothing could be read in."""
+    """Return the environment variables without an unusable terminal size."""
     sizes = {"COLUMNS": NARROWEST, "LINES": 2}
     return {
         name: value
@@ -69,30 +69,68 @@ error_console = _Console(stderr=True)
 
 
 def escape(text: str) -> str:
-    """Return text as a console shows just this in one line: no markup, no control characters."""
+    """Escape text so that a console prints exactly it, in one line: no markup, no control codes."""
     return markup.escape(printable(text))
 
 
 def whole(table: Table) -> Table:
-    """Return a table as wide as it needs to be: a number that is cut short is of no use."""
+    """Return a table at its full width, which cuts no text."""
     unbound = console.options.update(max_width=10_000)
     table.width = Measurement.get(console, unbound, table).maximum
     return table
 
 
+def make_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    left: Collection[int] = (0,),
+    title: str = "",
+) -> Table:
+    """Return a table of texts at its full width.
+
+    Args:
+        head: the headings; a heading may have several lines.
+        rows: the cells, each in one line.
+        left: indices of the columns that are flush left; the others are flush right.
+        title: a line above the table; empty for none.
+    """
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title=escape(title) or None,
+        title_justify="left",
+    )
+    for index, heading in enumerate(head):
+        lines = map(escape, heading.splitlines())
+        table.add_column("\n".join(lines), justify="left" if index in left else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return whole(table)
+
+
 def say(text: str) -> None:
-    """Print a sentence for the user."""
+    """Print a sentence."""
     console.print(escape(text))
 
 
 def print_json(value: Any) -> None:
-    """Write a value to the standard output as JSON that does nothing to a terminal either."""
+    """Print a value as JSON to standard output, without control characters."""
     print(printable_lines(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 @contextmanager
 def byte_progress(name: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """Show a download's progress in a terminal; yield what takes the bytes of each piece."""
+    """Show the progress of a download in a terminal.
+
+    Args:
+        name: the file, as an address.
+        total: its size in bytes; 0 if unknown.
+        done: number of bytes that are there already.
+
+    Yields:
+        A function to call with the number of further bytes.
+    """
     columns = (DownloadColumn(), TransferSpeedColumn())
     with _progress(name.rsplit("/", 1)[-1], columns, total or None, done) as advance:
         yield advance
@@ -100,7 +138,15 @@ def byte_progress(name: str, total: int, done: int) -> Iterator[Callable[[int], 
 
 @contextmanager
 def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` things are done in a terminal; yield what takes how many more."""
+    """Show a count in a terminal.
+
+    Args:
+        what: what is counted.
+        total: number of things in total.
+
+    Yields:
+        A function to call with the number of further things.
+    """
     with _progress(what, (MofNCompleteColumn(),), total) as advance:
         yield advance
 
@@ -109,7 +155,7 @@ def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
 def _progress(
     what: str, columns: Sequence[ProgressColumn], total: int | None, done: int = 0
 ) -> Iterator[Callable[[int], None]]:
-    """Show a bar with these columns and the time left in a terminal; yield what takes progress."""
+    """Show a bar, these columns and the time left; yield a function that adds to the progress."""
     name = TextColumn("{task.description}", markup=False)
     shown = (name, BarColumn(), *columns, TimeRemainingColumn())
     hidden = not console.is_terminal
@@ -119,7 +165,7 @@ def _progress(
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: 8.4 s, 3 min 20 s, 5 h 54 min."""
+    """Return a duration as text: 8.4 s, 3 min 20 s, 5 h 54 min."""
     if seconds < 60 or not math.isfinite(seconds):
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -129,7 +175,7 @@ def duration(seconds: float) -> str:
 
 
 def command() -> str:
-    """Return how to call this program from the user's shell."""
+    """Return the command that starts this program in the user's shell."""
     if shutil.which("hundredfold"):
         return "hundredfold"
     script = Path(sys.executable).parent / "hundredfold"

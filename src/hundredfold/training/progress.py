@@ -8,7 +8,6 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -19,7 +18,7 @@ from hundredfold.metrics.calibration import ENOUGH
 from hundredfold.metrics.scores import metric_rows, shown
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
-from hundredfold.support.console import command, console, duration, escape, whole
+from hundredfold.support.console import command, console, duration, escape, make_table
 from hundredfold.support.jsonio import to_json
 from hundredfold.support.text import plural, printable
 from hundredfold.training.loop import Step
@@ -191,10 +190,5 @@ def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
     """Return the test metrics, single view and with flip TTA, as a table."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(f"test set, {plural(metrics['test_pictures'], 'picture')}")
-    table.add_column("single view", justify="right")
-    table.add_column("flip TTA", justify="right")
-    for row in metric_rows(metrics["test"], metrics["test_flip"]):
-        table.add_row(*row)
-    return whole(table)
+    head = [f"test set, {plural(metrics['test_pictures'], 'picture')}", "single view", "flip TTA"]
+    return make_table(head, metric_rows(metrics["test"], metrics["test_flip"]))

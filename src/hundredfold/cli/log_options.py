@@ -1,4 +1,4 @@
-"""What commands that train have in common: how they show it, and who else is told."""
+"""The options of train and resume for the terminal's output and for trackers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,33 +14,36 @@ from hundredfold.training.progress import Display, JsonDisplay
 
 
 @dataclass(frozen=True)
-class Logs:
-    """How a training is shown, and where else it is logged."""
+class LogOptions:
+    """What the terminal shows of a training, and which trackers record it."""
 
     track: tuple[str, ...] = ()
-    """Where else to log: tensorboard, mlflow, or mlflow:ADDRESS of a server or store (extras of the
-    same names). The run's own files have it all anyway."""
+    """Trackers that record the run as well: tensorboard, mlflow, or mlflow:ADDRESS of a server or
+    store. Each needs the extra of its name. The run directory holds everything in any case."""
     quiet: bool = False
     """Print nothing but errors."""
     verbose: bool = False
-    """Say more: each checkpoint, say."""
+    """Print more details, such as each checkpoint."""
     log_json: bool = False
-    """One JSON object a line, for other programs: start, epoch, note, end."""
+    """Print one JSON object per line, for other programs: events start, epoch, note and end."""
 
     def display(self) -> Display:
-        """Return what shows the training.
+        """Return the display of the training.
 
         Raises:
-            UserError: more than one way is asked for.
+            UserError: the options contradict each other.
         """
         if self.quiet + self.verbose + self.log_json > 1:
-            raise UserError("--quiet, --verbose and --log-json exclude each other.")
+            raise UserError("Give only one of --quiet, --verbose and --log-json.")
         if rank():
-            return Display(quiet=True)  # the first of several processes shows it
+            return Display(quiet=True)  # the first of several processes prints
         return JsonDisplay() if self.log_json else Display(self.quiet, verbose=self.verbose)
 
     def trackers(self, tell: Callable[[str], None]) -> list[Background]:
-        """Return who else is told; `tell` takes a warning about each that fails.
+        """Return the trackers.
+
+        Args:
+            tell: called with a warning if a tracker fails.
 
         Raises:
             UserError: there is no such tracker.
@@ -49,23 +52,23 @@ class Logs:
         return [Background(name, open_tracker(name), tell) for name in names]
 
 
-def trained(
+def train_with_trackers(
     work: Callable[[Sequence[Background]], Run], trackers: Sequence[Background], data: Dataset | str
 ) -> None:
-    """Do a training that tells its trackers, and in the end send them what it leaves.
+    """Train, and send the finished run and its report to the trackers.
 
     Args:
-        work: trains.
-        trackers: told of the run, and of its report, which is written for them.
-        data: as in `write_report`.
+        work: trains with the trackers, and returns the run.
+        trackers: the trackers; the report is written only if there are any.
+        data: the data for the report, as in `write_report`.
     """
     try:
         run = work(trackers)
         if trackers:
-            write_report(run, data, lambda _: None)  # the page says what it lacks
+            write_report(run, data, lambda _: None)  # the page itself says what is missing
     finally:
         for tracker in trackers:
-            if tracker.run:  # which may have been interrupted
+            if tracker.run:  # also a run that was interrupted
                 tracker.finish(tracker.run)
         for tracker in trackers:
             tracker.close()

@@ -1,0 +1,285 @@
+// The page of `hundredfold app`: sends pictures to /api/explain and /api/predict, shows the answers.
+"use strict";
+
+const settings = document.currentScript.dataset;
+const mostBytes = Number(settings.mostBytes);
+const mostFiles = Number(settings.mostFiles);
+const hasSuperclasses = Boolean(settings.superclasses);
+const smallPicture = 128; // pixels; smaller pictures are enlarged as squares, without blur
+
+const byId = (id) => document.getElementById(id);
+
+/** Return a new element. */
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** Show or hide elements. */
+function show(visible, ...ids) {
+  for (const id of ids) byId(id).hidden = !visible;
+}
+
+const percent = (probability) => `${(100 * probability).toFixed(1)}%`;
+
+/** Send a file to the server; return its answer, or throw an Error that says what is wrong. */
+async function send(address, file, signal) {
+  if (file.size > mostBytes) throw new Error(`A picture may have at most ${mostBytes >> 20} MiB.`);
+  const request = { method: "POST", body: file, signal };
+  const response = await fetch(address, request).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer, or the file is gone. Is the server still running?");
+  });
+  const answer = await response.json().catch(() => ({}));
+  if (response.ok) return answer;
+  throw new Error(answer.error ?? `The server is busy (status ${response.status}). Try again.`);
+}
+
+// One picture
+
+let current = new AbortController(); // of the picture that is shown
+
+/** Classify a picture and show the answer; until then the previous answer stays, but pale. */
+async function classify(file) {
+  const signal = startOver();
+  byId("picture").src = URL.createObjectURL(file);
+  show(true, "picture", "clear");
+  show(false, "invitation", "error");
+  setBusy(true);
+  try {
+    const answer = await send("/api/explain", file, signal);
+    if (!signal.aborted) showAnswer(answer);
+  } catch (error) {
+    if (!signal.aborted) showError(error.message);
+  }
+  if (!signal.aborted) setBusy(false);
+}
+
+/** Abandon the current picture; return the signal of the next one. */
+function startOver() {
+  current.abort();
+  current = new AbortController();
+  closeWebcam();
+  URL.revokeObjectURL(byId("picture").src);
+  return current.signal;
+}
+
+/** Remove the picture and its answer. */
+function clear() {
+  const signal = startOver();
+  byId("picture").removeAttribute("src");
+  show(true, "invitation", "hint");
+  show(false, "picture", "clear", "error", "answer", "reasons");
+  setBusy(false);
+  return signal;
+}
+
+/** Show whether an answer is on its way. */
+function setBusy(busy) {
+  byId("one").setAttribute("aria-busy", busy);
+  byId("status").textContent = busy ? "Classifying …" : "";
+}
+
+/** Show a sentence in place of an answer. */
+function showError(sentence) {
+  byId("error").textContent = sentence;
+  show(true, "error");
+  show(false, "answer", "reasons", "hint");
+}
+
+/** Show an answer of /api/explain. */
+function showAnswer(answer) {
+  byId("classes").replaceChildren(...answer.classes.map(scoreItem));
+  if (hasSuperclasses) byId("superclasses").replaceChildren(...answer.superclasses.map(scoreItem));
+  byId("first-class").textContent = answer.classes[0].name;
+  byId("heat-map").src = byId("download").href = answer.heat_map;
+  byId("similar").replaceChildren(...(answer.similar ?? []).map(similarFigure));
+  show(true, "answer", "reasons");
+  show(false, "hint");
+  show(Boolean(answer.similar), "similar-card");
+}
+
+/** Return the list item of a class: name, probability, bar. */
+function scoreItem({ name, probability }) {
+  const fill = element("span");
+  fill.style.width = percent(probability);
+  return element(
+    "li",
+    {},
+    element("span", { textContent: name }),
+    element("span", { className: "share", textContent: percent(probability) }),
+    element("div", { className: "bar" }, fill),
+  );
+}
+
+/** Return a training picture with its caption. */
+function similarFigure({ picture, caption }) {
+  const image = element("img", { src: picture, alt: "", onload: sharpenIfSmall });
+  return element("figure", {}, image, element("figcaption", { textContent: caption }));
+}
+
+/** Show the pixels of a small picture. */
+function sharpenIfSmall(event) {
+  event.target.classList.toggle("pixels", event.target.naturalWidth < smallPicture);
+}
+
+// Webcam
+
+let stream = null;
+
+/** Show what the webcam sees. */
+async function openWebcam() {
+  const signal = clear();
+  try {
+    if (!navigator.mediaDevices) throw new Error("the browser allows it only at localhost or by https");
+    const opened = await navigator.mediaDevices.getUserMedia({ video: true });
+    if (signal.aborted) return opened.getTracks().forEach((track) => track.stop());
+    stream = opened;
+    byId("video").srcObject = stream;
+    await byId("video").play();
+  } catch (error) {
+    return showError(`The webcam cannot be used: ${error.message}.`);
+  }
+  show(true, "video", "take", "cancel");
+  show(false, "webcam");
+  document.querySelector("#one .drop").hidden = true;
+  byId("take").focus();
+}
+
+/** Take a picture and classify it. */
+function takePicture() {
+  const video = byId("video");
+  const canvas = element("canvas", { width: video.videoWidth, height: video.videoHeight });
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  canvas.toBlob(classify, "image/png");
+}
+
+/** Turn the webcam off. */
+function closeWebcam() {
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = byId("video").srcObject = null;
+  show(false, "video", "take", "cancel");
+  show(true, "webcam");
+  document.querySelector("#one .drop").hidden = false;
+}
+
+// Several pictures
+
+let currentFiles = new AbortController(); // of the files in the table
+
+/** Classify pictures one after the other, a row of the table each. */
+async function classifySeveral(files) {
+  currentFiles.abort();
+  currentFiles = new AbortController();
+  const { signal } = currentFiles;
+  const rows = byId("table").tBodies[0];
+  const chosen = files.slice(0, mostFiles);
+  rows.replaceChildren();
+  show(true, "table");
+  for (const [index, file] of chosen.entries()) {
+    byId("progress").textContent = `Classifying ${index + 1} of ${chosen.length} …`;
+    const row = await rowOf(file, signal);
+    if (signal.aborted) return;
+    rows.append(row);
+  }
+  const left = files.length - chosen.length;
+  byId("progress").textContent =
+    `${chosen.length} of ${files.length} pictures done.` +
+    (left ? ` The other ${left} were left out: choose at most ${mostFiles} at once.` : "");
+}
+
+/** Classify a picture; return its row of the table, with the answer or with the error in words. */
+async function rowOf(file, signal) {
+  const name = element("td", { textContent: file.name });
+  try {
+    const { classes, superclasses } = await send("/api/predict?top=1", file, signal);
+    const best = hasSuperclasses ? [classes[0], superclasses[0]] : [classes[0]];
+    return element("tr", {}, name, ...best.flatMap(scoreCells));
+  } catch (error) {
+    const words = element("div", { className: "error", textContent: error.message });
+    return element("tr", {}, name, element("td", { colSpan: hasSuperclasses ? 4 : 2 }, words));
+  }
+}
+
+/** Return the two cells of a class in the table. */
+function scoreCells({ name, probability }) {
+  return [
+    element("td", { textContent: name }),
+    element("td", { textContent: percent(probability), className: "n" }),
+  ];
+}
+
+// The page
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+
+/** Show a tab's panel and hide the other. */
+function selectTab(tab) {
+  for (const each of tabs) {
+    each.setAttribute("aria-selected", each === tab);
+    each.tabIndex = each === tab ? 0 : -1;
+    show(each === tab, each.getAttribute("aria-controls"));
+  }
+  if (stream) clear();
+}
+
+/** Classify files that were chosen, dropped or pasted. */
+function receive(files) {
+  if (!files.length) return;
+  if (files.length > 1) selectTab(byId("several-tab"));
+  if (byId("several").hidden) classify(files[0]);
+  else classifySeveral(files);
+}
+
+for (const tab of tabs) {
+  tab.addEventListener("click", () => selectTab(tab));
+  tab.addEventListener("keydown", ({ key }) => {
+    if (key !== "ArrowLeft" && key !== "ArrowRight") return;
+    const other = tabs.find((each) => each !== tab);
+    selectTab(other);
+    other.focus();
+  });
+}
+for (const input of [byId("file"), byId("files")]) {
+  input.addEventListener("change", () => {
+    const files = [...input.files];
+    input.value = ""; // so that the same file can be chosen again
+    receive(files);
+  });
+}
+for (const button of document.querySelectorAll("#examples button")) {
+  const image = button.querySelector("img");
+  if (image.complete) sharpenIfSmall({ target: image });
+  image.addEventListener("load", sharpenIfSmall);
+  button.addEventListener("click", async () => {
+    const response = await fetch(image.src).catch(() => null);
+    if (response?.ok) {
+      await classify(await response.blob());
+      byId("answer").scrollIntoView({ block: "nearest" });
+    }
+  });
+}
+byId("picture").addEventListener("load", sharpenIfSmall);
+byId("picture").addEventListener("error", () => {
+  show(false, "picture"); // a format that the browser does not show
+  show(true, "invitation");
+});
+byId("webcam").addEventListener("click", openWebcam);
+byId("take").addEventListener("click", takePicture);
+byId("cancel").addEventListener("click", clear);
+byId("clear").addEventListener("click", () => {
+  clear();
+  byId("file").focus();
+});
+document.addEventListener("paste", (event) => receive([...event.clipboardData.files]));
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+document.addEventListener("dragleave", () => document.body.classList.remove("dragging"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  receive([...event.dataTransfer.files]);
+});
