@@ -55,14 +55,14 @@ def test_atomic_writes_leave_nothing_behind(tmp_path: Path) -> None:
 def test_no_run_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no run at"):
         _ = Run(tmp_path / "nowhere").config()
-    with pytest.raises(UserError, match="is not a run, or not a whole one"):
+    with pytest.raises(UserError, match="is not a run, or not a complete one"):
         _ = Run(tmp_path).config()
 
 
 def test_a_run_without_weights_says_why(run: Run) -> None:
     weights = (run.path / "weights.safetensors").read_bytes()
     (run.path / "weights.safetensors").unlink()
-    with pytest.raises(UserError, match=r"not a whole one: it lacks weights\.safetensors"):
+    with pytest.raises(UserError, match=r"not a complete one: it lacks weights\.safetensors"):
         run.model()
     (run.path / "metrics.json").unlink()
     with pytest.raises(UserError, match="has no weights: its training ended before a checkpoint"):
@@ -105,7 +105,7 @@ def test_a_model_that_would_fill_the_memory_is_refused(
     path = run.path / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     reseal(run)
-    with pytest.raises(UserError, match=r"needs|of another model"):
+    with pytest.raises(UserError, match=r"needs|to another model"):
         run.model()
 
 
@@ -114,7 +114,7 @@ def test_weights_of_another_model_are_refused(run: Run) -> None:
     values["widths"] = [4, 4, 4]
     (run.path / "model.json").write_text(json.dumps(values))
     reseal(run)
-    with pytest.raises(UserError, match="of another model"):
+    with pytest.raises(UserError, match="belong to another model"):
         run.model()
 
 

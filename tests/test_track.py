@@ -151,7 +151,7 @@ class Broken(Deaf):
 
 @pytest.mark.parametrize(
     ("tracker", "said"),
-    [(Deaf(), "it has not answered for 1 s"), (Broken(), "ValueError: no such place.")],
+    [(Deaf(), "it has not responded for 1 s"), (Broken(), "ValueError: no such place.")],
 )
 def test_a_tracker_that_fails_costs_one_warning(
     tracker: Any,
@@ -216,7 +216,7 @@ def test_a_closed_port_and_one_that_hangs_do_not_hold_up_training(
     trackers = ["mlflow:http://127.0.0.1:9", f"mlflow:http://127.0.0.1:{silent}"]
     assert main(["train", *SMALL, "--track", *trackers]) == 0
     out = capsys.readouterr().out
-    assert out.count("did not get all of the run") == 2
+    assert out.count("did not receive the whole run") == 2
     run = Run(next(Path("runs").iterdir()))
     assert run.finished
     assert (run.path / "report.html").exists()

@@ -74,7 +74,7 @@ def test_a_run_without_digests_is_not_used(run: Run, capsys: pytest.CaptureFixtu
     metrics = json.loads(path.read_text())
     del metrics["sha256"]
     path.write_text(json.dumps(metrics))
-    with pytest.raises(UserError, match="has no checksums: the run is damaged, or of an earlier"):
+    with pytest.raises(UserError, match="has no checksums: the run is damaged, or an earlier"):
         Predictor.load(run)
     assert main(["evaluate", str(run)]) == 2
     assert list_runs("runs")[0].state == "damaged"
@@ -109,7 +109,7 @@ def test_a_run_without_model_json_names_it(run: Run, capsys: pytest.CaptureFixtu
     (run.path / "model.json").unlink()
     for command in (["predict"], ["explain"]):
         assert main([*command, str(run), "picture.png"]) == 2
-        assert "not a whole one: it lacks model.json" in capsys.readouterr().err
+        assert "not a complete one: it lacks model.json" in capsys.readouterr().err
 
 
 def test_the_bundled_model_says_that_it_answers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,7 @@ def main() -> None:
     environment = {key: run.environment()[key] for key in KEPT}
     bundled = copy_model(run, folder, config, halves, environment)
     metrics = run.metrics() | evaluate(bundled)
-    bundled.seal(metrics)
+    bundled.save_metrics(metrics)
     (folder / "README.md").write_text(card(options.name, bundled, metrics))
     print((folder / "README.md").read_text())
     print("before rounding:", run.metrics()["test"])

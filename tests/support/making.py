@@ -52,7 +52,7 @@ def reseal(run: Run) -> None:
     """Give a finished run's files their digests anew, as one who makes a run on purpose can."""
     metrics = json.loads((run.path / "metrics.json").read_text())
     metrics.pop("sha256", None)
-    run.seal(metrics)
+    run.save_metrics(metrics)
 
 
 def unfinish(run: Run) -> None:

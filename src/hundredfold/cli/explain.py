@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     heading = f"{prediction.label}, {prediction.probability:.0%}"
     heading += f" (label: {label})" if label else ""
     figure = draw_explanation(image, heat, heading, target, like)
-    path = run.figure(f"explain-{name}.png", to_png(figure))
+    path = run.save_figure(f"explain-{name}.png", to_png(figure))
     console.print(f"{escape(heading)}\nExplained  {escape(str(path))}")
 
 

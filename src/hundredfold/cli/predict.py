@@ -119,7 +119,7 @@ def _test_picture(run: Run, predictor: Predictor, index: int, data: str) -> Name
     """Return a test picture, named with its label; draw it with its prediction into the run."""
     image, label = run_data(run, data).test_picture(index)
     figure = draw_prediction(image, label, predictor([image])[0].label)
-    path = run.figure(f"test-{index}.png", to_png(figure))
+    path = run.save_figure(f"test-{index}.png", to_png(figure))
     error_console.print(f"Picture  {escape(str(path))}")
     return f"test picture {index}: {label}", image
 

@@ -119,7 +119,7 @@ class Comparison:
             for group in self.groups
         ]
         return {
-            group.name + where: [run.whole_history() for run in group.runs]
+            group.name + where: [run.nonempty_history() for run in group.runs]
             for group, where in zip(self.groups, judged, strict=True)
         }
 

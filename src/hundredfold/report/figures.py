@@ -26,7 +26,7 @@ def draw_figures(run: Run, levels: Sequence[Level]) -> dict[str, Drawn]:
         UserError: the run is damaged.
     """
     whole = run.metrics()["epoch_pictures"]
-    figures = draw_history(run.whole_history(), run.config().validate_on, whole)
+    figures = draw_history(run.nonempty_history(), run.config().validate_on, whole)
     for level in levels:
         figures[f"confusion-{level.name}"] = draw_confusion(
             level.confusion, level.classes, level.parents
@@ -48,5 +48,5 @@ def _raw(run: Run) -> Reliability:
 def save_figures(run: Run, drawn: Mapping[str, Drawn]) -> None:
     """Write every figure into the run, as SVG and as PNG."""
     for name, figure in drawn.items():
-        run.figure(f"{name}.svg", figure.svg)
-        run.figure(f"{name}.png", figure.png)
+        run.save_figure(f"{name}.svg", figure.svg)
+        run.save_figure(f"{name}.png", figure.png)

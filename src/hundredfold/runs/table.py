@@ -6,9 +6,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from hundredfold.runs.run import Run, is_run
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
-from hundredfold.runs.run import Run, is_run
 
 Column: TypeAlias = Literal[
     "started", "name", "recipe", "labels", "seed", "epochs", "state", "fine_top1", "coarse_top1",
