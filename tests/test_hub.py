@@ -69,9 +69,9 @@ def test_without_a_network_it_says_so(
     monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_TOKEN", "none")
     assert main(["push", str(run.path), "me/tiny"]) == 2
-    assert "The Hub does not take me/tiny" in capsys.readouterr().err
+    assert "The Hub did not accept me/tiny" in capsys.readouterr().err
     assert main(["push", str(run.path), "no name at all"]) == 2
-    assert "The Hub does not take no name at all" in capsys.readouterr().err
+    assert "The Hub did not accept no name at all" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"pip install 'hundredfold\[hub\]'"):
         push(run, "me/tiny")

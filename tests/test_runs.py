@@ -12,7 +12,7 @@ from support.making import unfinish
 
 from hundredfold import Config, Dataset, Run, UserError, train
 from hundredfold.cli.main import main
-from hundredfold.runs.table import RunRow, list_runs, scores, sort_rows
+from hundredfold.runs.table import RunRow, final_scores, list_runs, sort_rows
 
 
 def test_a_finished_run_has_what_it_recorded(run: Run) -> None:
@@ -32,7 +32,7 @@ def test_a_finished_run_has_what_it_recorded(run: Run) -> None:
         seconds=metrics["seconds"],
         started=run.environment()["started"],
     )
-    assert scores(run) == {
+    assert final_scores(run) == {
         "fine_top1": metrics["test"]["fine_top1"],
         "coarse_top1": metrics["test"]["coarse_top1"],
         "flip_fine_top1": metrics["test_flip"]["fine_top1"],

@@ -42,7 +42,7 @@ from hundredfold.evaluation.predictions import levels
 from hundredfold.inference.predict import Predictor
 from hundredfold.pictures.prepare import load_picture
 from hundredfold.runs.checkpoints import save_checkpoint
-from hundredfold.runs.table import list_runs, scores
+from hundredfold.runs.table import final_scores, list_runs
 from hundredfold.support.jsonio import parse_object
 from hundredfold.training.resume import resume
 
@@ -151,7 +151,7 @@ class Readers:
                 for use in (
                     lambda: Predictor.load(self.run)(self.data.test.images[:2]),
                     lambda: levels(self.run),
-                    lambda: scores(self.run),
+                    lambda: final_scores(self.run),
                     self.run.history,
                     lambda: list_runs(self.folder),
                     self.run.config,

@@ -12,6 +12,7 @@ from hundredfold.app.subject import Explained, Subject
 from hundredfold.evaluation.explain import captioned
 from hundredfold.figures.explanation import heat_picture
 from hundredfold.inference.predict import Score
+from hundredfold.metrics.scores import format_probability
 from hundredfold.pictures.prepare import to_image
 from hundredfold.support.errors import UserError
 from hundredfold.support.text import plural
@@ -188,7 +189,7 @@ def _several_pictures(subject: Subject) -> None:
                 rows.append([Path(path).name, *[""] * (len(heads) - 2), str(error)])
                 continue
             best = [found.classes[0], *found.superclasses[:1]]
-            cells = [cell for s in best for cell in (s.name, f"{s.probability:.1%}")]
+            cells = [cell for s in best for cell in (s.name, format_probability(s.probability))]
             rows.append([Path(path).name, *cells, ""])
         if paths and len(paths) > MOST_FILES:
             rows.append([f"{len(paths) - MOST_FILES} more", *[""] * (len(heads) - 2), "left out"])

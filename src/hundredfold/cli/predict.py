@@ -20,6 +20,7 @@ from hundredfold.evaluation.evaluate import run_data
 from hundredfold.figures.predictions import draw_prediction
 from hundredfold.figures.style import to_png
 from hundredfold.inference.predict import Prediction, Predictor, find_pictures, predict_many
+from hundredfold.metrics.scores import format_probability
 from hundredfold.pictures.prepare import Picture
 from hundredfold.pictures.urls import is_address
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
@@ -168,7 +169,9 @@ def _one(name: str, prediction: Prediction) -> Table:
         table.add_column("probability", justify="right")
     ranked = zip_longest(prediction.classes, prediction.superclasses)
     for row in ranked:
-        pairs = ((escape(s.name), f"{s.probability:.1%}") if s else ("", "") for s in row)
+        pairs = (
+            (escape(s.name), format_probability(s.probability)) if s else ("", "") for s in row
+        )
         flat = [text for pair in pairs for text in pair]
         table.add_row(*flat[: len(table.columns)])
     return whole(table)
@@ -180,7 +183,8 @@ def _show_many(shown: list[tuple[str, Prediction]]) -> None:
     rows = []
     for name, prediction in shown:
         best = [prediction.classes[0], *prediction.superclasses[:1]]
-        rows.append([name, *(text for s in best for text in (s.name, f"{s.probability:.1%}"))])
+        cells = ((score.name, format_probability(score.probability)) for score in best)
+        rows.append([name, *(text for pair in cells for text in pair)])
     show_table(["picture", "class", "", *coarse], rows, left=2)
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from hundredfold.evaluation.predictions import levels
 from hundredfold.metrics.confusion import McNemar, mcnemar
+from hundredfold.metrics.scores import top1_key
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
-from hundredfold.runs.table import scores
+from hundredfold.runs.table import final_scores
 from hundredfold.support.errors import UserError
 
 MACHINE = ("device", "processor", "threads", "torch")
@@ -57,9 +58,9 @@ class RunGroup:
 
     @cached_property
     def scores(self) -> dict[str, list[float]]:
-        """What `runs.scores` returns, by name, of each run."""
-        each = [scores(run) for run in self.runs]
-        return {name: [one[name] for one in each] for name in each[0]}
+        """The values of all runs by each key of `final_scores`."""
+        rows = [final_scores(run) for run in self.runs]
+        return {key: [row[key] for row in rows] for key in rows[0]}
 
     @cached_property
     def correct(self) -> dict[str, Tensor]:
@@ -87,7 +88,7 @@ class Contrast:
     def difference(self) -> Difference | None:
         """Of the seeds' accuracies; None where either group has a single seed."""
         one, two = (
-            spread(group.scores[f"{self.level}_top1"]) for group in (self.first, self.second)
+            spread(group.scores[top1_key(self.level)]) for group in (self.first, self.second)
         )
         if one.std is None or two.std is None:
             return None
@@ -236,7 +237,7 @@ def _obstacles(groups: Sequence[RunGroup]) -> Iterator[str]:
     sources = [f"{g.settings['data']}, SHA-256 {g.digest[:8]}" for g in groups]
     if len({group.digest for group in groups}) > 1:
         yield f"Only groups on the same data are tested ({_listed(groups, sources)})."
-    coarse = [group.name for group in groups if "fine_top1" not in group.scores]
+    coarse = [group.name for group in groups if top1_key("fine") not in group.scores]
     if 0 < len(coarse) < len(groups):
         yield (
             f"{', '.join(coarse)}: trained on coarse labels, so tested on those only, and the "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_data, needs_network
 from hundredfold.inference.logits import predict_logits
-from hundredfold.metrics.scores import measure
+from hundredfold.metrics.scores import VIEWS, measure
 from hundredfold.models.info import ModelInfo
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run
@@ -75,7 +75,7 @@ def compare_with_record(run: Run, metrics: Mapping[str, Any]) -> str:
         UserError: the run is not finished, or damaged.
     """
     recorded, apart, rounding = run.metrics(), [], True
-    for view in ("test", "test_flip"):
+    for view in VIEWS:
         was, now = recorded.get(view, {}), metrics[view]
         for name in sorted(was.keys() | now.keys()):
             if was.get(name) == now.get(name):

@@ -12,7 +12,7 @@ from hundredfold.evaluation.predictions import Level
 from hundredfold.figures.style import INK
 from hundredfold.metrics.calibration import ENOUGH
 from hundredfold.metrics.confusion import confused_pairs, inside_share
-from hundredfold.metrics.scores import METRICS, learned_top1
+from hundredfold.metrics.scores import METRICS, learned_top1, metric_name
 from hundredfold.pictures.prepare import data_address
 from hundredfold.report.figures import Drawn
 from hundredfold.runs.run import Run
@@ -107,12 +107,11 @@ def _about(run: Run, level: Level) -> str:
 def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the headline figures: value and name."""
     test, flip = metrics["test"], metrics["test_flip"]
-    tiles = [
-        (percent(test[name]), METRICS[name]) for name in METRICS if "_top" in name and name in test
-    ]
+    shown = (key for key in METRICS if "_top" in key and key in test)
+    tiles = [(percent(test[key]), metric_name(key)) for key in shown]
     learned = learned_top1(test)
-    tiles.append((percent(flip[learned]), f"{METRICS[learned]}, flip TTA"))
-    tiles.append((percent(test["ece"]), METRICS["ece"]))
+    tiles.append((percent(flip[learned]), metric_name(f"flip_{learned}")))
+    tiles.append((percent(test["ece"]), metric_name("ece")))
     tiles.append((duration(metrics["seconds"]), "from first weights to these figures"))
     return tiles
 

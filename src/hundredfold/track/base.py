@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from hundredfold.metrics.scores import VIEWS
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
 
@@ -28,6 +29,5 @@ def epoch_metrics(epoch: Epoch) -> dict[str, float]:
 def final_metrics(run: Run) -> dict[str, float]:
     """Return a finished run's test metrics, single view and with flip TTA, and its seconds."""
     metrics = run.metrics()
-    views = {view: metrics[view] for view in ("test", "test_flip")}
-    found = {f"{view}_{name}": v for view, values in views.items() for name, v in values.items()}
-    return found | {"seconds": metrics["seconds"]}
+    test = {f"{view}_{key}": value for view in VIEWS for key, value in metrics[view].items()}
+    return test | {"seconds": metrics["seconds"]}

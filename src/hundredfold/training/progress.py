@@ -16,7 +16,7 @@ from rich.text import Text
 
 from hundredfold.config import Config
 from hundredfold.metrics.calibration import ENOUGH
-from hundredfold.metrics.scores import metric_rows, shown
+from hundredfold.metrics.scores import VIEWS, format_metric, metric_rows, top1_key
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
 from hundredfold.support.console import command, console, duration, escape, whole
@@ -180,10 +180,10 @@ def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
         "train loss": f"{epoch.train_loss:.4f}",
     }
     if epoch.validation:
-        columns[f"{judged} loss"] = shown("loss", epoch.validation["loss"])
+        columns[f"{judged} loss"] = format_metric("loss", epoch.validation["loss"])
         for level in ("fine", "coarse"):
-            if (name := f"{level}_top1") in epoch.validation:
-                columns[f"{judged} {level}"] = shown(name, epoch.validation[name])
+            if (key := top1_key(level)) in epoch.validation:
+                columns[f"{judged} {level}"] = format_metric(key, epoch.validation[key])
     columns["images/s"] = f"{epoch.images_per_second:,.0f}"
     columns["time"] = duration(epoch.seconds + epoch.validation_seconds)
     return columns
@@ -193,8 +193,8 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
     """Return the test metrics, single view and with flip TTA, as a table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(f"test set, {plural(metrics['test_pictures'], 'picture')}")
-    table.add_column("single view", justify="right")
-    table.add_column("flip TTA", justify="right")
-    for row in metric_rows(metrics["test"], metrics["test_flip"]):
+    for name in VIEWS.values():
+        table.add_column(name, justify="right")
+    for row in metric_rows(*(metrics[view] for view in VIEWS)):
         table.add_row(*row)
     return whole(table)
