@@ -72,7 +72,7 @@ def test_evaluate_notices_other_numbers(capsys: pytest.CaptureFixture[str]) -> N
         run.save_metrics(metrics | {"test_flip": flip})
         assert main(["evaluate", str(run)]) == 1
         err = capsys.readouterr().err
-        assert f"They differ: loss of test_flip by {change:.2g}. " in err
+        assert f"NOT equal to what training recorded: loss of test_flip by {change:.2g}. " in err
         assert why in err
 
 

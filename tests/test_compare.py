@@ -15,7 +15,7 @@ from scipy.stats import binomtest, ttest_ind
 from support.making import Train, reseal, unfinish
 
 from hundredfold import Dataset, Run, UserError
-from hundredfold.evaluation.compare import compare, correct, spread
+from hundredfold.evaluation.compare import compare, correct_predictions, spread
 
 
 def rewrite(run: Run, file: str, **changes: Any) -> None:
@@ -96,7 +96,7 @@ def test_three_groups_are_tested_in_pairs_against_scipy(trained: Train) -> None:
         assert contrast.difference is None
     assert min(contrast.mcnemar.p for contrast in found.contrasts) < 0.1
     for run in runs:
-        assert right(run, "fine") == correct(run)["fine"].tolist()
+        assert right(run, "fine") == correct_predictions(run)["fine"].tolist()
         assert sum(right(run, "coarse")) / 24 == run.metrics()["test"]["coarse_top1"]
 
 
@@ -137,7 +137,7 @@ def test_other_data_is_not_compared(trained: Train, tiny: Dataset) -> None:
     ] * 2
     (note,) = found.notes
     assert note.startswith(
-        "Only groups on the same data are tested (tiny with data tiny, pad 2: tiny, "
+        "Only groups with the same data are compared (tiny with data tiny, pad 2: tiny, "
     )
     assert other.digest()[:8] in note
 
@@ -154,7 +154,7 @@ def test_runs_by_the_clock_are_grouped_whatever_was_planned(trained: Train) -> N
         rewrite(run, "config.json", budget="5min", epochs=epochs)
     found = compare(runs)
     assert [len(group.runs) for group in found.groups] == [2, 1]
-    assert found.differences == {"epochs": ["by the clock", "1.0"], "budget": ["5min", "empty"]}
+    assert found.differences == {"epochs": ["by time budget", "1.0"], "budget": ["5min", "empty"]}
 
 
 def test_a_seed_that_comes_again_begins_another_group(trained: Train) -> None:
@@ -186,10 +186,10 @@ def test_unfinished_runs_are_left_out(trained: Train) -> None:
     unfinish(runs[1])
     found = compare(runs)
     assert found.groups[0].runs == (runs[0], runs[2])
-    assert found.notes == (f"{runs[1]} is not finished and left out.",)
-    with pytest.raises(UserError, match=f"two finished runs or more.*not finished: {runs[1]}"):
+    assert found.notes == (f"{runs[1]} is unfinished and was left out.",)
+    with pytest.raises(UserError, match=f"two or more finished runs.*unfinished: {runs[1]}"):
         compare(runs[:2])
-    with pytest.raises(UserError, match="two finished runs or more to compare\\."):
+    with pytest.raises(UserError, match="two or more finished runs to compare\\."):
         compare([runs[0], runs[0]])
 
 
@@ -216,5 +216,5 @@ def test_predictions_of_another_run_are_damage(trained: Train) -> None:
     runs = [trained(name="a"), trained(name="b"), trained(name="c", labels="coarse")]
     (runs[1].path / "test_logits.npz").write_bytes((runs[2].path / "test_logits.npz").read_bytes())
     reseal(runs[1])
-    with pytest.raises(UserError, match=r"predictions of .* do not fit the rest of it"):
+    with pytest.raises(UserError, match=r"its test predictions do not match its other files"):
         compare(runs)

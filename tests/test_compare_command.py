@@ -85,7 +85,7 @@ def test_the_same_configuration_twice_is_said(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("", "Name two finished runs or more"),
+        ("", "Name two or more finished runs"),
         ("nowhere nothing", "There is no run at nowhere"),
         ("a b --out figure.pdf", "--out is 'figure.pdf', but must end in .png"),
     ],

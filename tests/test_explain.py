@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hundredfold import Config, Dataset, Predictor, Run, tutorial
 from hundredfold.cli.main import main
-from hundredfold.evaluation.explain import nearest, occlusion_map
+from hundredfold.evaluation.explain import find_similar, occlusion_map
 from hundredfold.inference.logits import predict_features, predict_logits
 from hundredfold.training.train import train
 
@@ -51,7 +51,7 @@ def test_explaining_leaves_the_model_as_it_was(run: Run, tiny: Dataset) -> None:
     before = {name: value.clone() for name, value in predictor.model.state_dict().items()}
     logits = predictor.logits(list(images))
     occlusion_map(predictor, images[0], 1)
-    nearest(predictor, images[0], tiny.train, 3)
+    find_similar(predictor, images[0], tiny.train, 3)
     assert not predictor.model.training
     assert all(parameter.grad is None for parameter in predictor.model.parameters())
     for name, value in predictor.model.state_dict().items():
@@ -75,13 +75,13 @@ def test_the_tutorials_network_has_features_too(tiny: Dataset, tmp_path: Path) -
 def test_the_nearest_are_those_of_a_loop(run: Run, tiny: Dataset) -> None:
     predictor = Predictor.load(run)
     image = tiny.train.images[40]
-    found = nearest(predictor, image, tiny.train, 5)
+    found = find_similar(predictor, image, tiny.train, 5)
     features = predict_features(predictor.model, tiny.train.images, predictor.info)
     cosines = [torch.cosine_similarity(features[40], features[i], dim=0).item() for i in range(96)]
     order = sorted(range(96), key=lambda i: -cosines[i])
     assert found.index[0] == 40
     assert found.similarity.tolist() == pytest.approx([cosines[i] for i in order[:5]], abs=1e-5)
-    assert len(nearest(predictor, image, tiny.train, 1000).index) == 96
+    assert len(find_similar(predictor, image, tiny.train, 1000).index) == 96
 
 
 def test_the_command_draws_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,7 +213,7 @@ def test_predictions_of_the_test_set_must_be_possible(run: Run) -> None:
         {"labels": test["labels"].double()},
     ):
         run.finish(run.weights(), run.info(), run.metrics(), test | changes)
-        with pytest.raises(UserError, match="do not fit the rest of it"):
+        with pytest.raises(UserError, match="do not match its other files"):
             write_report(run)
 
 

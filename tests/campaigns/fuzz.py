@@ -38,7 +38,7 @@ from support.making import make_split
 from support.stopping import Stopper
 
 from hundredfold import Config, Dataset, Run, UserError, load_data, train
-from hundredfold.evaluation.predictions import levels
+from hundredfold.evaluation.predictions import scored_predictions
 from hundredfold.inference.predict import Predictor
 from hundredfold.pictures.prepare import load_picture
 from hundredfold.runs.checkpoints import save_checkpoint
@@ -150,7 +150,7 @@ class Readers:
             try:
                 for use in (
                     lambda: Predictor.load(self.run)(self.data.test.images[:2]),
-                    lambda: levels(self.run),
+                    lambda: scored_predictions(self.run),
                     lambda: final_scores(self.run),
                     self.run.history,
                     lambda: list_runs(self.folder),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hundredfold.app.endpoint import MOST_BYTES
 from hundredfold.app.subject import Explained, Subject
-from hundredfold.evaluation.explain import captioned
+from hundredfold.evaluation.explain import caption_similar
 from hundredfold.figures.explanation import heat_picture
 from hundredfold.inference.predict import Score
 from hundredfold.metrics.scores import format_probability
@@ -212,7 +212,7 @@ def _likenesses(subject: Subject, found: Explained) -> list[tuple[Image.Image, s
     """Return the training pictures like a picture, with captions."""
     if not (subject.dataset and found.like):
         return []
-    like = captioned(found.like, subject.dataset.train, subject.dataset.classes)
+    like = caption_similar(found.like, subject.dataset.train, subject.dataset.classes)
     return [(to_image(image), caption) for image, caption in like]
 
 

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from hundredfold.data.dataset import Dataset
-from hundredfold.evaluation.explain import Nearest, features_of, nearest_of, occlusion_map
+from hundredfold.evaluation.explain import (
+    SimilarPictures,
+    find_similar_by_features,
+    normalized_features,
+    occlusion_map,
+)
 from hundredfold.inference.predict import Prediction, Predictor, predictions
 from hundredfold.pictures.prepare import load_picture
 
@@ -26,7 +31,7 @@ class Explained:
     prediction: Prediction
     heat: Tensor
     """(S, S) float32: what speaks for its class (`explain.occlusion_map`)."""
-    like: Nearest | None
+    like: SimilarPictures | None
     """Training pictures like it; None where the data is not at hand."""
 
 
@@ -39,7 +44,7 @@ class Subject:
     dataset: Dataset | None
     """Where likenesses and examples come from; None where it is not at hand."""
     features: Tensor
-    """(N, D) of its training pictures (`explain.features_of`)."""
+    """(N, D) of its training pictures (`explain.normalized_features`)."""
     turn: Lock
     """One picture at a time: each may fill a good part of the memory, and all cores work for it."""
 
@@ -63,7 +68,9 @@ class Subject:
             prediction = predictions(self.predictor.logits([image]), self.predictor.info)[0]
             target = self.predictor.info.classes.index(prediction.label)
             heat = occlusion_map(self.predictor, image, target)
-            like = nearest_of(self.features, self.predictor, image, LIKE) if self.dataset else None
+            like = None
+            if self.dataset:
+                like = find_similar_by_features(self.features, self.predictor, image, LIKE)
         return Explained(image, prediction, heat, like)
 
     def examples(self) -> list[tuple[Tensor, str]]:
@@ -83,5 +90,5 @@ def make_subject(name: str, predictor: Predictor, dataset: Dataset | None) -> Su
         predictor: the model.
         dataset: as in `Subject`.
     """
-    features = features_of(predictor, dataset.train.parts()) if dataset else torch.empty(0)
+    features = normalized_features(predictor, dataset.train.parts()) if dataset else torch.empty(0)
     return Subject(name, predictor, dataset, features, Lock())

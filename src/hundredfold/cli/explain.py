@@ -14,7 +14,7 @@ from hundredfold.cli.at_hand import data_at_hand
 from hundredfold.cli.choose import choose
 from hundredfold.data.dataset import Dataset
 from hundredfold.evaluation.evaluate import run_data
-from hundredfold.evaluation.explain import captioned, nearest, occlusion_map
+from hundredfold.evaluation.explain import caption_similar, find_similar, occlusion_map
 from hundredfold.figures.explanation import draw_explanation
 from hundredfold.figures.style import to_png
 from hundredfold.inference.predict import Predictor, predictions
@@ -101,5 +101,5 @@ def _like(
 ) -> list[tuple[Tensor, str]]:
     """Return the training pictures most like a picture, with captions."""
     with console.status(f"Comparing with {plural(len(dataset.train), 'training picture')}"):
-        found = nearest(predictor, image, dataset.train, count)
-    return captioned(found, dataset.train, dataset.classes)
+        found = find_similar(predictor, image, dataset.train, count)
+    return caption_similar(found, dataset.train, dataset.classes)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from hundredfold.evaluation.predictions import Level
+from hundredfold.evaluation.predictions import ScoredPredictions
 from hundredfold.figures.predictions import draw_confusion, draw_coverage, draw_reliability
 from hundredfold.figures.style import to_png, to_svg
 from hundredfold.figures.training import draw_history
@@ -19,7 +19,7 @@ class Drawn(NamedTuple):
     png: bytes
 
 
-def draw_figures(run: Run, levels: Sequence[Level]) -> dict[str, Drawn]:
+def draw_figures(run: Run, levels: Sequence[ScoredPredictions]) -> dict[str, Drawn]:
     """Draw every figure of a report, by its name.
 
     Raises:

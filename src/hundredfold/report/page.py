@@ -8,7 +8,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from hundredfold.data.dataset import Split
-from hundredfold.evaluation.predictions import Level
+from hundredfold.evaluation.predictions import ScoredPredictions
 from hundredfold.figures.style import INK
 from hundredfold.metrics.calibration import ENOUGH
 from hundredfold.metrics.confusion import confused_pairs, inside_share
@@ -38,7 +38,11 @@ class Shot:
 
 
 def render(
-    run: Run, levels: Sequence[Level], drawn: Mapping[str, Drawn], test: Split | None, missing: str
+    run: Run,
+    levels: Sequence[ScoredPredictions],
+    drawn: Mapping[str, Drawn],
+    test: Split | None,
+    missing: str,
 ) -> str:
     """Return the page, whole in itself.
 
@@ -92,7 +96,7 @@ def _inline(svg: str) -> Markup:
     return Markup(svg.replace(INK, "currentColor"))  # noqa: S704  # made by matplotlib, escaped there
 
 
-def _about(run: Run, level: Level) -> str:
+def _about(run: Run, level: ScoredPredictions) -> str:
     config, started = run.config(), run.environment()["started"]
     return " · ".join(
         [
@@ -116,7 +120,7 @@ def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     return tiles
 
 
-def _rows(level: Level, levels: Sequence[Level]) -> list[dict[str, Any]]:
+def _rows(level: ScoredPredictions, levels: Sequence[ScoredPredictions]) -> list[dict[str, Any]]:
     """Return a row a class: its scores, and what it is most often taken for."""
     mistakes = level.confusion.clone().fill_diagonal_(0)
     above = levels[-1].classes
@@ -136,7 +140,7 @@ def _rows(level: Level, levels: Sequence[Level]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["score"].f1 is None, row["score"].f1 or 0.0))
 
 
-def _pairs(level: Level, test: Split | None) -> list[dict[str, Any]]:
+def _pairs(level: ScoredPredictions, test: Split | None) -> list[dict[str, Any]]:
     """Return the most confused pairs, each with its surest mistakes."""
     found = []
     for pair in confused_pairs(level.confusion, PAIRS):
@@ -155,7 +159,7 @@ def _pairs(level: Level, test: Split | None) -> list[dict[str, Any]]:
     return found
 
 
-def _galleries(level: Level, test: Split | None) -> list[tuple[str, str, list[Shot]]]:
+def _galleries(level: ScoredPredictions, test: Split | None) -> list[tuple[str, str, list[Shot]]]:
     """Return galleries: heading, what it shows, pictures."""
     wrong = _surest(level, ~level.correct)[:SHOWN]
     unsure = _surest(level, level.correct).flip(0)[:SHOWN]
@@ -173,13 +177,13 @@ def _galleries(level: Level, test: Split | None) -> list[tuple[str, str, list[Sh
     ]
 
 
-def _surest(level: Level, which: Tensor) -> Tensor:
+def _surest(level: ScoredPredictions, which: Tensor) -> Tensor:
     """Return the (M,) numbers of the pictures that `which`, (N,) bool, names, the surest first."""
     chosen = which.nonzero()[:, 0]
     return chosen[level.confidence[chosen].argsort(descending=True, stable=True)]
 
 
-def _shot(level: Level, index: int, test: Split | None) -> Shot:
+def _shot(level: ScoredPredictions, index: int, test: Split | None) -> Shot:
     return Shot(
         test.names[index] if test and test.names else f"no. {index}",
         data_address(test[index : index + 1].store[0]) if test else "",
