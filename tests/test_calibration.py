@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from hundredfold.metrics.calibration import FLATTEST, SHARPEST, fit_temperature, reliability
+from hundredfold.metrics.calibration import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    fit_temperature,
+    reliability,
+)
 
 
 def random_predictions(seed: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -63,8 +68,8 @@ def test_of_hundreds_of_pictures_the_prior_hardly_matters() -> None:
 def test_the_temperature_stays_in_bounds_where_all_is_right_or_all_wrong() -> None:
     labels = torch.arange(4)
     logits = 5 * F.one_hot(labels).float()
-    assert fit_temperature(logits, labels, 0.0) == pytest.approx(SHARPEST)
-    assert fit_temperature(logits, (labels + 1) % 4, 0.0) == pytest.approx(FLATTEST)
+    assert fit_temperature(logits, labels, 0.0) == pytest.approx(MIN_TEMPERATURE)
+    assert fit_temperature(logits, (labels + 1) % 4, 0.0) == pytest.approx(MAX_TEMPERATURE)
 
 
 def test_reliability_equals_a_loop() -> None:

@@ -12,12 +12,12 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import precision_recall_fscore_support
 
 from hundredfold.metrics.confusion import (
+    accuracy_by_coverage,
     class_scores,
     confused_pairs,
     confusion_matrix,
-    coverage,
-    inside_share,
     mcnemar,
+    share_within_superclass,
 )
 
 RNG = torch.Generator().manual_seed(0)
@@ -59,15 +59,15 @@ def test_confused_pairs_count_both_ways() -> None:
 
 def test_coverage_equals_a_loop() -> None:
     confidence = torch.tensor([0.2, 0.9, 0.5, 0.7])
-    found = coverage(confidence, torch.tensor([True, True, False, False]))
+    found = accuracy_by_coverage(confidence, torch.tensor([True, True, False, False]))
     assert found.tolist() == pytest.approx([1, 1 / 2, 1 / 3, 2 / 4])
 
 
-def test_inside_share_counts_mistakes_within_the_superclass() -> None:
+def test_share_within_superclass_counts_mistakes_within_the_superclass() -> None:
     parents = (0, 0, 0, 1, 1)
     labels, predicted = torch.tensor([0, 0, 3, 4, 2]), torch.tensor([0, 1, 4, 0, 3])
-    assert inside_share(labels, predicted, parents) == 2 / 4
-    assert inside_share(labels, labels, parents) is None
+    assert share_within_superclass(labels, predicted, parents) == 2 / 4
+    assert share_within_superclass(labels, labels, parents) is None
 
 
 @given(st.integers(0, 2000), st.integers(0, 2000))

@@ -144,7 +144,7 @@ def test_answers_that_are_not_numbers_are_refused(run: Run, tiny: Dataset) -> No
         lambda: Predictor.load(run)(tiny.test.images),
         lambda: evaluate(run, tiny),
     ):
-        with pytest.raises(UserError, match="does not answer in finite numbers"):
+        with pytest.raises(UserError, match="outputs are not finite numbers"):
             use()
     model = run.model()
     for value in (float("inf"), 1e31):

@@ -13,7 +13,7 @@ from hundredfold.evaluation.explain import (
     normalized_features,
     occlusion_map,
 )
-from hundredfold.inference.predict import Prediction, Predictor, predictions
+from hundredfold.inference.predict import Prediction, Predictor, rank_predictions
 from hundredfold.pictures.prepare import load_picture
 
 EXAMPLES = 20
@@ -65,7 +65,7 @@ class Subject:
         """
         with self.turn:
             image = load_picture(picture, self.predictor.info.image_size)
-            prediction = predictions(self.predictor.logits([image]), self.predictor.info)[0]
+            prediction = rank_predictions(self.predictor.logits([image]), self.predictor.info)[0]
             target = self.predictor.info.classes.index(prediction.label)
             heat = occlusion_map(self.predictor, image, target)
             like = None

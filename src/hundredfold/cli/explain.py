@@ -17,7 +17,7 @@ from hundredfold.evaluation.evaluate import run_data
 from hundredfold.evaluation.explain import caption_similar, find_similar, occlusion_map
 from hundredfold.figures.explanation import draw_explanation
 from hundredfold.figures.style import to_png
-from hundredfold.inference.predict import Predictor, predictions
+from hundredfold.inference.predict import Predictor, rank_predictions
 from hundredfold.pictures.prepare import load_picture
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     predictor = Predictor.load(run, options.device)
     dataset = _data(run, options)
     image, name, label = _picture(options, predictor, dataset)
-    prediction = predictions(predictor.logits([image]), predictor.info)[0]
+    prediction = rank_predictions(predictor.logits([image]), predictor.info)[0]
     classes = {name: i for i, name in enumerate(predictor.info.classes)}
     target = options.target or prediction.label
     heat = occlusion_map(predictor, image, choose("class", target, classes))

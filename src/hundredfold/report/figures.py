@@ -8,7 +8,7 @@ from hundredfold.figures.predictions import draw_confusion, draw_coverage, draw_
 from hundredfold.figures.style import to_png, to_svg
 from hundredfold.figures.training import draw_history
 from hundredfold.metrics.calibration import Reliability, reliability
-from hundredfold.metrics.confusion import coverage
+from hundredfold.metrics.confusion import accuracy_by_coverage
 from hundredfold.runs.run import Run
 
 
@@ -33,7 +33,7 @@ def draw_figures(run: Run, levels: Sequence[ScoredPredictions]) -> dict[str, Dra
         )
     calibrated = reliability(levels[0].confidence, levels[0].correct)
     figures["reliability"] = draw_reliability(_raw(run), calibrated, levels[0].name)
-    curves = {level.name: coverage(level.confidence, level.correct) for level in levels}
+    curves = {level.name: accuracy_by_coverage(level.confidence, level.correct) for level in levels}
     figures["coverage"] = draw_coverage(curves)
     return {name: Drawn(to_svg(figure), to_png(figure)) for name, figure in figures.items()}
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from hundredfold.data.dataset import Split
 from hundredfold.evaluation.predictions import ScoredPredictions
 from hundredfold.figures.style import INK
-from hundredfold.metrics.calibration import ENOUGH
-from hundredfold.metrics.confusion import confused_pairs, inside_share
+from hundredfold.metrics.calibration import FEW_PICTURES
+from hundredfold.metrics.confusion import confused_pairs, share_within_superclass
 from hundredfold.metrics.scores import METRICS, learned_top1, metric_name
 from hundredfold.pictures.prepare import data_address
 from hundredfold.report.figures import Drawn
@@ -62,7 +62,7 @@ def render(
         figures={name: _inline(figure.svg) for name, figure in drawn.items()},
         levels=levels,
         rows=[(level, _rows(level, levels)) for level in levels],
-        inside=inside_share(first.labels, first.predicted, first.parents)
+        inside=share_within_superclass(first.labels, first.predicted, first.parents)
         if first.parents
         else None,
         pairs=_pairs(first, test),
@@ -79,7 +79,7 @@ def _calibration(run: Run) -> str:
     pictures = run.metrics().get("calibration_pictures", 0)
     if not pictures:
         return "Without validation pictures no temperature could be fitted."
-    few = "" if pictures >= ENOUGH else " These are few, so the temperature is kept near 1."
+    few = "" if pictures >= FEW_PICTURES else " These are few, so the temperature is kept near 1."
     return (
         f"Logits are divided by {run.info().temperature:.3g}, a temperature fitted on "
         f"{plural(pictures, 'validation picture')}.{few}"

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hundredfold.config import Config
-from hundredfold.metrics.calibration import ENOUGH
+from hundredfold.metrics.calibration import FEW_PICTURES
 from hundredfold.metrics.scores import VIEWS, format_metric, metric_rows, top1_key
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
@@ -133,7 +133,7 @@ class Display:
         )
         if (temperature := run.info().temperature) != 1:
             count = metrics["calibration_pictures"]
-            few = "" if count >= ENOUGH else " These are few, so the divisor is kept near 1."
+            few = "" if count >= FEW_PICTURES else " These are few, so the divisor is kept near 1."
             self._print(
                 f"Probabilities are calibrated on {plural(count, 'validation picture')}: "
                 f"logits are divided by {temperature:.3g}.{few}"
