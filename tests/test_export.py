@@ -18,7 +18,7 @@ from support.pets import picture
 
 from hundredfold import Dataset, Predictor, Run, UserError, train
 from hundredfold.cli.main import main
-from hundredfold.export.export import Export, export
+from hundredfold.export.export import ExportResult, export
 from hundredfold.export.onnx import OnnxModel
 from hundredfold.inference.predict import Prediction, predict_many
 from hundredfold.support.errors import FoundWrong
@@ -32,7 +32,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """Exported as ONNX model, in 8 bits as well; a run that has learned something."""
     config = dataclasses.replace(
         make_config(tmp_path_factory.mktemp("runs")), epochs=12.0, lr=0.5, widths=(16, 32, 32)
@@ -40,7 +40,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
     return export(train(config, make_tiny(), quiet=True), "onnx", make_tiny(), int8=True)
 
 
-def run_of(exported: Export) -> Run:
+def run_of(exported: ExportResult) -> Run:
     return Run(exported.path.parent.parent)
 
 
@@ -75,7 +75,7 @@ def test_the_exported_model_gives_the_predictors_probabilities(
     assert kept["parity"] == found.parity
 
 
-def test_its_metadata_say_what_the_numbers_mean(exported: Export) -> None:
+def test_its_metadata_say_what_the_numbers_mean(exported: ExportResult) -> None:
     run = run_of(exported)
     for path in ("model.onnx", "model-int8.onnx"):
         model = OnnxModel(run.path / "export" / path)
@@ -92,7 +92,7 @@ def test_its_metadata_say_what_the_numbers_mean(exported: Export) -> None:
         assert isinstance(given.shape[0], str)  # any number
 
 
-def test_eight_bits_are_smaller_and_hardly_worse(exported: Export) -> None:
+def test_eight_bits_are_smaller_and_hardly_worse(exported: ExportResult) -> None:
     accuracy = exported.accuracy
     assert abs(accuracy["int8"]["fine_top1"] - accuracy["predictor"]["fine_top1"]) < 0.1
     small = exported.path.with_name("model-int8.onnx")
@@ -113,7 +113,7 @@ def run_script(run: Run, *arguments: str) -> list[list[str]]:
 
 
 def test_the_script_beside_it_gives_the_same_classes(
-    exported: Export, tiny: Dataset, tmp_path: Path
+    exported: ExportResult, tiny: Dataset, tmp_path: Path
 ) -> None:
     run = run_of(exported)
     script = (run.path / "export" / "predict.py").read_text()
@@ -156,7 +156,7 @@ def of_every_mode(image: Image.Image) -> dict[str, Image.Image]:
 
 
 def test_the_script_takes_every_mode_and_shape_as_the_predictor_does(
-    exported: Export, tmp_path: Path
+    exported: ExportResult, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(5).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     names = []
@@ -189,7 +189,7 @@ def test_the_script_takes_every_mode_and_shape_as_the_predictor_does(
         assert float(probability) == pytest.approx(answer.probability, abs=1e-4), name
 
 
-def test_the_script_says_what_is_wrong(exported: Export, tmp_path: Path) -> None:
+def test_the_script_says_what_is_wrong(exported: ExportResult, tmp_path: Path) -> None:
     run = run_of(exported)
     shown = call_script(run, "--help")
     assert shown.returncode == 0 and "usage: python predict.py FILE ..." in shown.stdout
@@ -225,7 +225,7 @@ def test_a_model_that_differs_is_removed(
     run: Run, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hundredfold.export.export.LIMIT", -1.0)
-    with pytest.raises(FoundWrong, match=r"model.onnx was removed: its probabilities differ"):
+    with pytest.raises(FoundWrong, match=r"model.onnx was deleted: its probabilities differ"):
         export(run, "onnx", tiny)
     assert not (run.path / "export" / "model.onnx").exists()
 
@@ -236,7 +236,7 @@ def test_without_its_data_a_run_is_compared_on_random_pictures(run: Run, said: l
     assert "not measured on the test set: There is no file or folder tiny" in said[0]
     with pytest.raises(UserError, match="There is no file or folder tiny"):
         export(run, "onnx", int8=True)
-    with pytest.raises(UserError, match="ONNX models alone"):
+    with pytest.raises(UserError, match="only possible with --to onnx"):
         export(run, "torch", int8=True)
 
 
