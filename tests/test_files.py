@@ -1,4 +1,4 @@
-"""Files as the user wants them: under the home folder's short name, with the rights they give."""
+"""Written files: permissions, leftovers, and paths that start with ~."""
 
 import dataclasses
 import os
@@ -26,13 +26,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=[0o077, 0o027, 0o022, 0o002])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    """What rights new files do not get."""
+    """Permissions that new files do not get."""
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
 
 
-def test_what_killed_processes_left_of_a_file_is_removed_when_it_is_written() -> None:
+def test_leftovers_of_killed_processes_are_removed_on_writing() -> None:
     names = ("a.csv", "b.csv")
     for name in names:
         for age in (2, 2 * ABANDONED):
@@ -43,15 +43,13 @@ def test_what_killed_processes_left_of_a_file_is_removed_when_it_is_written() ->
     left_now = {path.name for path in Path().iterdir()}
     assert left_now == {
         "a.csv",
-        f".a.csv.2{UNFINISHED}",  # may be at work
+        f".a.csv.2{UNFINISHED}",  # its process may still be running
         f".b.csv.2{UNFINISHED}",
         f".b.csv.{2 * ABANDONED}{UNFINISHED}",
     }
 
 
-def test_files_and_run_folders_get_the_rights_that_the_user_gives(
-    umask: int, run: Run, tiny_config: Config
-) -> None:
+def test_files_and_run_folders_follow_the_umask(umask: int, run: Run, tiny_config: Config) -> None:
     save_file(Path("table.csv"), "a,b\n")
     assert Path("table.csv").stat().st_mode & 0o777 == 0o666 & ~umask
     begun = new_run(dataclasses.replace(tiny_config, name="rights"), run.info(), {})
@@ -59,14 +57,14 @@ def test_files_and_run_folders_get_the_rights_that_the_user_gives(
     assert (begun.path / "config.json").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing() -> None:
+def test_failed_write_leaves_no_file() -> None:
     Path("there").mkdir()
     with pytest.raises(UserError, match="Cannot write there"):
         save_file(Path("there"), "a file, in place of a folder")
     assert [path.name for path in Path().iterdir()] == ["there"]
 
 
-def test_the_home_folder_is_known_wherever_a_path_is_taken(
+def test_every_command_expands_the_home_folder(
     home: Path, run: Run, tiny: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.path.rename(home / "run")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page
 from sklearn.metrics import precision_recall_fscore_support
-from support.making import make_split, reseal, unfinish
+from support.making import make_split, unfinish, update_digests
 
 from hundredfold import Config, Dataset, Run, Split, UserError, load_sample, train, write_report
 from hundredfold.cli.main import main
@@ -189,7 +189,7 @@ def test_a_damaged_run_is_named(run: Run, name: str, content: str) -> None:
     (run.path / name).write_text(content)
     with pytest.raises(UserError, match="damaged"):
         write_report(run)
-    reseal(run)
+    update_digests(run)
     with pytest.raises(UserError, match="damaged"):
         write_report(run)
 
@@ -208,7 +208,7 @@ def test_a_run_that_is_not_finished_has_no_report(
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
 def test_damaged_logits_are_named(tiny: Dataset, run: Run, content: bytes) -> None:
     (run.path / "test_logits.npz").write_bytes(content)
-    reseal(run)
+    update_digests(run)
     with pytest.raises(UserError, match=r"test_logits\.npz"):
         write_report(run, tiny)
 

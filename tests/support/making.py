@@ -1,4 +1,4 @@
-"""Small data and small runs, made on purpose."""
+"""Small data sets and small runs for tests."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Load = Callable[..., Dataset]
 
 
 def make_split(count: int, classes: int, seed: int = 0) -> Split:
-    """Return random pictures, the labels in turn, each class of a brightness of its own."""
+    """Return random pictures with labels in turn; each class has its own brightness."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % classes
     noise = torch.randint(0, 100, (count, 3, 32, 32), generator=rng)
@@ -23,7 +23,7 @@ def make_split(count: int, classes: int, seed: int = 0) -> Split:
 
 
 def make_tiny() -> Dataset:
-    """Return 96 + 24 pictures of 6 classes in 2 superclasses, easy to tell apart."""
+    """Return 96 + 24 pictures of 6 easily distinguished classes in 2 superclasses."""
     return Dataset(
         source="tiny",
         train=make_split(96, 6),
@@ -35,7 +35,7 @@ def make_tiny() -> Dataset:
 
 
 def make_config(out: Path) -> Config:
-    """Return a whitenet that trains on `tiny` in a second."""
+    """Return the configuration of a whitenet that trains on `tiny` in a second."""
     return Config(
         name="tiny",
         widths=(8, 16, 16),
@@ -48,14 +48,14 @@ def make_config(out: Path) -> Config:
     )
 
 
-def reseal(run: Run) -> None:
-    """Give a finished run's files their digests anew, as one who makes a run on purpose can."""
+def update_digests(run: Run) -> None:
+    """Record the digests of a finished run's files again, as an attacker could."""
     metrics = json.loads((run.path / "metrics.json").read_text())
     metrics.pop("sha256", None)
     run.save_metrics(metrics)
 
 
 def unfinish(run: Run) -> None:
-    """Make a finished run one that ended before its end."""
+    """Turn a finished run into one that was interrupted."""
     for name in ("metrics.json", "weights.safetensors"):
         (run.path / name).unlink()
