@@ -163,7 +163,7 @@ def test_failing_tracker_causes_one_warning(
     tiny_config: Config,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hundredfold.track.background.PATIENCE", 1.0)
+    monkeypatch.setattr("hundredfold.track.background.TRACKER_TIMEOUT", 1.0)
     warnings: list[str] = []
     background = Background("x", tracker, warnings.append)
     run = train(tiny_config, tiny, quiet=True, trackers=[background])
@@ -213,7 +213,7 @@ def test_unreachable_and_hanging_servers_do_not_delay_training(
     silent: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mlflow")
-    monkeypatch.setattr("hundredfold.track.background.PATIENCE", 2.0)
+    monkeypatch.setattr("hundredfold.track.background.TRACKER_TIMEOUT", 2.0)
     trackers = ["mlflow:http://127.0.0.1:9", f"mlflow:http://127.0.0.1:{silent}"]
     assert main(["train", *SMALL, "--track", *trackers]) == 0
     out = capsys.readouterr().out

@@ -16,10 +16,10 @@ from hundredfold.runs.table import RunRow, SortKey, list_runs, sort_rows
 from hundredfold.support.console import console, escape, print_json
 from hundredfold.support.text import cell
 
-SCORES = ("fine_top1", "coarse_top1", "ece", "seconds")
+SCORE_COLUMNS = ("fine_top1", "coarse_top1", "ece", "seconds")
 HEAD = (
     "run", "recipe", "labels", "state", "seed", "epochs",
-    *(metric_name(key).replace(" ", "\n") for key in SCORES), "started (UTC)",
+    *(metric_name(key).replace(" ", "\n") for key in SCORE_COLUMNS), "started (UTC)",
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def _write_table(rows: Sequence[RunRow]) -> None:
 
 def _cells(row: RunRow) -> list[str]:
     epochs = "" if row.epochs is None else f"{row.epochs_done:.3g}/{row.epochs:.3g}"
-    scores = [(key, getattr(row, key)) for key in SCORES]
+    scores = [(key, getattr(row, key)) for key in SCORE_COLUMNS]
     return [
         row.name,
         row.recipe or "",

@@ -13,13 +13,26 @@ from hundredfold.support.errors import UserError, extra, first_line
 from hundredfold.support.files import make_folder, save_file
 from hundredfold.support.text import plural, printable
 
-HEAD = """---
+CARD = """---
 library_name: hundredfold
 pipeline_tag: image-classification
 tags: [image-classification, hundredfold]
 ---
-"""
-USE = """
+
+# {name}
+
+An image classifier with {parameters:.2f} M parameters. It was trained with hundredfold on {data},
+using the recipe `{recipe}` (seed {seed}, {epochs}).
+
+| {pictures} | {views} |
+|---|---|---|
+{rows}
+
+Flip TTA (test-time augmentation) averages the predictions of a picture and its mirror image.
+
+The model knows {count}: {classes}. It assigns one of them to every picture, whatever the picture
+shows. Pictures are resized to {size} x {size} pixels.
+
 ```python
 from huggingface_hub import snapshot_download
 from hundredfold import Predictor
@@ -62,26 +75,23 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
 def card(run: Run, name: str) -> str:
     """Return a run's model card in Markdown."""
     config, info, metrics = run.config(), run.info(), run.metrics()
-    lines = [
-        f"| {plural(metrics['test_pictures'], 'test picture')} | {' | '.join(VIEWS.values())} |"
-    ]
-    lines.append("|---|---|---|")
     rows = metric_rows(*(metrics[view] for view in VIEWS))
-    lines += [f"| {' | '.join(row)} |" for row in rows]
     classes = ", ".join(f"`{printable(name)}`" for name in info.classes[:20])
     more = f" and {len(info.classes) - 20} more" if len(info.classes) > 20 else ""
-    about = (
-        f"An image classifier with {count_parameters(run.model()) / 1e6:.2f} M parameters. It was "
-        f"trained with hundredfold on {Path(config.data).name}, using the recipe `{config.name}` "
-        f"(seed {config.seed}, {plural(config.epochs, 'epoch')})."
+    return CARD.format(
+        name=name,
+        parameters=count_parameters(run.model()) / 1e6,
+        data=Path(config.data).name,
+        recipe=config.name,
+        seed=config.seed,
+        epochs=plural(config.epochs, "epoch"),
+        pictures=plural(metrics["test_pictures"], "test picture"),
+        views=" | ".join(VIEWS.values()),
+        rows="\n".join(f"| {' | '.join(row)} |" for row in rows),
+        count=plural(len(info.classes), "class"),
+        classes=classes + more,
+        size=info.image_size,
     )
-    limits = (
-        f"The model knows {plural(len(info.classes), 'class')}: {classes}{more}. It assigns one of "
-        f"them to every picture, whatever the picture shows. Pictures are resized to "
-        f"{info.image_size} x {info.image_size} pixels."
-    )
-    table = "\n".join(lines)
-    return f"{HEAD}\n# {name}\n\n{about}\n\n{table}\n\n{limits}\n{USE.format(name=name)}"
 
 
 def push(run: Run, name: str, *, private: bool = False) -> str:

@@ -25,7 +25,7 @@ METRICS = {
     "ece": "calibration error",
 }
 """Name in words of each metric that `measure` returns, in the order in which they are shown."""
-FORMATS = {"loss": ".4f", "seconds": ",.1f"}
+NUMBER_FORMATS = {"loss": ".4f", "seconds": ",.1f"}
 """Number formats other than per cent."""
 VIEWS = {"test": "single view", "test_flip": "flip TTA"}
 """Name in words of each group of test metrics. TTA is test-time augmentation."""
@@ -122,7 +122,7 @@ def metric_name(key: str) -> str:
 
 def format_metric(key: str, value: float) -> str:
     """Return a metric's value as text: shares in per cent with two decimals."""
-    return f"{value:{FORMATS.get(key, '.2%')}}"
+    return f"{value:{NUMBER_FORMATS.get(key, '.2%')}}"
 
 
 def format_probability(probability: float) -> str:

@@ -15,15 +15,15 @@ MOST_GROWTH, FREE_BYTES = 50, 2**28
 """A file may unpack to FREE_BYTES plus MOST_GROWTH times its own size."""
 
 
-def pack(tensors: Mapping[str, Tensor]) -> bytes:
+def to_npz(tensors: Mapping[str, Tensor]) -> bytes:
     """Return tensors as the content of an .npz file."""
     arrays: dict[str, Any] = {name: value.numpy() for name, value in tensors.items()}
     np.savez_compressed(buffer := io.BytesIO(), **arrays)
     return buffer.getvalue()
 
 
-def unpack(content: bytes, names: Iterable[str], path: object) -> dict[str, Tensor]:
-    """Return tensors from a file that `pack` wrote.
+def from_npz(content: bytes, names: Iterable[str], path: object) -> dict[str, Tensor]:
+    """Return tensors from a file that `to_npz` wrote.
 
     Args:
         content: content of the .npz file.

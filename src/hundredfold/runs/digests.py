@@ -44,7 +44,7 @@ def read_metrics(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     content = read_file(path)
     try:
-        metrics = parse_object(decode(path, content), str(path))
+        metrics = parse_object(to_text(path, content), str(path))
     except UserError as error:
         raise DamagedError(str(error)) from error
     digests = metrics.pop(ENTRY, None)
@@ -97,7 +97,7 @@ def _changed(path: Path) -> DamagedError:
     )
 
 
-def decode(path: Path, content: bytes) -> str:
+def to_text(path: Path, content: bytes) -> str:
     """Return a file's content as text.
 
     Raises:

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from hundredfold.config import Config
 from hundredfold.models.build import load_model
 from hundredfold.models.info import ModelInfo
-from hundredfold.runs.arrays import pack, unpack
+from hundredfold.runs.arrays import from_npz, to_npz
 from hundredfold.runs.checkpoints import Checkpoint, newest_checkpoint, on_cpu, save_checkpoint
-from hundredfold.runs.digests import decode, digest_files, format_metrics, read_file, read_metrics
+from hundredfold.runs.digests import digest_files, format_metrics, read_file, read_metrics, to_text
 from hundredfold.runs.epoch import Epoch
 from hundredfold.support.device import memory_format
 from hundredfold.support.errors import DamagedError, UserError
@@ -127,7 +127,7 @@ class Run:
 
     def test_logits(self) -> dict[str, Tensor]:
         """Return the test set's `logits`, `flip_logits` (N, C) float32 and `labels` (N,) int64."""
-        return unpack(self._bytes(PREDICTIONS_FILE), TEST_TENSORS, self.path / PREDICTIONS_FILE)
+        return from_npz(self._bytes(PREDICTIONS_FILE), TEST_TENSORS, self.path / PREDICTIONS_FILE)
 
     @property
     def figures(self) -> Path:
@@ -213,7 +213,7 @@ class Run:
         return read_file(path, digests)
 
     def _text(self, name: str) -> str:
-        return decode(self.path / name, self._bytes(name))
+        return to_text(self.path / name, self._bytes(name))
 
     # Writing. Links are refused: a run from elsewhere could otherwise redirect what is written.
 
@@ -292,14 +292,14 @@ class Run:
         metrics: Mapping[str, Any],
         test: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write the results of training, which `weights`, `info`, `metrics`, `test_logits` return.
+        """Write the results of training, in the form in which this class returns them.
 
-        `info` has the temperature by now. Without `test`, no test predictions are written.
+        `info` includes the temperature. Without `test`, no test predictions are written.
         """
         self._write(WEIGHTS_FILE, save(on_cpu(weights)))
         self._write(MODEL_FILE, to_json(info))
         if test is not None:
-            self._write(PREDICTIONS_FILE, pack(test))
+            self._write(PREDICTIONS_FILE, to_npz(test))
         self.save_metrics(metrics)
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:

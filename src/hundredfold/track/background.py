@@ -12,7 +12,7 @@ from hundredfold.runs.run import Run
 from hundredfold.support.errors import first_line
 from hundredfold.track.base import Tracker
 
-PATIENCE = 20.0
+TRACKER_TIMEOUT = 20.0
 """Seconds without progress after which the end of a run stops waiting for a tracker."""
 
 
@@ -53,10 +53,10 @@ class Background:
         """Wait until the queue is done, or until the tracker stops responding."""
         self.queue.put(None)
         self.last_progress = time.monotonic()
-        while self.thread.is_alive() and time.monotonic() - self.last_progress < PATIENCE:
+        while self.thread.is_alive() and time.monotonic() - self.last_progress < TRACKER_TIMEOUT:
             self.thread.join(0.05)
         if self.thread.is_alive():
-            self.failure = f"it has not responded for {PATIENCE:.0f} s"
+            self.failure = f"it has not responded for {TRACKER_TIMEOUT:.0f} s"
         if self.failure:
             run = shlex.quote(str(self.run))
             self.tell(
