@@ -49,7 +49,7 @@ and its mirror image.
 - **Not intended for**: decisions about people, or any other decisions that matter. Five classes are
   called man, woman, boy, girl and baby, and what the model has learned about them comes from 2,500
   small pictures of the early web.
-"""  # noqa: E501  # lines of Markdown
+"""
 
 
 def main() -> None:
