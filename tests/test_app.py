@@ -27,7 +27,7 @@ from hundredfold.app.page import page_policy
 from hundredfold.app.serve import make_app
 from hundredfold.app.served_model import ServedModel, make_served_model
 from hundredfold.cli.main import main
-from hundredfold.evaluation.explain import captioned
+from hundredfold.evaluation.explain import caption_similar
 from hundredfold.figures.explanation import heat_picture
 from hundredfold.pictures.prepare import to_image
 from hundredfold.support.errors import UserError
@@ -87,7 +87,7 @@ def test_explain_adds_the_heat_map_and_similar_training_pictures(
     heat_map = np.asarray(heat_picture(want.image, want.heat, 320))
     assert np.array_equal(picture_at(found["heat_map"]), heat_map)
     assert want.similar
-    similar = captioned(want.similar, tiny.train, tiny.classes)
+    similar = caption_similar(want.similar, tiny.train, tiny.classes)
     assert [s["caption"] for s in found["similar"]] == [caption for _, caption in similar]
     for answer, (image, _) in zip(found["similar"], similar, strict=True):
         assert np.array_equal(picture_at(answer["picture"]), image.permute(1, 2, 0).numpy())

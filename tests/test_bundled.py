@@ -1,4 +1,4 @@
-"""The model that comes with the package: at hand at once, and as good as its card says."""
+"""The bundled model: it works without training, and is as accurate as its card says."""
 
 import json
 import re
@@ -12,18 +12,18 @@ from PIL import Image
 from hundredfold import Dataset, Predictor, load_sample
 from hundredfold.cli.main import main
 from hundredfold.evaluation.evaluate import measure_model
-from hundredfold.runs.bundled import BUNDLED, find_run
+from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.support.files import cache_folder
 
 PACKAGE = Path(str(resources.files("hundredfold") / "weights"))
 
 
-def test_it_is_small() -> None:
+def test_bundled_weights_are_small() -> None:
     assert [path.name for path in PACKAGE.iterdir()] == list(BUNDLED)
     assert sum(path.stat().st_size for path in PACKAGE.rglob("*")) < 6e6
 
 
-def test_it_knows_the_sample() -> None:
+def test_bundled_model_predicts_the_sample() -> None:
     sample = load_sample()
     answers = Predictor.load("strong")(list(sample.test.images))
     names = [sample.classes[label] for label in sample.test.labels.tolist()]
@@ -31,7 +31,7 @@ def test_it_knows_the_sample() -> None:
     assert right > 0.6 * len(names)
 
 
-def test_its_card_has_the_figures_of_its_weights(cifar: Dataset) -> None:
+def test_model_card_has_the_metrics_of_the_weights(cifar: Dataset) -> None:
     run = find_run("strong")
     found, _ = measure_model(run.model(), cifar.test[::5], run.info())  # 2,000 of the 10,000
     card = (PACKAGE / "strong" / "README.md").read_text()
@@ -41,7 +41,9 @@ def test_its_card_has_the_figures_of_its_weights(cifar: Dataset) -> None:
             assert f"{run.metrics()[view][name]:.2%}" in card
 
 
-def test_a_picture_needs_no_training(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_bundled_model_predicts_pictures_without_training(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     sample = load_sample()
     Image.fromarray(sample.test.images[7].permute(1, 2, 0).numpy()).save("picture.png")
     assert main(["predict", "picture.png", "--format", "json"]) == 0
@@ -56,7 +58,7 @@ def test_a_picture_needs_no_training(capsys: pytest.CaptureFixture[str], tmp_pat
     assert main(["explain", "strong", "pictures/picture.png", "--like", "0"]) == 0
 
 
-def test_it_becomes_a_run_like_any_other_in_the_cache(tmp_path: Path) -> None:
+def test_bundled_model_is_copied_to_the_cache_as_a_run(tmp_path: Path) -> None:
     first, second = find_run("strong"), find_run("strong")
     assert first == second
     assert first.path.parent == cache_folder() / "models"
@@ -65,12 +67,34 @@ def test_it_becomes_a_run_like_any_other_in_the_cache(tmp_path: Path) -> None:
     assert first.finished
     assert first.info().temperature != 1
     assert all(value.isfinite().all() for value in first.model().state_dict().values())
-    Path("strong").mkdir()  # one's own run goes first
+    Path("strong").mkdir()  # a run of the user takes precedence
     assert find_run("strong").path == Path("strong")
 
 
-def test_rounding_to_16_bits_is_exact_in_32() -> None:
+def test_weights_rounded_to_16_bits_are_exact_in_32() -> None:
     for value in find_run("strong").model().state_dict().values():
         if value.is_floating_point():
             assert value.dtype == torch.float32
             assert value.half().float().equal(value)
+
+
+def test_predict_says_that_it_uses_the_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (32, 32)).save("picture.png")
+    assert main(["predict", "picture.png", "--format", "json"]) == 0
+    said = capsys.readouterr()
+    assert BY_DEFAULT in said.err
+    assert len(json.loads(said.out)) == 1
+    assert main(["predict", "strong", "picture.png"]) == 0
+    assert BY_DEFAULT not in capsys.readouterr().err
+
+
+def test_damaged_files_of_the_bundled_model_are_copied_again() -> None:
+    run = find_run("strong")
+    path = run.path / "weights.safetensors"
+    good = path.read_bytes()
+    path.write_bytes(good[:1000])
+    (run.path / "model.json").unlink()
+    assert find_run("strong") == run
+    assert path.read_bytes() == good
+    read = Predictor.load("strong")
+    assert len(read.info.classes) == 100

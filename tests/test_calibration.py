@@ -1,4 +1,4 @@
-"""Calibration against scipy, torchmetrics' bins and loops."""
+"""Calibration against scipy and loops."""
 
 import math
 
@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from hundredfold.metrics.calibration import FLATTEST, SHARPEST, fit_temperature, reliability
+from hundredfold.metrics.calibration import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    fit_temperature,
+    reliability,
+)
 
 
 def random_predictions(seed: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -22,7 +27,9 @@ def random_predictions(seed: int, scale: float) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 9.0])
 @pytest.mark.parametrize(("pictures", "prior"), [(400, 0.0), (400, 5.0), (12, 5.0), (2, 5.0)])
-def test_the_temperature_is_what_scipy_finds(scale: float, pictures: int, prior: float) -> None:
+def test_temperature_equals_the_minimum_that_scipy_finds(
+    scale: float, pictures: int, prior: float
+) -> None:
     logits, labels = (part[:pictures] for part in random_predictions(0, scale))
 
     def cost(log_temperature: float) -> float:
@@ -35,15 +42,15 @@ def test_the_temperature_is_what_scipy_finds(scale: float, pictures: int, prior:
 
 
 @given(st.integers(0, 50), st.floats(0.1, 10))
-def test_without_a_prior_scaling_the_logits_scales_the_temperature(seed: int, scale: float) -> None:
+def test_scaled_logits_scale_the_temperature_without_a_prior(seed: int, scale: float) -> None:
     logits, labels = random_predictions(seed, 1.0)
     once, scaled = (fit_temperature(z, labels, 0.0) for z in (logits, scale * logits.double()))
     assert scaled == pytest.approx(scale * once, rel=1e-6)
 
 
 @given(st.integers(1, 12), st.integers(0, 50))
-def test_a_handful_of_right_pictures_does_not_make_it_certain(pictures: int, seed: int) -> None:
-    """Of a model that is right two times in three, each time with a probability of a half."""
+def test_few_correct_pictures_do_not_make_the_model_certain(pictures: int, seed: int) -> None:
+    """The model is right two times in three, always with a probability of a half."""
     labels = torch.randint(0, 7, (400,), generator=torch.Generator().manual_seed(seed))
     logits = math.log(6.0) * F.one_hot(labels, 7).double()  # 6 / (6 + 6)
     temperature = fit_temperature(logits[:pictures], labels[:pictures])
@@ -53,18 +60,18 @@ def test_a_handful_of_right_pictures_does_not_make_it_certain(pictures: int, see
     assert loss < F.cross_entropy(logits, shifted) + 0.5  # nats
 
 
-def test_of_hundreds_of_pictures_the_prior_hardly_matters() -> None:
+def test_prior_hardly_matters_with_hundreds_of_pictures() -> None:
     logits, labels = random_predictions(0, 3.0)
     assert fit_temperature(logits, labels) == pytest.approx(
         fit_temperature(logits, labels, 0.0), rel=0.02
     )
 
 
-def test_the_temperature_stays_in_bounds_where_all_is_right_or_all_wrong() -> None:
+def test_temperature_stays_in_bounds_if_all_predictions_are_right_or_wrong() -> None:
     labels = torch.arange(4)
     logits = 5 * F.one_hot(labels).float()
-    assert fit_temperature(logits, labels, 0.0) == pytest.approx(SHARPEST)
-    assert fit_temperature(logits, (labels + 1) % 4, 0.0) == pytest.approx(FLATTEST)
+    assert fit_temperature(logits, labels, 0.0) == pytest.approx(MIN_TEMPERATURE)
+    assert fit_temperature(logits, (labels + 1) % 4, 0.0) == pytest.approx(MAX_TEMPERATURE)
 
 
 def test_reliability_equals_a_loop() -> None:

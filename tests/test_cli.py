@@ -69,10 +69,10 @@ def test_evaluate_reports_different_results(capsys: pytest.CaptureFixture[str]) 
     metrics = run.metrics()
     for change, why in ((1e-6, "come from rounding"), (0.25, "more than rounding")):
         flip = metrics["test_flip"] | {"loss": metrics["test_flip"]["loss"] + change}
-        run.seal(metrics | {"test_flip": flip})
+        run.save_metrics(metrics | {"test_flip": flip})
         assert main(["evaluate", str(run)]) == 1
         err = capsys.readouterr().err
-        assert f"They differ: loss of test_flip by {change:.2g}. " in err
+        assert f"NOT equal to what training recorded: loss of test_flip by {change:.2g}. " in err
         assert why in err
 
 

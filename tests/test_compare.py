@@ -1,4 +1,4 @@
-"""Comparing runs: groups, and tests against scipy."""
+"""Comparison of runs: groups, and statistical tests against scipy."""
 
 import dataclasses
 import json
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_ind
-from support.making import Train, reseal, unfinish
+from support.making import Train, unfinish, update_digests
 
 from hundredfold import Dataset, Run, UserError
-from hundredfold.evaluation.compare import compare, correct, spread
+from hundredfold.evaluation.compare import compare, correct_predictions, spread
 
 
 def rewrite(run: Run, file: str, **changes: Any) -> None:
     """Change values of a run's JSON file."""
     values = json.loads((run.path / file).read_text())
     (run.path / file).write_text(json.dumps(values | changes))
-    reseal(run)
+    update_digests(run)
 
 
 def right(run: Run, level: str) -> list[bool]:
-    """Return which test pictures a run got right, by loops over what it recorded."""
+    """Return which test pictures a run predicts correctly, with loops over its recorded logits."""
     with np.load(run.path / "test_logits.npz") as arrays:
         logits, labels = arrays["logits"].astype(float), arrays["labels"].tolist()
     info = json.loads((run.path / "model.json").read_text())
@@ -43,14 +43,14 @@ def right(run: Run, level: str) -> list[bool]:
 
 
 def split(first: list[bool], second: list[bool]) -> tuple[int, int, float]:
-    """Return pictures that only one got right, and the two-sided binomial probability."""
+    """Return the numbers of pictures that only one run predicts correctly, and the p-value."""
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     n = only_first + only_second
     return only_first, only_second, binomtest(only_first, n).pvalue if n else 1.0
 
 
-def test_three_seeds_are_one_group(trained: Train, tmp_path: Path) -> None:
+def test_runs_that_differ_in_the_seed_form_one_group(trained: Train, tmp_path: Path) -> None:
     runs = [trained(seed=seed, out=str(tmp_path / f"runs-{seed}")) for seed in (2, 0, 1)]
     found = compare([str(runs[0]), runs[1].path, runs[2], runs[1]])
     (group,) = found.groups
@@ -73,7 +73,7 @@ def test_three_seeds_are_one_group(trained: Train, tmp_path: Path) -> None:
     assert spread([0.5]) == (1, 0.5, None)
 
 
-def test_three_groups_are_tested_in_pairs_against_scipy(trained: Train) -> None:
+def test_pairs_of_groups_have_the_p_values_of_scipy(trained: Train) -> None:
     runs = [
         trained(name="short", epochs=0.5),
         trained(name="long", epochs=3.0, lr=0.2),
@@ -96,11 +96,11 @@ def test_three_groups_are_tested_in_pairs_against_scipy(trained: Train) -> None:
         assert contrast.difference is None
     assert min(contrast.mcnemar.p for contrast in found.contrasts) < 0.1
     for run in runs:
-        assert right(run, "fine") == correct(run)["fine"].tolist()
+        assert right(run, "fine") == correct_predictions(run)["fine"].tolist()
         assert sum(right(run, "coarse")) / 24 == run.metrics()["test"]["coarse_top1"]
 
 
-def test_the_seeds_difference_has_welchs_standard_error(trained: Train) -> None:
+def test_difference_of_means_has_the_standard_error_of_welch(trained: Train) -> None:
     short = [trained(seed=seed, epochs=2.0, lr=0.2) for seed in range(3)]
     long = [trained(seed=seed, epochs=3.0, lr=0.1) for seed in (4, 2)]
     found = compare([*short, *long])
@@ -118,18 +118,18 @@ def test_the_seeds_difference_has_welchs_standard_error(trained: Train) -> None:
         assert contrast.mcnemar == pytest.approx(split(*firsts))
 
 
-def test_coarse_labels_are_compared_with_fine_ones_at_the_coarse_level(trained: Train) -> None:
+def test_run_on_coarse_labels_is_compared_with_coarse_predictions_of_others(trained: Train) -> None:
     fine, coarse = trained(name="fine"), trained(name="coarse", labels="coarse")
     found = compare([coarse, fine])
     (contrast,) = found.contrasts
     assert contrast.level == "coarse"
-    want = split(right(coarse, "fine"), right(fine, "coarse"))  # its own labels are the coarse ones
+    want = split(right(coarse, "fine"), right(fine, "coarse"))  # its labels are the coarse ones
     assert contrast.mcnemar == pytest.approx(want)
     assert any(note.startswith("coarse: trained on coarse labels") for note in found.notes)
     assert "fine_top1" not in found.groups[0].scores
 
 
-def test_other_data_is_not_compared(trained: Train, tiny: Dataset) -> None:
+def test_groups_with_other_data_are_not_compared(trained: Train, tiny: Dataset) -> None:
     other = dataclasses.replace(tiny, classes=tuple("uvwxyz"), source="other")
     found = compare([trained(), trained(other), trained(pad=0)])
     assert [(c.first.name, c.second.name) for c in found.contrasts] == [
@@ -137,27 +137,27 @@ def test_other_data_is_not_compared(trained: Train, tiny: Dataset) -> None:
     ] * 2
     (note,) = found.notes
     assert note.startswith(
-        "Only groups on the same data are tested (tiny with data tiny, pad 2: tiny, "
+        "Only groups with the same data are compared (tiny with data tiny, pad 2: tiny, "
     )
     assert other.digest()[:8] in note
 
 
-def test_the_same_data_elsewhere_is_the_same_group(trained: Train) -> None:
+def test_same_data_in_another_place_is_the_same_group(trained: Train) -> None:
     runs = [trained(seed=seed) for seed in range(2)]
     rewrite(runs[1], "config.json", data="/elsewhere/tiny")
     assert len(compare(runs).groups) == 1
 
 
-def test_runs_by_the_clock_are_grouped_whatever_was_planned(trained: Train) -> None:
+def test_runs_with_a_time_budget_are_grouped_whatever_their_planned_epochs(trained: Train) -> None:
     runs = [trained(seed=seed) for seed in range(3)]
     for run, epochs in zip(runs, (3.4, 3.1), strict=False):
         rewrite(run, "config.json", budget="5min", epochs=epochs)
     found = compare(runs)
     assert [len(group.runs) for group in found.groups] == [2, 1]
-    assert found.differences == {"epochs": ["by the clock", "1.0"], "budget": ["5min", "empty"]}
+    assert found.differences == {"epochs": ["by time budget", "1.0"], "budget": ["5min", "empty"]}
 
 
-def test_a_seed_that_comes_again_begins_another_group(trained: Train) -> None:
+def test_repeated_seed_starts_another_group(trained: Train) -> None:
     found = compare([trained(), trained(seed=1), trained()])
     assert [(group.name, len(group.runs)) for group in found.groups] == [
         ("tiny", 2),
@@ -167,7 +167,7 @@ def test_a_seed_that_comes_again_begins_another_group(trained: Train) -> None:
     assert found.differences == {}
 
 
-def test_another_machine_makes_times_incomparable(trained: Train) -> None:
+def test_times_of_different_machines_are_not_comparable(trained: Train) -> None:
     runs = [trained(name="a"), trained(name="b"), trained(name="b", seed=1)]
     threads = runs[0].environment()["threads"]
     rewrite(runs[1], "environment.json", threads=64)
@@ -186,10 +186,10 @@ def test_unfinished_runs_are_left_out(trained: Train) -> None:
     unfinish(runs[1])
     found = compare(runs)
     assert found.groups[0].runs == (runs[0], runs[2])
-    assert found.notes == (f"{runs[1]} is not finished and left out.",)
-    with pytest.raises(UserError, match=f"two finished runs or more.*not finished: {runs[1]}"):
+    assert found.notes == (f"{runs[1]} is unfinished and was left out.",)
+    with pytest.raises(UserError, match=f"two or more finished runs.*unfinished: {runs[1]}"):
         compare(runs[:2])
-    with pytest.raises(UserError, match="two finished runs or more to compare\\."):
+    with pytest.raises(UserError, match="two or more finished runs to compare\\."):
         compare([runs[0], runs[0]])
 
 
@@ -203,18 +203,18 @@ def test_unfinished_runs_are_left_out(trained: Train) -> None:
         ("history.jsonl", "", "has no history"),
     ],
 )
-def test_damaged_runs_are_named(file: str, content: str, said: str, trained: Train) -> None:
+def test_error_names_the_damaged_run(file: str, content: str, said: str, trained: Train) -> None:
     runs = [trained(name="a"), trained(name="b")]
     (runs[1].path / file).write_text(content)
-    reseal(runs[1])
+    update_digests(runs[1])
     with pytest.raises(UserError, match=said) as caught:
         _ = compare(runs).histories
     assert str(runs[1]) in str(caught.value)
 
 
-def test_predictions_of_another_run_are_damage(trained: Train) -> None:
+def test_predictions_of_another_run_count_as_damage(trained: Train) -> None:
     runs = [trained(name="a"), trained(name="b"), trained(name="c", labels="coarse")]
     (runs[1].path / "test_logits.npz").write_bytes((runs[2].path / "test_logits.npz").read_bytes())
-    reseal(runs[1])
-    with pytest.raises(UserError, match=r"predictions of .* do not fit the rest of it"):
+    update_digests(runs[1])
+    with pytest.raises(UserError, match=r"its test predictions do not match its other files"):
         compare(runs)

@@ -1,4 +1,4 @@
-"""The command `compare`: its words, its JSON, its figure."""
+"""The command `compare`: its text, its JSON and its figure."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from hundredfold.figures.comparison import draw_comparison
 from hundredfold.figures.style import to_png, to_svg
 
 
-def test_the_command_says_it_in_words(
+def test_compare_command_describes_the_result(
     trained: Train, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     runs = [trained(name="概念_ж", seed=seed, epochs=0.5) for seed in (0, 1)]
@@ -48,7 +48,7 @@ def test_the_command_says_it_in_words(
         assert picture.size[0] == 1800
 
 
-def test_json_has_every_value(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_has_every_value(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [trained(seed=0), trained(seed=1), trained(pad=0)]
     arguments = ["compare", *map(str, runs), "--format", "json", "--out", "a b.png"]
     assert main(arguments) == 0
@@ -73,7 +73,7 @@ def test_json_has_every_value(trained: Train, capsys: pytest.CaptureFixture[str]
     ]
 
 
-def test_the_same_configuration_twice_is_said(
+def test_equal_configurations_are_reported(
     trained: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(trained()), str(trained())]) == 0
@@ -85,26 +85,26 @@ def test_the_same_configuration_twice_is_said(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("", "Name two finished runs or more"),
+        ("", "Name two or more finished runs"),
         ("nowhere nothing", "There is no run at nowhere"),
         ("a b --out figure.pdf", "--out is 'figure.pdf', but must end in .png"),
     ],
 )
-def test_mistakes_are_explained(
+def test_errors_of_the_compare_command(
     arguments: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", *arguments.split()]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_a_figure_that_cannot_be_written_is_named(
+def test_error_names_the_figure_that_cannot_be_written(
     trained: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(trained()), str(trained()), "--out", "no/where.png"]) == 2
     assert "Cannot write no/where.png: No such file" in capsys.readouterr().err
 
 
-def test_small_probabilities_are_written_in_plain_decimals() -> None:
+def test_small_p_values_are_written_in_decimals() -> None:
     from hundredfold.cli.compare import _p_value
 
     assert _p_value(6.1e-6) == "p = 0.0000061"
@@ -128,7 +128,7 @@ def points(line: Line2D) -> Any:
     return line.get_xydata()
 
 
-def test_the_figure_draws_every_group() -> None:
+def test_figure_draws_every_group() -> None:
     histories = {f"_$g{i}$": [epochs(10 * 2**i)] for i in range(9)}
     figure = draw_comparison(histories, "coarse")
     time, schedule, loss = figure.axes
@@ -146,7 +146,7 @@ def test_the_figure_draws_every_group() -> None:
         assert picture.size[0] == 1800
 
 
-def test_the_figure_draws_the_mean_over_the_seeds() -> None:
+def test_figure_draws_the_mean_over_the_seeds() -> None:
     figure = draw_comparison({"a": [epochs(10), epochs(20)], "b": [epochs(30)[:2]]}, "fine")
     time = figure.axes[0]
     assert time.get_xscale() == "linear"
@@ -155,13 +155,13 @@ def test_the_figure_draws_the_mean_over_the_seeds() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a, 2 seeds", "b"]
 
 
-def test_the_figure_of_runs_that_were_never_judged() -> None:
+def test_figure_of_runs_without_validation() -> None:
     histories = {"a": [epochs(1, judged=False)], "b": [epochs(100, judged=False)]}
     figure = draw_comparison(histories, "fine")
     assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["not judged"] * 2
     to_png(figure)
 
 
-def test_a_name_is_drawn_as_it_is() -> None:
+def test_name_in_the_figure_is_not_interpreted() -> None:
     drawn = to_svg(draw_comparison({"_$x^2$": [epochs(60)], "b": [epochs(30)]}, "fine"))
     assert "_$x^2$" in drawn

@@ -1,4 +1,4 @@
-"""What predictions tell, against scikit-learn, scipy and loops."""
+"""Confusion statistics against scikit-learn, scipy and loops."""
 
 import itertools
 import math
@@ -12,12 +12,12 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import precision_recall_fscore_support
 
 from hundredfold.metrics.confusion import (
+    accuracy_by_coverage,
     class_scores,
     confused_pairs,
     confusion_matrix,
-    coverage,
-    inside_share,
     mcnemar,
+    share_within_superclass,
 )
 
 RNG = torch.Generator().manual_seed(0)
@@ -27,12 +27,12 @@ PREDICTED = torch.where(
 )
 
 
-def test_the_confusion_matrix_equals_scikit_learns() -> None:
+def test_confusion_matrix_equals_scikit_learn() -> None:
     want = sklearn_confusion(LABELS, PREDICTED, labels=range(7))
     assert confusion_matrix(LABELS, PREDICTED, 7).tolist() == want.tolist()
 
 
-def test_class_scores_equal_scikit_learns_and_are_none_where_undefined() -> None:
+def test_class_scores_equal_scikit_learn_and_are_none_if_undefined() -> None:
     scores = class_scores(confusion_matrix(LABELS, PREDICTED, 7))
     precision, recall, f1, support = precision_recall_fscore_support(
         LABELS, PREDICTED, labels=range(7), zero_division=0
@@ -57,21 +57,21 @@ def test_confused_pairs_count_both_ways() -> None:
     assert confused_pairs(torch.eye(3, dtype=torch.int64), 5) == []
 
 
-def test_coverage_equals_a_loop() -> None:
+def test_accuracy_by_coverage_equals_a_loop() -> None:
     confidence = torch.tensor([0.2, 0.9, 0.5, 0.7])
-    found = coverage(confidence, torch.tensor([True, True, False, False]))
+    found = accuracy_by_coverage(confidence, torch.tensor([True, True, False, False]))
     assert found.tolist() == pytest.approx([1, 1 / 2, 1 / 3, 2 / 4])
 
 
-def test_inside_share_counts_mistakes_within_the_superclass() -> None:
+def test_share_within_superclass_counts_only_mistakes() -> None:
     parents = (0, 0, 0, 1, 1)
     labels, predicted = torch.tensor([0, 0, 3, 4, 2]), torch.tensor([0, 1, 4, 0, 3])
-    assert inside_share(labels, predicted, parents) == 2 / 4
-    assert inside_share(labels, labels, parents) is None
+    assert share_within_superclass(labels, predicted, parents) == 2 / 4
+    assert share_within_superclass(labels, labels, parents) is None
 
 
 @given(st.integers(0, 2000), st.integers(0, 2000))
-def test_mcnemar_equals_scipys_binomial_test(only_first: int, only_second: int) -> None:
+def test_mcnemar_equals_scipy_binomial_test(only_first: int, only_second: int) -> None:
     first = torch.tensor([True] * only_first + [False] * only_second + [True, False])
     second = torch.tensor([False] * only_first + [True] * only_second + [True, False])
     found = mcnemar(first, second)

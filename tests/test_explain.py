@@ -1,4 +1,4 @@
-"""Explanations against captum and loops, and the model left as it was."""
+"""Explanations against captum and loops; explaining does not change the model."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from hundredfold import Config, Dataset, Predictor, Run, tutorial
 from hundredfold.cli.main import main
-from hundredfold.evaluation.explain import nearest, occlusion_map
+from hundredfold.evaluation.explain import find_similar, occlusion_map
 from hundredfold.inference.logits import predict_features, predict_logits
 from hundredfold.training.train import train
 
 
-def test_the_map_equals_captums(run: Run, tiny: Dataset) -> None:
+def test_occlusion_map_equals_captum(run: Run, tiny: Dataset) -> None:
     predictor = Predictor.load(run)
     info, image = predictor.info, tiny.test.images[5]
 
@@ -38,20 +38,20 @@ def test_the_map_equals_captums(run: Run, tiny: Dataset) -> None:
     assert found.sum().item() == pytest.approx(want[0].sum().item(), abs=1e-2)
 
 
-def test_hiding_what_is_grey_already_loses_nothing(run: Run) -> None:
+def test_occlusion_map_of_a_grey_picture_is_zero(run: Run) -> None:
     predictor = Predictor.load(run)
     grey = (255 * torch.tensor(predictor.info.mean)).round().to(torch.uint8)
     image = grey.view(3, 1, 1).repeat(1, 32, 32)
     assert occlusion_map(predictor, image, 0).abs().max() < 1e-5
 
 
-def test_explaining_leaves_the_model_as_it_was(run: Run, tiny: Dataset) -> None:
+def test_explaining_does_not_change_the_model(run: Run, tiny: Dataset) -> None:
     predictor = Predictor.load(run)
     images = tiny.test.images
     before = {name: value.clone() for name, value in predictor.model.state_dict().items()}
     logits = predictor.logits(list(images))
     occlusion_map(predictor, images[0], 1)
-    nearest(predictor, images[0], tiny.train, 3)
+    find_similar(predictor, images[0], tiny.train, 3)
     assert not predictor.model.training
     assert all(parameter.grad is None for parameter in predictor.model.parameters())
     for name, value in predictor.model.state_dict().items():
@@ -59,32 +59,32 @@ def test_explaining_leaves_the_model_as_it_was(run: Run, tiny: Dataset) -> None:
     assert torch.equal(predictor.logits(list(images)), logits)
 
 
-def test_features_are_what_the_last_layer_is_given(tiny: Dataset, run: Run) -> None:
+def test_features_are_the_inputs_of_the_last_layer(tiny: Dataset, run: Run) -> None:
     model, info, images = run.model(), run.info(), tiny.test.images
     features = predict_features(model, images, info)
     weight = model.get_parameter("head.weight").detach()
     torch.testing.assert_close(features @ weight.T, predict_logits(model, images, info))
 
 
-def test_the_tutorials_network_has_features_too(tiny: Dataset, tmp_path: Path) -> None:
+def test_features_of_the_tutorial_network(tiny: Dataset, tmp_path: Path) -> None:
     config = tutorial(epochs=0.2, widths=(4, 4, 8, 8), device="cpu", out=str(tmp_path))
     run = train(config, tiny, quiet=True)
     assert predict_features(run.model(), tiny.test.images, run.info()).shape == (24, 8)
 
 
-def test_the_nearest_are_those_of_a_loop(run: Run, tiny: Dataset) -> None:
+def test_similar_pictures_equal_those_of_a_loop(run: Run, tiny: Dataset) -> None:
     predictor = Predictor.load(run)
     image = tiny.train.images[40]
-    found = nearest(predictor, image, tiny.train, 5)
+    found = find_similar(predictor, image, tiny.train, 5)
     features = predict_features(predictor.model, tiny.train.images, predictor.info)
     cosines = [torch.cosine_similarity(features[40], features[i], dim=0).item() for i in range(96)]
     order = sorted(range(96), key=lambda i: -cosines[i])
     assert found.index[0] == 40
     assert found.similarity.tolist() == pytest.approx([cosines[i] for i in order[:5]], abs=1e-5)
-    assert len(nearest(predictor, image, tiny.train, 1000).index) == 96
+    assert len(find_similar(predictor, image, tiny.train, 1000).index) == 96
 
 
-def test_the_command_draws_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_command_draws_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = train(Config(data="sample", epochs=0.1, widths=(8,), device="cpu"), quiet=True)
     Image.new("RGB", (50, 70), "green").save("a leaf.png")
     label = run.info().classes[int(run.test_logits()["labels"][3])]

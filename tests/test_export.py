@@ -1,4 +1,4 @@
-"""Exported models give what the predictor gives, and say what their numbers mean."""
+"""Exported models: the predictor's probabilities, metadata, and the script beside them."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from support.pets import picture
 
 from hundredfold import Dataset, Predictor, Run, UserError, train
 from hundredfold.cli.main import main
-from hundredfold.export.export import Export, export
+from hundredfold.export.export import ExportResult, export
 from hundredfold.export.onnx import OnnxModel
 from hundredfold.inference.predict import Prediction, predict_many
 from hundredfold.support.errors import CheckFailed
@@ -32,20 +32,20 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """Exported as ONNX model, in 8 bits as well; a run that has learned something."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """A trained run, exported as an ONNX model and as its 8-bit variant."""
     config = dataclasses.replace(
         make_config(tmp_path_factory.mktemp("runs")), epochs=12.0, lr=0.5, widths=(16, 32, 32)
     )
     return export(train(config, make_tiny(), quiet=True), "onnx", make_tiny(), int8=True)
 
 
-def run_of(exported: Export) -> Run:
+def run_of(exported: ExportResult) -> Run:
     return Run(exported.path.parent.parent)
 
 
 def probabilities(run: Run, images: torch.Tensor) -> Any:
-    """Return what the predictor gives for pictures (N, 3, S, S), in the classes' order."""
+    """Return the predictor's probabilities (N, C) for pictures (N, 3, S, S)."""
     answers = Predictor.load(run)(list(images))
     return np.array(
         [[dict(answer.classes)[name] for name in run.info().classes] for answer in answers]
@@ -55,7 +55,7 @@ def probabilities(run: Run, images: torch.Tensor) -> Any:
 @pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("to", ["onnx", "torch"])
 @pytest.mark.long
-def test_the_exported_model_gives_the_predictors_probabilities(
+def test_exported_model_gives_the_probabilities_of_the_predictor(
     to: Any, changes: dict[str, Any], trained: Train, tiny: Dataset
 ) -> None:
     run = trained(**changes)
@@ -75,7 +75,7 @@ def test_the_exported_model_gives_the_predictors_probabilities(
     assert kept["parity"] == found.parity
 
 
-def test_its_metadata_say_what_the_numbers_mean(exported: Export) -> None:
+def test_metadata_describe_classes_and_preparation(exported: ExportResult) -> None:
     run = run_of(exported)
     for path in ("model.onnx", "model-int8.onnx"):
         model = OnnxModel(run.path / "export" / path)
@@ -89,10 +89,10 @@ def test_its_metadata_say_what_the_numbers_mean(exported: Export) -> None:
             "tensor(uint8)",
             [32, 32, 3],
         )
-        assert isinstance(given.shape[0], str)  # any number
+        assert isinstance(given.shape[0], str)  # any batch size
 
 
-def test_eight_bits_are_smaller_and_hardly_worse(exported: Export) -> None:
+def test_8_bit_model_is_smaller_and_almost_as_accurate(exported: ExportResult) -> None:
     accuracy = exported.accuracy
     assert abs(accuracy["int8"]["fine_top1"] - accuracy["predictor"]["fine_top1"]) < 0.1
     small = exported.path.with_name("model-int8.onnx")
@@ -112,8 +112,8 @@ def run_script(run: Run, *arguments: str) -> list[list[str]]:
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-def test_the_script_beside_it_gives_the_same_classes(
-    exported: Export, tiny: Dataset, tmp_path: Path
+def test_script_predicts_the_same_classes(
+    exported: ExportResult, tiny: Dataset, tmp_path: Path
 ) -> None:
     run = run_of(exported)
     script = (run.path / "export" / "predict.py").read_text()
@@ -155,8 +155,8 @@ def of_every_mode(image: Image.Image) -> dict[str, Image.Image]:
     }
 
 
-def test_the_script_takes_every_mode_and_shape_as_the_predictor_does(
-    exported: Export, tmp_path: Path
+def test_script_reads_every_picture_mode_and_shape_like_the_predictor(
+    exported: ExportResult, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(5).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     names = []
@@ -167,7 +167,7 @@ def test_the_script_takes_every_mode_and_shape_as_the_predictor_does(
         for mode, given in of_every_mode(image).items():
             for kind in ("png", "tif", "jpg", "webp", "gif", "bmp", "ppm", "jp2"):
                 name = f"{side} {mode}.{kind}"
-                with contextlib.suppress(OSError, TypeError, ValueError, Warning):  # not there
+                with contextlib.suppress(OSError, TypeError, ValueError, Warning):  # not supported
                     given.save(tmp_path / name, exif=turned)
                     names.append(name)
     modes = {name.split(" ", 1)[1].split(".")[0] for name in names}
@@ -189,7 +189,7 @@ def test_the_script_takes_every_mode_and_shape_as_the_predictor_does(
         assert float(probability) == pytest.approx(answer.probability, abs=1e-4), name
 
 
-def test_the_script_says_what_is_wrong(exported: Export, tmp_path: Path) -> None:
+def test_script_reports_errors(exported: ExportResult, tmp_path: Path) -> None:
     run = run_of(exported)
     shown = call_script(run, "--help")
     assert shown.returncode == 0 and "usage: python predict.py FILE ..." in shown.stdout
@@ -221,22 +221,22 @@ def test_the_script_says_what_is_wrong(exported: Export, tmp_path: Path) -> None
         assert line.startswith(f"error: {name}: ") and reason in line
 
 
-def test_a_model_that_differs_is_removed(
+def test_exported_model_that_differs_is_deleted(
     run: Run, tiny: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hundredfold.export.export.LIMIT", -1.0)
-    with pytest.raises(CheckFailed, match=r"model.onnx was removed: its probabilities differ"):
+    with pytest.raises(CheckFailed, match=r"model.onnx was deleted: its probabilities differ"):
         export(run, "onnx", tiny)
     assert not (run.path / "export" / "model.onnx").exists()
 
 
-def test_without_its_data_a_run_is_compared_on_random_pictures(run: Run, said: list[str]) -> None:
+def test_export_without_the_data_compares_random_pictures(run: Run, said: list[str]) -> None:
     found = export(run, "onnx", tell=said.append)  # its data has no path
     assert found.accuracy == {}
     assert "not measured on the test set: There is no file or folder tiny" in said[0]
     with pytest.raises(UserError, match="There is no file or folder tiny"):
         export(run, "onnx", int8=True)
-    with pytest.raises(UserError, match="ONNX models alone"):
+    with pytest.raises(UserError, match="only possible with --to onnx"):
         export(run, "torch", int8=True)
 
 
@@ -249,7 +249,7 @@ def test_a_missing_extra_is_named(
         export(run, "onnx", tiny)
 
 
-def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_command(capsys: pytest.CaptureFixture[str]) -> None:
     sample = ["--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu"]
     assert main(["train", *sample, "--quiet"]) == 0
     run = next(Path("runs").iterdir())
@@ -263,7 +263,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "nowhere"]) == 2
 
 
-def test_a_run_of_coarse_labels_has_its_own_classes(trained: Train, tiny: Dataset) -> None:
+def test_export_of_a_run_on_coarse_labels(trained: Train, tiny: Dataset) -> None:
     run = trained(labels="coarse")
     found = export(run, "onnx", tiny)
     assert found.accuracy["exported"]["coarse_top1"] == run.metrics()["test"]["coarse_top1"]

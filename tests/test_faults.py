@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from campaigns.damage import campaign, cut, flip, remove
 
-from hundredfold.runs.run import SEALED
+from hundredfold.runs.run import VERIFIED_FILES
 
 
 @pytest.mark.long
@@ -32,6 +32,6 @@ def test_nothing_is_lost() -> None:
 def test_no_damage_goes_unnoticed() -> None:
     kinds = [("flipped", flip), ("removed", remove), ("emptied", cut(0))]
     counts = campaign(kinds, ("Predictor.load", "runs"))
-    assert all(counts[f"{name}, {kind}"] == 2 for name in SEALED for kind, _ in kinds)
+    assert all(counts[f"{name}, {kind}"] == 2 for name in VERIFIED_FILES for kind, _ in kinds)
     assert counts["refused"] == 3 * 3  # of the model, the weights and the metrics
     assert counts["named as damaged"] == 3 * 5  # of all but the weights and the predictions

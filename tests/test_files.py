@@ -1,4 +1,4 @@
-"""Writing files: permissions, temporary files, and ~ in paths."""
+"""Written files: permissions, leftovers, and paths that start with ~."""
 
 import dataclasses
 import os
@@ -26,13 +26,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=[0o077, 0o027, 0o022, 0o002])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The umask of the process."""
+    """Permissions that new files do not get."""
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
 
 
-def test_writing_a_file_removes_old_temporary_files_of_it() -> None:
+def test_leftovers_of_killed_processes_are_removed_on_writing() -> None:
     names = ("a.csv", "b.csv")
     for name in names:
         for age in (2, 2 * ABANDONED):
@@ -42,15 +42,13 @@ def test_writing_a_file_removes_old_temporary_files_of_it() -> None:
     save_file(Path("a.csv"), "a,b\n")
     assert {path.name for path in Path().iterdir()} == {
         "a.csv",
-        f".a.csv.2{UNFINISHED}",  # may still be in use
+        f".a.csv.2{UNFINISHED}",  # its process may still be running
         f".b.csv.2{UNFINISHED}",
         f".b.csv.{2 * ABANDONED}{UNFINISHED}",
     }
 
 
-def test_files_and_run_directories_respect_the_umask(
-    umask: int, run: Run, tiny_config: Config
-) -> None:
+def test_files_and_run_folders_follow_the_umask(umask: int, run: Run, tiny_config: Config) -> None:
     save_file(Path("table.csv"), "a,b\n")
     assert Path("table.csv").stat().st_mode & 0o777 == 0o666 & ~umask
     begun = new_run(dataclasses.replace(tiny_config, name="rights"), run.info(), {})
@@ -58,14 +56,14 @@ def test_files_and_run_directories_respect_the_umask(
     assert (begun.path / "config.json").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing() -> None:
+def test_failed_write_leaves_no_file() -> None:
     Path("there").mkdir()
     with pytest.raises(UserError, match="Cannot write there"):
         save_file(Path("there"), "a file instead of a folder")
     assert [path.name for path in Path().iterdir()] == ["there"]
 
 
-def test_a_tilde_is_expanded_in_every_path(
+def test_every_command_expands_the_home_folder(
     home: Path, run: Run, tiny: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.path.rename(home / "run")

@@ -1,4 +1,4 @@
-"""What the Hub would get, and what is said where it cannot be reached."""
+"""The folder that is published on the Hub, and the errors if the Hub cannot be reached."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.making import Train, reseal
+from support.making import Train, update_digests
 from support.stopping import interrupted
 
 from hundredfold import Config, Dataset, Predictor, UserError
@@ -15,7 +15,7 @@ from hundredfold.export.hub import card, push, write_folder
 from hundredfold.support.jsonio import to_json
 
 
-def test_the_folder_predicts_like_the_run_and_tells_no_path(
+def test_published_folder_predicts_like_the_run_and_reveals_no_path(
     trained: Train, tiny: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained()
@@ -27,7 +27,7 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
         widths=(),
     )
     (run.path / "config.json").write_text(to_json(config))
-    reseal(run)
+    update_digests(run)
     assert main(["push", str(run.path), "me/tiny", "--folder", "out"]) == 0
     assert "out" in capsys.readouterr().out
     names = {file.name for file in Path("out").iterdir()}
@@ -49,19 +49,19 @@ def test_the_folder_predicts_like_the_run_and_tells_no_path(
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_the_card_of_coarse_labels_names_their_accuracy_once(trained: Train) -> None:
+def test_card_of_a_run_on_coarse_labels_lists_the_accuracy_once(trained: Train) -> None:
     run = trained(labels="coarse")
     accuracy = run.metrics()["test"]["coarse_top1"]
     rows = [line for line in card(run, "me/tiny").splitlines() if f"{accuracy:.2%} |" in line]
     assert [row.split("|")[1].strip() for row in rows] == ["top-1 coarse"]
 
 
-def test_a_run_under_way_is_refused(tiny: Dataset, tiny_config: Config) -> None:
+def test_unfinished_run_is_not_published(tiny: Dataset, tiny_config: Config) -> None:
     with pytest.raises(UserError, match="is not finished"):
         write_folder(interrupted(tiny_config, tiny, 2), "me/tiny", Path("out"))
 
 
-def test_without_a_network_it_says_so(
+def test_push_without_a_network_is_reported(
     trained: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained()
@@ -69,9 +69,9 @@ def test_without_a_network_it_says_so(
     monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_TOKEN", "none")
     assert main(["push", str(run.path), "me/tiny"]) == 2
-    assert "The Hub does not take me/tiny" in capsys.readouterr().err
+    assert "The Hub did not accept me/tiny" in capsys.readouterr().err
     assert main(["push", str(run.path), "no name at all"]) == 2
-    assert "The Hub does not take no name at all" in capsys.readouterr().err
+    assert "The Hub did not accept no name at all" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"pip install 'hundredfold\[hub\]'"):
         push(run, "me/tiny")

@@ -1,4 +1,4 @@
-"""Prediction: one path, whatever the picture comes as."""
+"""Prediction: the same result for every kind of input."""
 
 import csv
 import io
@@ -19,18 +19,18 @@ from hundredfold.metrics.scores import coarse_probabilities
 
 @pytest.fixture
 def folder(tiny: Dataset, tmp_path: Path) -> Path:
-    """The test pictures as files, in two folders, beside a file that is no picture."""
+    """The test pictures as files in two folders, and a text file."""
     folder = tmp_path / "pictures"
     for i, image in enumerate(tiny.test.images):
         path = folder / str(i % 2) / f"{i:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-    (folder / "notes.txt").write_text("not a picture, nor named as one")
+    (folder / "notes.txt").write_text("not a picture, and not named like one")
     return folder
 
 
 def expected(run: Run, index: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return fine and coarse probabilities from what evaluation recorded."""
+    """Return fine and coarse probabilities from the recorded test predictions."""
     info = run.info()
     logits = run.test_logits()["logits"][index : index + 1] / info.temperature
     fine, coarse = logits.softmax(1)[0], coarse_probabilities(logits, info.parents)[0]
@@ -40,7 +40,7 @@ def expected(run: Run, index: int) -> tuple[dict[str, float], dict[str, float]]:
     )
 
 
-def test_every_way_gives_the_probabilities_of_evaluation(
+def test_every_kind_of_input_gives_the_probabilities_of_evaluation(
     run: Run, tiny: Dataset, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predictor = Predictor.load(run)
@@ -81,7 +81,9 @@ def test_every_way_gives_the_probabilities_of_evaluation(
     )
 
 
-def test_only_model_weights_and_metrics_are_needed(run: Run, tiny: Dataset, tmp_path: Path) -> None:
+def test_predictor_needs_only_model_weights_and_metrics(
+    run: Run, tiny: Dataset, tmp_path: Path
+) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("model.json", "weights.safetensors", "metrics.json"):
@@ -92,7 +94,7 @@ def test_only_model_weights_and_metrics_are_needed(run: Run, tiny: Dataset, tmp_
     )
 
 
-def test_the_temperature_was_fitted_and_is_used(run: Run) -> None:
+def test_temperature_is_fitted_and_used(run: Run) -> None:
     assert run.info().temperature != 1
     raw = run.test_logits()["logits"]
     loss = torch.nn.functional.cross_entropy(
@@ -101,7 +103,7 @@ def test_the_temperature_was_fitted_and_is_used(run: Run) -> None:
     assert run.metrics()["test"]["loss"] == pytest.approx(loss.item())
 
 
-def test_a_model_of_coarse_labels_has_no_superclasses_above(
+def test_model_of_coarse_labels_predicts_no_superclasses(
     tiny: Dataset, tiny_config: Config
 ) -> None:
     from dataclasses import replace
@@ -113,7 +115,7 @@ def test_a_model_of_coarse_labels_has_no_superclasses_above(
     assert prediction.superclasses == ()
 
 
-def test_an_open_file_is_a_picture(run: Run, folder: Path) -> None:
+def test_open_file_is_a_picture(run: Run, folder: Path) -> None:
     path = folder / "1" / "07.png"
     with path.open("rb") as file:
         assert Predictor.load(run)(file) == Predictor.load(run)(path)
@@ -121,17 +123,17 @@ def test_an_open_file_is_a_picture(run: Run, folder: Path) -> None:
         Predictor.load(run)(text)  # type: ignore[call-overload]
 
 
-def test_nothing_gives_nothing(run: Run) -> None:
+def test_empty_list_gives_no_predictions(run: Run) -> None:
     assert Predictor.load(run)([]) == []
 
 
 @pytest.mark.parametrize("wrong", [None, 5, [None], {"a": 1}.items()])
-def test_what_is_no_picture_is_refused_by_its_type(run: Run, wrong: Any) -> None:
-    with pytest.raises(UserError, match=r"not (NoneType|int|tuple)"):
+def test_error_names_the_type_of_an_input_that_is_no_picture(run: Run, wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"this is (NoneType|int|tuple)"):
         Predictor.load(run)(wrong)
 
 
-def test_the_command_names_a_bad_file_and_goes_on(
+def test_unreadable_file_is_named_and_the_others_are_predicted(
     run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "0" / "broken.jpg").write_text("not a picture")
@@ -149,7 +151,7 @@ def test_the_command_names_a_bad_file_and_goes_on(
     assert rows[0]["superclass"] == best.superclasses[0].name
 
 
-def test_the_command_reads_a_picture_from_standard_input(
+def test_picture_from_standard_input(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = folder / "0" / "02.png"
@@ -158,7 +160,7 @@ def test_the_command_reads_a_picture_from_standard_input(
     assert Predictor.load(run)(path).label in capsys.readouterr().out
 
 
-def test_a_bad_source_does_not_affect_the_others(
+def test_unreadable_sources_keep_their_place_in_the_output(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "empty").mkdir()
@@ -173,7 +175,7 @@ def test_a_bad_source_does_not_affect_the_others(
     assert len(find_pictures(folder / "0")) == 12
 
 
-def test_many_pictures_fill_a_table(
+def test_table_has_a_row_for_each_picture(
     run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(run), str(folder / "0"), str(folder / "1" / "01.png")]) == 0
@@ -192,7 +194,7 @@ def test_many_pictures_fill_a_table(
         (["empty"], "holds no pictures"),
     ],
 )
-def test_the_command_explains_mistakes(
+def test_invalid_arguments_say_what_to_do(
     run: Run,
     arguments: list[str],
     words: str,
@@ -204,7 +206,7 @@ def test_the_command_explains_mistakes(
     assert words in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_picture_alone_is_classified_by_the_bundled_model(
+def test_picture_without_a_run_is_predicted_with_the_bundled_model(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = str(next(folder.rglob("*.png")))
@@ -215,7 +217,7 @@ def test_a_picture_alone_is_classified_by_the_bundled_model(
     assert "There is no run and no picture at nosuch.jpg" in capsys.readouterr().err
 
 
-def test_a_test_picture_is_shown_with_its_label(capsys: pytest.CaptureFixture[str]) -> None:
+def test_test_picture_is_drawn_with_its_label(capsys: pytest.CaptureFixture[str]) -> None:
     run = train(Config(data="sample", epochs=0.1, widths=(8,), device="cpu"), quiet=True)
     assert main(["predict", str(run), "--test", "17"]) == 0
     with Image.open(run.path / "figures" / "test-17.png") as figure:
@@ -229,6 +231,6 @@ def test_a_test_picture_is_shown_with_its_label(capsys: pytest.CaptureFixture[st
     assert "0 to 499" in capsys.readouterr().err
 
 
-def test_a_run_without_weights_says_so(tmp_path: Path) -> None:
+def test_loading_a_missing_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run"):
         Predictor.load(tmp_path / "none")

@@ -11,11 +11,11 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page
 from sklearn.metrics import precision_recall_fscore_support
-from support.making import make_split, reseal, unfinish
+from support.making import make_split, unfinish, update_digests
 
 from hundredfold import Config, Dataset, Run, Split, UserError, load_sample, train, write_report
 from hundredfold.cli.main import main
-from hundredfold.evaluation.predictions import levels
+from hundredfold.evaluation.predictions import scored_predictions
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_model_without_mistakes_has_no_pairs_and_no_mistakes(tiny: Dataset, ru
         run.metrics(),
         {"logits": logits, "flip_logits": logits, "labels": tiny.test.labels},
     )
-    assert all(level.correct.all() for level in levels(run))
+    assert all(level.correct.all() for level in scored_predictions(run))
     text = write_report(run, tiny).read_text()
     assert "Most confused pairs" not in text
     assert "Surest mistakes" not in text
@@ -189,7 +189,7 @@ def test_a_damaged_run_is_named(run: Run, name: str, content: str) -> None:
     (run.path / name).write_text(content)
     with pytest.raises(UserError, match="damaged"):
         write_report(run)
-    reseal(run)
+    update_digests(run)
     with pytest.raises(UserError, match="damaged"):
         write_report(run)
 
@@ -208,7 +208,7 @@ def test_a_run_that_is_not_finished_has_no_report(
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
 def test_damaged_logits_are_named(tiny: Dataset, run: Run, content: bytes) -> None:
     (run.path / "test_logits.npz").write_bytes(content)
-    reseal(run)
+    update_digests(run)
     with pytest.raises(UserError, match=r"test_logits\.npz"):
         write_report(run, tiny)
 
@@ -220,7 +220,7 @@ def test_the_command_prints_where_it_is(reported: Path, capsys: pytest.CaptureFi
 
 def test_levels_agree_with_the_recorded_metrics(reported: Path) -> None:
     run = Run(reported.parent)
-    fine, coarse = levels(run)
+    fine, coarse = scored_predictions(run)
     metrics = json.loads((run.path / "metrics.json").read_text())["test"]
     assert fine.correct.double().mean().item() == metrics["fine_top1"]
     assert coarse.correct.double().mean().item() == metrics["coarse_top1"]

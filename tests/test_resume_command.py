@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from support.making import reseal
+from support.making import update_digests
 from support.stopping import Stopper, interrupted
 
 from hundredfold import Config, Dataset, UserError, reproduce, train
@@ -66,14 +66,14 @@ def test_reproduce_names_the_first_difference(tiny: Dataset, tiny_config: Config
     history = run.history()
     was, history[1].loss[2] = history[1].loss[2], 9.0
     run.save_history(history)
-    reseal(run)
+    update_digests(run)
     parts = list(reproduce(run, tiny))
     assert parts[0].difference == ""
     assert parts[1].difference == f"the loss of step 3 is {was}, and was 9.0"
     with pytest.raises(UserError, match="no two such runs are the same"):
         config = json.loads((run.path / "config.json").read_text()) | {"budget": "9s"}
         (run.path / "config.json").write_text(json.dumps(config))
-        reseal(run)
+        update_digests(run)
         list(reproduce(run, tiny))
 
 

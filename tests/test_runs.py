@@ -1,4 +1,4 @@
-"""The list of a folder's runs: right values, any state, any format."""
+"""The list of the runs in a folder: correct values, every state, every format."""
 
 import csv
 import dataclasses
@@ -12,10 +12,10 @@ from support.making import unfinish
 
 from hundredfold import Config, Dataset, Run, UserError, train
 from hundredfold.cli.main import main
-from hundredfold.runs.table import RunRow, list_runs, scores, sort_rows
+from hundredfold.runs.table import RunRow, final_scores, list_runs, sort_rows
 
 
-def test_a_finished_run_has_what_it_recorded(run: Run) -> None:
+def test_row_of_a_finished_run_has_its_recorded_values(run: Run) -> None:
     metrics = json.loads((run.path / "metrics.json").read_text())
     (row,) = list_runs("runs")
     assert row == RunRow(
@@ -32,7 +32,7 @@ def test_a_finished_run_has_what_it_recorded(run: Run) -> None:
         seconds=metrics["seconds"],
         started=run.environment()["started"],
     )
-    assert scores(run) == {
+    assert final_scores(run) == {
         "fine_top1": metrics["test"]["fine_top1"],
         "coarse_top1": metrics["test"]["coarse_top1"],
         "flip_fine_top1": metrics["test_flip"]["fine_top1"],
@@ -42,7 +42,7 @@ def test_a_finished_run_has_what_it_recorded(run: Run) -> None:
     }
 
 
-def test_coarse_labels_and_data_without_a_hierarchy_have_one_accuracy(
+def test_runs_on_coarse_labels_or_without_hierarchy_have_one_accuracy(
     tiny: Dataset, tiny_config: Config
 ) -> None:
     config = dataclasses.replace(tiny_config, epochs=0.5)
@@ -57,7 +57,7 @@ def test_coarse_labels_and_data_without_a_hierarchy_have_one_accuracy(
     assert fine.epochs_done == fine.epochs == 0.5
 
 
-def test_an_unfinished_run_shows_how_far_it_came(run: Run) -> None:
+def test_unfinished_run_shows_its_progress(run: Run) -> None:
     unfinish(run)
     history = run.path / "history.jsonl"
     history.write_text(history.read_text().splitlines(keepends=True)[0])
@@ -81,7 +81,7 @@ def test_an_unfinished_run_shows_how_far_it_came(run: Run) -> None:
         ("metrics.json", ""),
     ],
 )
-def test_a_damaged_run_says_why(
+def test_damaged_run_is_listed_with_the_reason(
     file: str, content: str | None, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run.path / file).unlink()
@@ -105,7 +105,7 @@ def test_a_damaged_run_says_why(
         ("history.jsonl", '"progress": 1.0', '"progress": "all"'),
     ],
 )
-def test_values_that_are_none_are_damage_too(file: str, before: str, after: str, run: Run) -> None:
+def test_invalid_values_count_as_damage(file: str, before: str, after: str, run: Run) -> None:
     text = (run.path / file).read_text()
     assert before in text
     (run.path / file).write_text(text.replace(before, after))
@@ -114,9 +114,7 @@ def test_values_that_are_none_are_damage_too(file: str, before: str, after: str,
     assert str(run.path.name) in row.reason
 
 
-def test_a_run_of_an_earlier_version_is_refused(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_of_an_earlier_version_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     path = run.path / "metrics.json"
     values = json.loads(path.read_text().replace("fine_top1", "top1"))
     del values["sha256"]
@@ -132,7 +130,7 @@ def test_a_run_of_an_earlier_version_is_refused(
         assert "earlier version" in error
 
 
-def test_a_history_of_an_earlier_version_is_refused(
+def test_history_of_an_earlier_version_is_refused(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unfinish(run)
@@ -143,7 +141,7 @@ def test_a_history_of_an_earlier_version_is_refused(
     assert "written by an earlier version" in capsys.readouterr().err
 
 
-def test_what_is_no_run_is_passed_over(run: Run) -> None:
+def test_other_folders_and_files_are_not_listed(run: Run) -> None:
     (run.path.parent / "notes").mkdir()
     (run.path.parent / "notes" / "config.txt").touch()
     (run.path.parent / "README").write_text("{}")
@@ -151,13 +149,13 @@ def test_what_is_no_run_is_passed_over(run: Run) -> None:
     assert list_runs(run.path) == []
 
 
-def test_no_such_folder() -> None:
+def test_missing_folder_is_refused() -> None:
     with pytest.raises(UserError, match=r"There is no folder nowhere: name one that"):
         list_runs("nowhere")
     assert main(["runs", "nowhere"]) == 2
 
 
-def test_accuracies_are_sorted_from_the_best_down_and_unknowns_come_last() -> None:
+def test_accuracies_are_sorted_descending_with_unknown_values_last() -> None:
     rows = [
         RunRow(name="a", state="damaged"),
         RunRow(name="b", state="finished", coarse_top1=0.5, seconds=3.0),
@@ -174,7 +172,7 @@ def test_accuracies_are_sorted_from_the_best_down_and_unknowns_come_last() -> No
     assert order(sort_rows(rows, "fine_top1")) == "abcd"
 
 
-def test_the_command_in_every_format(
+def test_runs_command_writes_every_format(
     tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, epochs in (("概念_ж", 1), ("tiny", 0.5)):
@@ -204,7 +202,9 @@ def test_the_command_in_every_format(
     assert "broken" not in out
 
 
-def test_nothing_to_list(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_command_says_that_there_are_no_runs(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["runs", "--where", "fast"]) == 0
     assert "There are no runs with 'fast' in their name or recipe in runs." in (
         capsys.readouterr().out

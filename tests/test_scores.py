@@ -23,7 +23,7 @@ def predictions() -> tuple[torch.Tensor, torch.Tensor]:
     return logits, labels
 
 
-def test_loss_and_accuracies_equal_scikit_learns(
+def test_loss_and_accuracies_equal_scikit_learn(
     predictions: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     logits, labels = predictions
@@ -62,18 +62,20 @@ def test_calibration_error_equals_torchmetrics(
     assert expected_calibration_error(logits, labels, bins) == pytest.approx(want.item(), abs=1e-6)
 
 
-def test_a_certain_and_right_model_is_calibrated() -> None:
+def test_confident_and_correct_model_is_calibrated() -> None:
     labels = torch.arange(4)
     metrics = measure(1000 * F.one_hot(labels).float(), labels, "fine")
     macro = {"macro_recall": 1, "macro_f1": 1}
-    assert metrics == {"loss": 0, "fine_top1": 1, "ece": 0} | macro  # top-5 of four says nothing
+    assert (
+        metrics == {"loss": 0, "fine_top1": 1, "ece": 0} | macro
+    )  # no top-5 accuracy of four classes
 
 
-def test_means_over_classes_equal_scikit_learns() -> None:
+def test_means_over_classes_equal_scikit_learn() -> None:
     from sklearn.metrics import balanced_accuracy_score, f1_score
 
     rng = torch.Generator().manual_seed(0)
-    labels = torch.tensor([0] * 50 + [1] * 20 + [3] * 5 + [5])  # classes 2 and 4 have none
+    labels = torch.tensor([0] * 50 + [1] * 20 + [3] * 5 + [5])  # classes 2 and 4 have no pictures
     logits = torch.randn(76, 6, generator=rng) + 2 * F.one_hot(labels, 6)
     metrics, predicted = measure(logits, labels, "fine"), logits.argmax(1)
     f1 = f1_score(labels, predicted, labels=[0, 1, 3, 5], average="macro")
@@ -81,7 +83,7 @@ def test_means_over_classes_equal_scikit_learns() -> None:
     recalls = [(predicted[labels == c] == c).float().mean().item() for c in (0, 1, 3, 5)]
     assert metrics["macro_recall"] == pytest.approx(sum(recalls) / 4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it remarks on predictions of classes without labels
+        warnings.simplefilter("ignore")  # it warns about predicted classes without labels
         want = balanced_accuracy_score(labels, predicted)
     assert metrics["macro_recall"] == pytest.approx(want)
 
@@ -92,7 +94,7 @@ def test_top_k_counts_labels_among_the_k_highest() -> None:
     assert [top_k(logits, labels, k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_the_accuracies_of_coarse_labels_have_no_second_name(
+def test_metrics_on_coarse_labels_have_only_coarse_names(
     predictions: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     logits, labels = predictions
@@ -104,7 +106,7 @@ def test_the_accuracies_of_coarse_labels_have_no_second_name(
     assert set(METRICS) == fine.keys() | coarse.keys()
 
 
-def test_every_metric_is_shown_by_a_name_that_says_of_which_labels() -> None:
+def test_metric_rows_name_fine_or_coarse_labels() -> None:
     labels = torch.tensor([0, 0, 0, 1, 2, 3, 4, 5])
     logits = F.one_hot(torch.tensor([0, 0, 1, 1, 2, 3, 4, 4]), 6).float()
     views = [measure(scale * logits, labels, "coarse", range(6)) for scale in (1, 2)]

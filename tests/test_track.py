@@ -1,4 +1,4 @@
-"""Trackers: what a real MLflow server, store and TensorBoard's own reader have in the end."""
+"""Trackers: the data that an MLflow server, an MLflow store and TensorBoard's reader get."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ from hundredfold.track.mlflow import MLflow
 from hundredfold.track.tensorboard import TensorBoard
 from hundredfold.track.trackers import open_tracker, send
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
+pytestmark = pytest.mark.filterwarnings("ignore")  # the trackers' libraries warn
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def check(client: Any, run: Run) -> None:
-    """Compare what MLflow has with the run's own files."""
+    """Compare the run in MLflow with the run directory."""
     (experiment,) = client.search_experiments(filter_string="name = 'hundredfold'")
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.run_name == run.path.name
@@ -78,35 +78,35 @@ def check(client: Any, run: Run) -> None:
 
 
 @pytest.mark.long
-def test_a_server_gets_a_run_as_it_comes_along_and_only_once(
+def test_mlflow_server_gets_every_epoch_during_training_and_only_once(
     server: str, tiny: Dataset, tiny_config: Config
 ) -> None:
     mlflow = pytest.importorskip("mlflow")
-    told: list[str] = []
+    warnings: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        first = Background("mlflow", MLflow(server), told.append)
+        first = Background("mlflow", MLflow(server), warnings.append)
         train(tiny_config, tiny, display=Stopper(8), trackers=[first])
     first.close()
     (path,) = Path(tiny_config.out).iterdir()
-    tracker = Background("mlflow", MLflow(server), told.append)
+    tracker = Background("mlflow", MLflow(server), warnings.append)
     run = resume(path, tiny, quiet=True, trackers=[tracker])
     tracker.finish(run)
     tracker.close()
-    assert told == []
+    assert warnings == []
     client = mlflow.MlflowClient(server)
     check(client, run)
-    send(run, open_tracker(f"mlflow:{server}"))  # once more: nothing is there twice
+    send(run, open_tracker(f"mlflow:{server}"))  # sent again, nothing is stored twice
     check(client, run)
 
 
-def test_a_store_needs_no_server(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mlflow_store_needs_no_server(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     mlflow = pytest.importorskip("mlflow")
     assert main(["track", str(run), "--to", "mlflow"]) == 0
     assert f"{run} is in mlflow" in capsys.readouterr().out
     check(mlflow.MlflowClient("sqlite:///mlflow.db"), run)
 
 
-def test_tensorboard_reads_what_was_written(tiny: Dataset, tiny_config: Config) -> None:
+def test_tensorboard_reads_the_written_events(tiny: Dataset, tiny_config: Config) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -126,73 +126,74 @@ def test_tensorboard_reads_what_was_written(tiny: Dataset, tiny_config: Config) 
             assert [event.value for event in found.Scalars(name)] == pytest.approx(want)
         assert found.Images("figures/curves")[0].width == 1800
         assert "_hparams_/session_start_info" in found.summary_metadata
-        send(run, TensorBoard())  # again: it is the same
+        send(run, TensorBoard())  # sent again, it is unchanged
 
 
-class Deaf:
-    """A tracker that never comes back."""
+class HangingTracker:
+    """A tracker that never responds."""
 
     def start(self, run: Run) -> None:
         time.sleep(60)
 
     def epoch(self, epoch: Epoch) -> None:
-        raise AssertionError("told again after its failure")
+        raise AssertionError("called again after its failure")
 
     def finish(self, run: Run) -> None:
-        raise AssertionError("told again after its failure")
+        raise AssertionError("called again after its failure")
 
 
-class Broken(Deaf):
-    """A tracker that fails."""
+class FailingTracker(HangingTracker):
+    """A tracker that raises an error."""
 
     def start(self, run: Run) -> None:
         raise ValueError("no such place\nmore")
 
 
 @pytest.mark.parametrize(
-    ("tracker", "said"),
-    [(Deaf(), "it has not answered for 1 s"), (Broken(), "ValueError: no such place.")],
+    ("tracker", "reason"),
+    [
+        (HangingTracker(), "it has not responded for 1 s"),
+        (FailingTracker(), "ValueError: no such place."),
+    ],
 )
-def test_a_tracker_that_fails_costs_one_warning(
+def test_failing_tracker_causes_one_warning(
     tracker: Any,
-    said: str,
+    reason: str,
     tiny: Dataset,
     tiny_config: Config,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hundredfold.track.background.PATIENCE", 1.0)
-    told: list[str] = []
-    background = Background("x", tracker, told.append)
+    monkeypatch.setattr("hundredfold.track.background.TRACKER_TIMEOUT", 1.0)
+    warnings: list[str] = []
+    background = Background("x", tracker, warnings.append)
     run = train(tiny_config, tiny, quiet=True, trackers=[background])
     background.finish(run)
     background.close()
-    assert len(told) == 1
-    assert said in told[0]
-    assert f"hundredfold track {run} --to x" in told[0]
+    assert len(warnings) == 1
+    assert reason in warnings[0]
+    assert f"hundredfold track {run} --to x" in warnings[0]
     assert len(run.history()) == 2
     assert run.finished
 
 
-def test_a_tracker_that_wakes_up_late_is_told_of_each_epoch_once(
-    tiny: Dataset, tiny_config: Config
-) -> None:
-    class Slow(Deaf):
+def test_slow_tracker_gets_each_epoch_once(tiny: Dataset, tiny_config: Config) -> None:
+    class SlowTracker(HangingTracker):
         def __init__(self) -> None:
-            self.told: list[int] = []
+            self.epochs: list[int] = []
 
         def start(self, run: Run) -> None:
             while not run.history():  # until training is ahead of it
                 time.sleep(0.01)
 
         def epoch(self, epoch: Epoch) -> None:
-            self.told.append(epoch.epoch)
+            self.epochs.append(epoch.epoch)
 
-    slow, said = Slow(), list[str]()
-    background = Background("slow", slow, said.append)
+    slow, warnings = SlowTracker(), list[str]()
+    background = Background("slow", slow, warnings.append)
     train(tiny_config, tiny, quiet=True, trackers=[background])
     background.close()
-    assert slow.told == [1, 2]
-    assert said == []
+    assert slow.epochs == [1, 2]
+    assert warnings == []
 
 
 SMALL = ["--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu"]
@@ -200,7 +201,7 @@ SMALL = ["--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", 
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """The port of a server that takes connections and never answers."""
+    """The port of a server that accepts connections and never responds."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -208,22 +209,22 @@ def silent() -> Iterator[int]:
 
 
 @pytest.mark.long
-def test_a_closed_port_and_one_that_hangs_do_not_hold_up_training(
+def test_unreachable_and_hanging_servers_do_not_delay_training(
     silent: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mlflow")
-    monkeypatch.setattr("hundredfold.track.background.PATIENCE", 2.0)
+    monkeypatch.setattr("hundredfold.track.background.TRACKER_TIMEOUT", 2.0)
     trackers = ["mlflow:http://127.0.0.1:9", f"mlflow:http://127.0.0.1:{silent}"]
     assert main(["train", *SMALL, "--track", *trackers]) == 0
     out = capsys.readouterr().out
-    assert out.count("did not get all of the run") == 2
+    assert out.count("did not receive the whole run") == 2
     run = Run(next(Path("runs").iterdir()))
     assert run.finished
     assert (run.path / "report.html").exists()
 
 
 @pytest.mark.parametrize("to", ["tensorboard", "mlflow"])
-def test_what_is_no_run_is_refused_and_left_alone(
+def test_folder_that_is_no_run_is_refused_and_not_changed(
     to: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("tensorboard").mkdir()
@@ -235,9 +236,7 @@ def test_what_is_no_run_is_refused_and_left_alone(
     assert Path("tensorboard/mine").exists()
 
 
-def test_a_training_that_is_interrupted_is_not_said_to_be_running(
-    tiny: Dataset, tiny_config: Config
-) -> None:
+def test_interrupted_training_is_not_marked_as_running(tiny: Dataset, tiny_config: Config) -> None:
     mlflow = pytest.importorskip("mlflow")
     tracker = Background("mlflow", MLflow("sqlite:///cut.db"), print)
 
@@ -251,7 +250,7 @@ def test_a_training_that_is_interrupted_is_not_said_to_be_running(
     assert found.info.status == "KILLED"
 
 
-def test_commands_say_what_they_cannot_do(
+def test_errors_of_unknown_and_unreachable_trackers(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["train", *SMALL, "--track", "abacus"]) == 2
@@ -271,14 +270,14 @@ def test_missing_extras_are_named(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=rf"pip install 'hundredfold\[{name}\]'"):
         send(run, open_tracker(name))
-    told: list[str] = []
-    tracker = Background(name, open_tracker(name), told.append)
+    warnings: list[str] = []
+    tracker = Background(name, open_tracker(name), warnings.append)
     tracker.start(run)
     tracker.close()
-    assert len(told) == 1
+    assert len(warnings) == 1
 
 
-def test_an_unfinished_run_can_be_sent(tiny: Dataset, tiny_config: Config) -> None:
+def test_unfinished_run_can_be_sent(tiny: Dataset, tiny_config: Config) -> None:
     mlflow = pytest.importorskip("mlflow")
     run = train(dataclasses.replace(tiny_config), tiny, quiet=True)
     unfinish(run)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support.making import make_split, reseal
+from support.making import make_split, update_digests
 from torch import Tensor, nn
 
 from hundredfold import (
@@ -151,7 +151,7 @@ def test_evaluate_repeats_the_numbers_to_the_last_digit(tmp_path: Path) -> None:
         environment = json.loads((run.path / "environment.json").read_text())
         environment["data_sha256"] = "0"
         (run.path / "environment.json").write_text(json.dumps(environment))
-        reseal(run)
+        update_digests(run)
         evaluate(run)
 
 

@@ -17,14 +17,14 @@ TARGET = Path(__file__).parent.parent / "src/hundredfold/data/sample"
 
 
 def draw(split: Split, per_class: int, name: str) -> torch.Tensor:
-    """Return the indices of `per_class` random pictures of each class, class after class."""
+    """Return the indices of `per_class` random pictures of each class, ordered by class."""
     order = torch.randperm(len(split), generator=generator(0, "sample", name))
     labels = split.labels[order]
     return torch.cat([order[labels == label][:per_class] for label in range(100)])
 
 
 def mosaic(images: torch.Tensor) -> np.ndarray:
-    """Arrange pictures (N, 3, 32, 32) in a mosaic of COLUMNS columns, (H, W, 3)."""
+    """Return pictures (N, 3, 32, 32) as one picture (H, W, 3) with COLUMNS columns."""
     grid = images.view(-1, COLUMNS, 3, 32, 32).permute(0, 3, 1, 4, 2)
     return grid.reshape(len(images) // COLUMNS * 32, COLUMNS * 32, 3).numpy()
 

@@ -1,8 +1,8 @@
-"""Turn a run on CIFAR-100 into a model that comes with the package.
+"""Make a bundled model from a run on CIFAR-100.
 
 python tools/make_weights.py runs/strong-... strong
 
-Weights are rounded to 16 bits; what is measured, and the model card, are of the rounded ones.
+The weights are rounded to 16 bits. The metrics and the model card describe the rounded weights.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from hundredfold import Config, Run, evaluate
 from hundredfold.models.build import count_parameters
 from hundredfold.recipes import RECIPES
 from hundredfold.runs.new_run import copy_model
+from hundredfold.runs.run import WEIGHTS_FILE
 
-KEPT = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "threads", "data_sha256")
-"""Of environment.json."""
+COPIED = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "threads", "data_sha256")
+"""Keys of the run's environment that the bundled model records."""
 CARD = """# `{name}`: a classifier of CIFAR-100's 100 classes
 
 {parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB). Trained with
@@ -63,17 +64,17 @@ def main() -> None:
     folder.mkdir(parents=True)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in run.weights().items()}
     config = dataclasses.replace(run.config(), data="cifar100", out="runs")
-    environment = {key: run.environment()[key] for key in KEPT}
+    environment = {key: run.environment()[key] for key in COPIED}
     bundled = copy_model(run, folder, config, halves, environment)
     metrics = run.metrics() | evaluate(bundled)
-    bundled.seal(metrics)
+    bundled.save_metrics(metrics)
     (folder / "README.md").write_text(card(options.name, bundled, metrics))
     print((folder / "README.md").read_text())
     print("before rounding:", run.metrics()["test"])
 
 
 def flags(config: Config) -> Iterator[str]:
-    """Yield the flags that made a configuration of its recipe."""
+    """Yield the command line flags that turn the recipe into a configuration."""
     recipe = RECIPES[config.name](data=config.data, out=config.out)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -93,7 +94,7 @@ def card(name: str, run: Run, metrics: dict[str, Any]) -> str:
     return CARD.format(
         name=name,
         parameters=count_parameters(run.model()) / 1e6,
-        size=(run.path / "weights.safetensors").stat().st_size / 1e6,
+        size=(run.path / WEIGHTS_FILE).stat().st_size / 1e6,
         command=" ".join((config.name, *flags(config))),
         minutes=metrics["seconds"] / 60,
         test=metrics["test"],

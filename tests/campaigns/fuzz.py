@@ -38,11 +38,11 @@ from support.making import make_split
 from support.stopping import Stopper
 
 from hundredfold import Config, Dataset, Run, UserError, load_data, train
-from hundredfold.evaluation.predictions import levels
+from hundredfold.evaluation.predictions import scored_predictions
 from hundredfold.inference.predict import Predictor
 from hundredfold.pictures.prepare import load_picture
 from hundredfold.runs.checkpoints import save_checkpoint
-from hundredfold.runs.table import list_runs, scores
+from hundredfold.runs.table import final_scores, list_runs
 from hundredfold.support.jsonio import parse_object
 from hundredfold.training.resume import resume
 
@@ -151,8 +151,8 @@ class Readers:
             try:
                 for use in (
                     lambda: Predictor.load(self.run)(self.data.test.images[:2]),
-                    lambda: levels(self.run),
-                    lambda: scores(self.run),
+                    lambda: scored_predictions(self.run),
+                    lambda: final_scores(self.run),
                     self.run.history,
                     lambda: list_runs(self.folder),
                     self.run.config,

@@ -1,4 +1,4 @@
-"""Make small datasets and small runs."""
+"""Small data sets and small runs for tests."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Load = Callable[..., Dataset]
 
 
 def make_split(count: int, classes: int, seed: int = 0) -> Split:
-    """Return random pictures whose brightness depends on the class, with the labels in turn."""
+    """Return random pictures with labels in turn; each class has its own brightness."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % classes
     noise = torch.randint(0, 100, (count, 3, 32, 32), generator=rng)
@@ -23,7 +23,7 @@ def make_split(count: int, classes: int, seed: int = 0) -> Split:
 
 
 def make_tiny() -> Dataset:
-    """Return 96 + 24 pictures of 6 classes in 2 superclasses, which are easy to tell apart."""
+    """Return 96 + 24 pictures of 6 easily distinguished classes in 2 superclasses."""
     return Dataset(
         source="tiny",
         train=make_split(96, 6),
@@ -48,14 +48,14 @@ def make_config(out: Path) -> Config:
     )
 
 
-def reseal(run: Run) -> None:
-    """Compute the digests of a finished run's files again, as an attacker could."""
+def update_digests(run: Run) -> None:
+    """Record the digests of a finished run's files again, as an attacker could."""
     metrics = json.loads((run.path / "metrics.json").read_text())
     metrics.pop("sha256", None)
-    run.seal(metrics)
+    run.save_metrics(metrics)
 
 
 def unfinish(run: Run) -> None:
-    """Turn a finished run into one that ended early."""
+    """Turn a finished run into one that was interrupted."""
     for name in ("metrics.json", "weights.safetensors"):
         (run.path / name).unlink()

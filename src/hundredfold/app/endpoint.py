@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from hundredfold.app.served_model import Explanation, ServedModel
-from hundredfold.evaluation.explain import captioned
+from hundredfold.evaluation.explain import caption_similar
 from hundredfold.figures.explanation import heat_picture
 from hundredfold.pictures.prepare import as_tensor, data_uri
 from hundredfold.support.errors import UserError
@@ -83,11 +83,9 @@ def _explain(served: ServedModel, picture: bytes, top: int) -> dict[str, Any]:
 def _similar(served: ServedModel, found: Explanation) -> dict[str, list[dict[str, str]]]:
     if not (served.dataset and found.similar):
         return {}
-    pictures = captioned(found.similar, served.dataset.train, served.dataset.classes)
+    pictures = caption_similar(found.similar, served.dataset.train, served.dataset.classes)
     return {
-        "similar": [
-            {"picture": data_uri(image), "caption": caption} for image, caption in pictures
-        ]
+        "similar": [{"picture": data_uri(image), "caption": caption} for image, caption in pictures]
     }
 
 

@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from hundredfold.data.dataset import Dataset
-from hundredfold.evaluation.explain import Nearest, features_of, nearest_of, occlusion_map
-from hundredfold.inference.predict import Prediction, Predictor, predictions
+from hundredfold.evaluation.explain import (
+    SimilarPictures,
+    normalized_features,
+    find_similar_by_features,
+    occlusion_map,
+)
+from hundredfold.inference.predict import Prediction, Predictor, rank_predictions
 from hundredfold.pictures.prepare import load_picture, to_image
 
 EXAMPLES = 20
@@ -27,7 +32,7 @@ class Explanation:
     prediction: Prediction
     heat: Tensor
     """(S, S) float32 in nats: what speaks for the first class (`explain.occlusion_map`)."""
-    similar: Nearest | None
+    similar: SimilarPictures | None
     """Similar training pictures; None without the data."""
 
 
@@ -40,7 +45,7 @@ class ServedModel:
     dataset: Dataset | None
     """Source of the examples and of the similar training pictures; None if it was not found."""
     features: Tensor
-    """(N, D) features of the training pictures (`explain.features_of`)."""
+    """(N, D) features of the training pictures (`explain.normalized_features`)."""
     lock: Lock
     """Held for each picture: one picture may fill much of the memory, and uses all cores."""
 
@@ -68,11 +73,11 @@ class ServedModel:
         with self.lock:
             info = self.predictor.info
             image = load_picture(picture, info.image_size)
-            prediction = predictions(self.predictor.logits([image]), info)[0]
+            prediction = rank_predictions(self.predictor.logits([image]), info)[0]
             heat = occlusion_map(self.predictor, image, info.classes.index(prediction.label))
             similar = None
             if self.dataset:
-                similar = nearest_of(self.features, self.predictor, image, SIMILAR)
+                similar = find_similar_by_features(self.features, self.predictor, image, SIMILAR)
         return Explanation(image, prediction, heat, similar)
 
     def examples(self) -> list[tuple[bytes, str]]:
@@ -98,7 +103,7 @@ def make_served_model(name: str, predictor: Predictor, dataset: Dataset | None) 
         predictor: the model.
         dataset: the data that the model was trained on; None if it was not found.
     """
-    features = features_of(predictor, dataset.train.parts()) if dataset else torch.empty(0)
+    features = normalized_features(predictor, dataset.train.parts()) if dataset else torch.empty(0)
     return ServedModel(name, predictor, dataset, features, Lock())
 
 

@@ -11,6 +11,7 @@ from hundredfold.audit.duplicates import Pair
 from hundredfold.audit.labels import Suspect
 from hundredfold.audit.subject import Subject
 from hundredfold.data.decode import FileInfo
+from hundredfold.metrics.scores import format_probability
 from hundredfold.support.text import plural
 
 SMALL, HUGE, LONG = 32, 50_000_000, 4.0
@@ -172,7 +173,7 @@ def label_findings(subject: Subject, found: Sequence[Suspect]) -> list[Finding]:
     """Return the pictures whose labels are likely wrong."""
     items = [
         f"{subject.names[s.picture]}: {subject.classes[s.given]}, rather "
-        f"{subject.classes[s.suggested]} (its own has {s.confidence:.1%})"
+        f"{subject.classes[s.suggested]} (its own has {format_probability(s.confidence)})"
         for s in found
     ]
     pictures: list[tuple[int, ...]] = [(suspect.picture,) for suspect in found]

@@ -17,7 +17,7 @@ from hundredfold.data.load import load_data
 from hundredfold.experiments.ablate import Outcome, ablate
 from hundredfold.figures.ablation import Bar, draw_ablation
 from hundredfold.figures.style import to_png
-from hundredfold.metrics.scores import METRICS
+from hundredfold.metrics.scores import metric_name, top1_key
 from hundredfold.recipes import RECIPES, fitted
 from hundredfold.support.console import console, escape
 from hundredfold.support.errors import UserError
@@ -90,7 +90,7 @@ def _write(found: Sequence[Outcome], folder: Path) -> None:
 
 def _show(found: Sequence[Outcome], labels: str) -> list[Bar]:
     """Print a row a variant, means over the seeds that trained; return those, whole first."""
-    bars, rows, metric = [], [], f"{labels}_top1"
+    bars, rows, metric = [], [], top1_key(labels)
     whole: float | None = None
     for part in dict.fromkeys(outcome.without for outcome in found):
         seeds = [outcome for outcome in found if outcome.without == part]
@@ -110,5 +110,5 @@ def _show(found: Sequence[Outcome], labels: str) -> list[Bar]:
         rows.append([name, count, *shares, gap, against])
         bars.append(Bar(name, training, validation))
     head = ["seeds", "training", "validation", "gap", "against whole"]
-    show_table([f"{METRICS[metric]}, in %", *head], rows)
+    show_table([f"{metric_name(metric)}, in %", *head], rows)
     return bars

@@ -12,20 +12,12 @@ from hundredfold.cli.table import show_table
 from hundredfold.evaluation.compare import Comparison, Contrast, RunGroup, compare, spread
 from hundredfold.figures.comparison import draw_comparison
 from hundredfold.figures.style import to_png
-from hundredfold.metrics.scores import METRICS
+from hundredfold.metrics.scores import format_metric, metric_name, top1_key
+from hundredfold.runs.table import SCORES
 from hundredfold.support.console import console, escape, print_json
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded, save_file
 from hundredfold.support.text import plural
-
-SCORES = {
-    "fine_top1": METRICS["fine_top1"],
-    "coarse_top1": METRICS["coarse_top1"],
-    "flip_fine_top1": f"{METRICS['fine_top1']}, flip TTA",
-    "flip_coarse_top1": f"{METRICS['coarse_top1']}, flip TTA",
-    "ece": METRICS["ece"],
-    "seconds": "seconds",
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _draw(found: Comparison, path: Path) -> None:
-    labels = "fine" if all("fine_top1" in group.scores for group in found.groups) else "coarse"
+    labels = "fine" if all(top1_key("fine") in group.scores for group in found.groups) else "coarse"
     save_file(path, to_png(draw_comparison(found.histories, labels)))
 
 
@@ -67,9 +59,9 @@ def _show(found: Comparison) -> None:
     """Print the results, the differing settings, the tests, and notes on their limits."""
     names = [group.name for group in found.groups]
     rows = [["seeds", *(str(len(group.runs)) for group in found.groups)]]
-    for key, name in SCORES.items():
+    for key in SCORES:
         cells = [_cell(key, group) for group in found.groups]
-        rows += [[name, *cells]] if any(cells) else []
+        rows += [[metric_name(key), *cells]] if any(cells) else []
     show_table(["test set: mean ± standard deviation", *names], rows)
     if found.differences:
         show_table(["what differs", *names], ([f, *v] for f, v in found.differences.items()))
@@ -86,9 +78,8 @@ def _cell(key: str, group: RunGroup) -> str:
     """Return a group's score as text; empty if the group does not have it."""
     if key not in group.scores:
         return ""
-    form = "{:,.1f}" if key == "seconds" else "{:.2%}"
     _, mean, std = spread(group.scores[key])
-    return form.format(mean) + (f" ± {form.format(std)}" if std is not None else "")
+    return format_metric(key, mean) + (f" ± {format_metric(key, std)}" if std is not None else "")
 
 
 def _in_words(contrast: Contrast) -> list[str]:

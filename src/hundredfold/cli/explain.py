@@ -14,10 +14,10 @@ from hundredfold.cli.lookup import look_up
 from hundredfold.cli.optional_data import optional_data
 from hundredfold.data.dataset import Dataset
 from hundredfold.evaluation.evaluate import run_data
-from hundredfold.evaluation.explain import captioned, nearest, occlusion_map
+from hundredfold.evaluation.explain import caption_similar, find_similar, occlusion_map
 from hundredfold.figures.explanation import draw_explanation
 from hundredfold.figures.style import to_png
-from hundredfold.inference.predict import Predictor, predictions
+from hundredfold.inference.predict import Predictor, rank_predictions
 from hundredfold.pictures.prepare import load_picture
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     predictor = Predictor.load(run, options.device)
     dataset = _data(run, options)
     image, name, label = _picture(options, predictor, dataset)
-    prediction = predictions(predictor.logits([image]), predictor.info)[0]
+    prediction = rank_predictions(predictor.logits([image]), predictor.info)[0]
     classes = {name: i for i, name in enumerate(predictor.info.classes)}
     target = options.target or prediction.label
     heat = occlusion_map(predictor, image, look_up("class", target, classes))
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     heading = f"{prediction.label}, {prediction.probability:.0%}"
     heading += f" (label: {label})" if label else ""
     figure = draw_explanation(image, heat, heading, target, similar)
-    path = run.figure(f"explain-{name}.png", to_png(figure))
+    path = run.save_figure(f"explain-{name}.png", to_png(figure))
     console.print(f"{escape(heading)}\nFigure  {escape(str(path))}")
 
 
@@ -107,5 +107,5 @@ def _similar(
 ) -> list[tuple[Tensor, str]]:
     """Return similar training pictures with captions."""
     with console.status(f"Comparing with {plural(len(dataset.train), 'training picture')}"):
-        found = nearest(predictor, image, dataset.train, count)
-    return captioned(found, dataset.train, dataset.classes)
+        found = find_similar(predictor, image, dataset.train, count)
+    return caption_similar(found, dataset.train, dataset.classes)

@@ -18,6 +18,7 @@ from hundredfold.evaluation.evaluate import run_data
 from hundredfold.figures.predictions import draw_prediction
 from hundredfold.figures.style import to_png
 from hundredfold.inference.predict import Prediction, Predictor, find_pictures, predict_many
+from hundredfold.metrics.scores import format_probability
 from hundredfold.pictures.prepare import Picture
 from hundredfold.pictures.urls import is_url
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
@@ -120,7 +121,7 @@ def _test_picture(run: Run, predictor: Predictor, index: int, data: str) -> Name
     """Return a test picture, named by its label; draw it with its prediction into the run."""
     image, label = run_data(run, data).test_picture(index)
     figure = draw_prediction(image, label, predictor([image])[0].label)
-    path = run.figure(f"test-{index}.png", to_png(figure))
+    path = run.save_figure(f"test-{index}.png", to_png(figure))
     error_console.print(f"Picture  {escape(str(path))}")
     return f"test picture {index}: {label}", image
 
@@ -165,7 +166,7 @@ def _show_one(name: str, prediction: Prediction) -> None:
     columns = 4 if prediction.superclasses else 2
     rows = []
     for scores in zip_longest(prediction.classes, prediction.superclasses):
-        pairs = ((s.name, f"{s.probability:.1%}") if s else ("", "") for s in scores)
+        pairs = ((s.name, format_probability(s.probability)) if s else ("", "") for s in scores)
         rows.append([text for pair in pairs for text in pair][:columns])
     show_table(head[:columns], rows, left=(0, 2), title=name)
 
@@ -176,7 +177,9 @@ def _show_many(shown: list[tuple[str, Prediction]]) -> None:
     rows = []
     for name, prediction in shown:
         best = [prediction.classes[0], *prediction.superclasses[:1]]
-        rows.append([name, *(text for s in best for text in (s.name, f"{s.probability:.1%}"))])
+        rows.append(
+            [name, *(text for s in best for text in (s.name, format_probability(s.probability)))]
+        )
     show_table(["picture", "class", "", *coarse], rows, left=(0, 1, 3))
 
 

@@ -26,4 +26,4 @@ def report_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") ->
     found = find_run(run)
     path = write_report(found, data, lambda text: console.print(escape(text), style="yellow"))
     console.print(f"Report   {escape(str(path))}")
-    console.print(f"Figures  {escape(str(found.path / 'figures'))}")
+    console.print(f"Figures  {escape(str(found.figures))}")

@@ -11,15 +11,15 @@ from typing import Annotated, Literal
 import tyro
 
 from hundredfold.cli.table import show_table
-from hundredfold.metrics.scores import METRICS
-from hundredfold.runs.table import Column, RunRow, list_runs, sort_rows
+from hundredfold.metrics.scores import format_metric, metric_name
+from hundredfold.runs.table import RunRow, SortKey, list_runs, sort_rows
 from hundredfold.support.console import console, escape, print_json
 from hundredfold.support.text import cell
 
+SCORE_COLUMNS = ("fine_top1", "coarse_top1", "ece", "seconds")
 HEAD = (
     "run", "recipe", "labels", "state", "seed", "epochs",
-    *(METRICS[name].replace(" ", "\n") for name in ("fine_top1", "coarse_top1", "ece")),
-    "seconds", "started (UTC)",
+    *(metric_name(key).replace(" ", "\n") for key in SCORE_COLUMNS), "started (UTC)",
 )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ class RunsOptions:
 
     folder: Annotated[Path, tyro.conf.Positional] = Path("runs")
     """The folder of the runs, as --out of train."""
-    sort: Column = "started"
+    sort: SortKey = "started"
     """Column to sort by: accuracies in descending order, all others in ascending order."""
     where: str = ""
     """List only runs with this text in their name or recipe."""
@@ -59,7 +59,7 @@ def _write_table(rows: Sequence[RunRow]) -> None:
 
 def _cells(row: RunRow) -> list[str]:
     epochs = "" if row.epochs is None else f"{row.epochs_done:.3g}/{row.epochs:.3g}"
-    shares = ["" if x is None else f"{x:.2%}" for x in (row.fine_top1, row.coarse_top1, row.ece)]
+    scores = [(key, getattr(row, key)) for key in SCORE_COLUMNS]
     return [
         row.name,
         row.recipe or "",
@@ -67,8 +67,7 @@ def _cells(row: RunRow) -> list[str]:
         row.state,
         "" if row.seed is None else str(row.seed),
         epochs,
-        *shares,
-        "" if row.seconds is None else f"{row.seconds:,.1f}",
+        *("" if value is None else format_metric(key, value) for key, value in scores),
         (row.started or "")[:16].replace("T", " "),
     ]
 

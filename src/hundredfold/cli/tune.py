@@ -18,7 +18,7 @@ from hundredfold.data.load import load_data
 from hundredfold.experiments.tune import FEWEST, Outcome, Tuning, search_space, tune
 from hundredfold.figures.style import to_png
 from hundredfold.figures.tuning import draw_tuning
-from hundredfold.metrics.scores import METRICS
+from hundredfold.metrics.scores import format_metric, metric_name, top1_key
 from hundredfold.recipes import fitted
 from hundredfold.support.console import command, console, escape
 from hundredfold.support.errors import UserError
@@ -87,7 +87,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def _show(outcome: Outcome, labels: str) -> None:
     values = "  ".join(f"{name} {value:.3g}" for name, value in outcome.values.items())
-    reached = f"{outcome.accuracy:.2%} {labels}" if outcome.accuracy is not None else "diverged"
+    reached = "diverged"
+    if outcome.accuracy is not None:
+        reached = f"{format_metric(top1_key(labels), outcome.accuracy)} {labels}"
     console.print(f"trial {outcome.number}: {reached}  {values}  {outcome.state}")
 
 
@@ -104,7 +106,7 @@ def _csv(found: Tuning) -> str:
 
 def _summary(found: Tuning, names: set[str], folder: Path) -> None:
     best = max((o for o in found.outcomes if o.state == "complete"), key=lambda o: o.accuracy or 0)
-    reached = f"{best.accuracy:.2%} {METRICS[found.metric]}"
+    reached = f"{format_metric(found.metric, best.accuracy or 0)} {metric_name(found.metric)}"
     shares = {name: f"{share:.0%}" for name, share in found.importance.items()}
     rows = [[name, f"{best.values[name]:.4g}", shares.get(name, "-")] for name in sorted(names)]
     show_table([f"best: trial {best.number}, {reached}", "value", "importance"], rows)

@@ -1,1 +1,1 @@
-"""What a finished run is worth: measured again, compared with others, and explained."""
+"""Evaluate, compare and explain finished runs."""

@@ -1,4 +1,4 @@
-"""Runs side by side: what they reached, what sets them apart, whether that is more than chance."""
+"""Compare runs: their scores, their settings, and whether differences exceed chance."""
 
 import dataclasses
 import math
@@ -13,58 +13,59 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hundredfold.evaluation.predictions import levels
+from hundredfold.evaluation.predictions import scored_predictions
 from hundredfold.metrics.confusion import McNemar, mcnemar
+from hundredfold.metrics.scores import top1_key
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
-from hundredfold.runs.table import scores
+from hundredfold.runs.table import final_scores
 from hundredfold.support.errors import UserError
 
 MACHINE = ("device", "processor", "threads", "torch")
-"""What times depend on, as `environment.describe` calls it."""
+"""Keys of `environment.describe` that running times depend on."""
 LONGEST_NAME = 40
-"""Letters of a group's name, from which on a number stands for what sets it apart."""
+"""Characters of a group's name; a longer name is replaced by the recipe's name and a number."""
 
 
 class Spread(NamedTuple):
-    """A quantity over a group's seeds."""
+    """A quantity over the seeds of a group."""
 
     n: int
     mean: float
     std: float | None
-    """Of the sample; None for a single seed."""
+    """Sample standard deviation; None for a single seed."""
 
 
 class Difference(NamedTuple):
-    """The first group's mean accuracy less the second's."""
+    """Difference of the mean accuracies of two groups, the first minus the second."""
 
     mean: float
     """-1..1."""
     error: float
-    """Standard error, each group with a variance of its own as in Welch's test."""
+    """Standard error with unequal variances, as in Welch's test."""
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Finished runs that differ in nothing but their seed."""
+    """Finished runs that differ only in their seed."""
 
     name: str
     settings: Mapping[str, str]
-    """The configuration as text, but for the seed and the folder."""
+    """The configuration as text, without the seed and the output folder."""
     runs: tuple[Run, ...]
-    """By seed; no seed comes twice."""
+    """Runs sorted by seed; every seed occurs once."""
 
     @cached_property
     def scores(self) -> dict[str, list[float]]:
-        """What `runs.scores` returns, by name, of each run."""
-        each = [scores(run) for run in self.runs]
-        return {name: [one[name] for one in each] for name in each[0]}
+        """The values of all runs by each key of `final_scores`."""
+        rows = [final_scores(run) for run in self.runs]
+        return {key: [row[key] for row in rows] for key in rows[0]}
 
     @cached_property
     def correct(self) -> dict[str, Tensor]:
-        """What `correct` returns of the first run, whose network stands for the group."""
-        return correct(self.runs[0])
+        """Return of `correct_predictions` for the first run, which represents the group."""
+        return correct_predictions(self.runs[0])
 
     @property
     def digest(self) -> str:
@@ -74,20 +75,20 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two groups on the same test pictures, single view, at one level of the labels."""
+    """Two groups on the same test pictures, single view, on fine or on coarse labels."""
 
     level: str
     """fine or coarse."""
     first: RunGroup
     second: RunGroup
     mcnemar: McNemar
-    """Of each group's first network."""
+    """Test of the first run of each group against the other."""
 
     @property
     def difference(self) -> Difference | None:
-        """Of the seeds' accuracies; None where either group has a single seed."""
+        """Difference of the mean accuracies; None if either group has a single seed."""
         one, two = (
-            spread(group.scores[f"{self.level}_top1"]) for group in (self.first, self.second)
+            spread(group.scores[top1_key(self.level)]) for group in (self.first, self.second)
         )
         if one.std is None or two.std is None:
             return None
@@ -97,97 +98,96 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups of runs, in the order in which their first ones were named."""
+    """Groups of runs, ordered by the first run of each as given."""
 
     groups: tuple[RunGroup, ...]
     contrasts: tuple[Contrast, ...]
-    """Of each pair of groups, as far as they can be compared."""
+    """Contrasts of every pair of groups that can be compared."""
     notes: tuple[str, ...]
-    """Sentences: what was left out or cannot be compared, and why."""
+    """Sentences that say what was left out or cannot be compared, and why."""
 
     @property
     def differences(self) -> dict[str, list[str]]:
-        """What sets the configurations apart: field to each group's value."""
+        """The fields of the configuration that differ, with the value of each group."""
         settings = [group.settings for group in self.groups]
-        return {field: [own[field] for own in settings] for field in _apart(settings)}
+        return {field: [group[field] for group in settings] for field in _differing(settings)}
 
     @property
     def histories(self) -> dict[str, list[list[Epoch]]]:
-        """Finished epochs of each run by group, whose name says where the test set judged them."""
-        judged = [
-            " (judged on test)" if group.settings["validate_on"] == "test" else ""
+        """The epochs of each run by group; the name says if they were validated on the test set."""
+        suffixes = [
+            " (validated on test)" if group.settings["validate_on"] == "test" else ""
             for group in self.groups
         ]
         return {
-            group.name + where: [run.whole_history() for run in group.runs]
-            for group, where in zip(self.groups, judged, strict=True)
+            group.name + suffix: [run.nonempty_history() for run in group.runs]
+            for group, suffix in zip(self.groups, suffixes, strict=True)
         }
 
 
 def compare(runs: Sequence[Run | str | Path]) -> Comparison:
-    """Compare finished runs from their directories alone; unfinished ones are left out.
+    """Compare finished runs from their directories alone; unfinished runs are left out.
 
     Args:
-        runs: two or more, or their directories. Runs that differ in nothing but the seed become a
-            group; a seed that comes again begins another.
+        runs: two or more runs, or their directories. Runs that differ only in the seed form a
+            group. A run whose seed is already in the group starts another group.
 
     Raises:
-        UserError: a directory is no run or a damaged one, or fewer than two are finished.
+        UserError: a directory is damaged or not a run, or fewer than two runs are finished.
     """
-    found = [find_run(run) for run in runs]
-    found = list({run.path.resolve(): run for run in found}.values())
-    unfinished = [run for run in found if _digest(run) and not run.finished]  # or it is no run
-    finished = [run for run in found if run not in unfinished]
+    unique = {run.path.resolve(): run for run in map(find_run, runs)}.values()
+    unfinished = [run for run in unique if _digest(run) and not run.finished]  # or it is no run
+    finished = [run for run in unique if run not in unfinished]
     if len(finished) < 2:
-        left_out = f"; not finished: {', '.join(map(str, unfinished))}" if unfinished else ""
-        raise UserError(f"Name two finished runs or more to compare{left_out}.")
+        left_out = f"; unfinished: {', '.join(map(str, unfinished))}" if unfinished else ""
+        raise UserError(f"Name two or more finished runs to compare{left_out}.")
     groups = _groups(finished)
-    notes = [f"{run} is not finished and left out." for run in unfinished]
-    notes += _obstacles(groups)
-    contrasts = [each for pair in combinations(groups, 2) for each in _contrasts(*pair)]
+    notes = [f"{run} is unfinished and was left out." for run in unfinished]
+    notes += _limitations(groups)
+    contrasts = [contrast for pair in combinations(groups, 2) for contrast in _contrasts(*pair)]
     return Comparison(groups, tuple(contrasts), tuple(notes))
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return number, mean and sample standard deviation of at least one value."""
+    """Return the number, the mean and the sample standard deviation of one or more values."""
     std = statistics.stdev(values) if len(values) > 1 else None
     return Spread(len(values), statistics.mean(values), std)
 
 
-def correct(run: Run) -> dict[str, Tensor]:
-    """Return which test pictures a finished run got right, single view.
+def correct_predictions(run: Run) -> dict[str, Tensor]:
+    """Return which test pictures a finished run predicted correctly, single view.
 
     Returns:
-        (N,) bool by level: `fine` only where it learned them, `coarse` only with a hierarchy, by
-        summed calibrated probabilities.
+        (N,) bool for `fine` labels, if the run learned them, and for `coarse` labels, if it learned
+        them or has a hierarchy; then by the summed calibrated probabilities.
 
     Raises:
         UserError: the run is damaged.
     """
-    return {level.name: level.correct for level in levels(run)}
+    return {predictions.name: predictions.correct for predictions in scored_predictions(run)}
 
 
 def _groups(runs: Sequence[Run]) -> tuple[RunGroup, ...]:
-    """RunGroup runs by all that decided them but for the seed; no seed comes twice in a group."""
+    """Group runs by all settings but the seed; a repeated seed starts another group."""
     members: dict[tuple[Any, ...], list[Run]] = {}
     seen: Counter[tuple[Any, ...]] = Counter()
     for run in runs:
-        # The same pictures are the same data, wherever on the disk they were.
-        same = tuple((_settings(run) | {"data": _digest(run)}).items())
-        members.setdefault((*same, seen[(*same, run.config().seed)]), []).append(run)
-        seen[(*same, run.config().seed)] += 1
+        # The same pictures are the same data, wherever they are stored.
+        key = tuple((_settings(run) | {"data": _digest(run)}).items())
+        members.setdefault((*key, seen[(*key, run.config().seed)]), []).append(run)
+        seen[(*key, run.config().seed)] += 1
     settings = [_settings(group[0]) for group in members.values()]
     return tuple(
-        RunGroup(name, own, tuple(sorted(group, key=lambda run: run.config().seed)))
-        for name, own, group in zip(_names(settings), settings, members.values(), strict=True)
+        RunGroup(name, values, tuple(sorted(group, key=lambda run: run.config().seed)))
+        for name, values, group in zip(_names(settings), settings, members.values(), strict=True)
     )
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """Return what decided a run but for its seed, as text."""
+    """Return the settings of a run as text, without its seed."""
     config = dataclasses.asdict(run.config())
     if config["budget"]:
-        config["epochs"] = "by the clock"  # what was planned differs from one run to the next
+        config["epochs"] = "by time budget"  # the planned number differs from run to run
     return {
         field: (" ".join(map(str, value)) if isinstance(value, tuple) else str(value)) or "empty"
         for field, value in config.items()
@@ -202,56 +202,56 @@ def _digest(run: Run) -> str:
 
 
 def _names(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return a name for each group: the recipe's, with what sets it apart from others of that name.
+    """Return a name for each group: its recipe, and the settings that differ within the recipe.
 
-    Where that is too long, or nothing, they are numbered.
+    Names that are too long or not unique are numbered.
     """
     names, seen = [], Counter[str]()
-    for own in settings:
-        namesakes = [other for other in settings if other["name"] == own["name"]]
-        apart = ", ".join(f"{field} {own[field]}" for field in _apart(namesakes))
-        name = f"{own['name']} with {apart}" if apart else own["name"]
-        name = name if len(name) <= LONGEST_NAME else own["name"]
+    for group in settings:
+        same_recipe = [other for other in settings if other["name"] == group["name"]]
+        details = ", ".join(f"{field} {group[field]}" for field in _differing(same_recipe))
+        name = f"{group['name']} with {details}" if details else group["name"]
+        name = name if len(name) <= LONGEST_NAME else group["name"]
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return names
 
 
-def _apart(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the fields that are not the same in all."""
-    return [field for field in settings[0] if len({own[field] for own in settings}) > 1]
+def _differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the fields whose values differ between groups."""
+    return [field for field in settings[0] if len({group[field] for group in settings}) > 1]
 
 
 def _contrasts(first: RunGroup, second: RunGroup) -> Iterator[Contrast]:
-    """Compare two groups at each level that both know."""
+    """Yield the contrasts of two groups, on fine and on coarse labels if both have them."""
     if first.digest != second.digest:
         return
-    for level, right in first.correct.items():
+    for level, correct in first.correct.items():
         if level in second.correct:
-            yield Contrast(level, first, second, mcnemar(right, second.correct[level]))
+            yield Contrast(level, first, second, mcnemar(correct, second.correct[level]))
 
 
-def _obstacles(groups: Sequence[RunGroup]) -> Iterator[str]:
-    """Say what cannot be compared, and why."""
+def _limitations(groups: Sequence[RunGroup]) -> Iterator[str]:
+    """Yield sentences that say what cannot be compared, and why."""
     sources = [f"{g.settings['data']}, SHA-256 {g.digest[:8]}" for g in groups]
     if len({group.digest for group in groups}) > 1:
-        yield f"Only groups on the same data are tested ({_listed(groups, sources)})."
-    coarse = [group.name for group in groups if "fine_top1" not in group.scores]
+        yield f"Only groups with the same data are compared ({_listed(groups, sources)})."
+    coarse = [group.name for group in groups if top1_key("fine") not in group.scores]
     if 0 < len(coarse) < len(groups):
         yield (
-            f"{', '.join(coarse)}: trained on coarse labels, so tested on those only, and the "
-            "calibration error is of those."
+            f"{', '.join(coarse)}: trained on coarse labels, so only the accuracy and the "
+            "calibration error on coarse labels are known."
         )
     shown: list[list[str]] = []
     for field in MACHINE:
-        of_runs = [{str(run.environment().get(field)) for run in group.runs} for group in groups]
-        values = [" or ".join(sorted(found)) for found in of_runs]
-        if len(set().union(*of_runs)) > 1 and values not in shown:
+        by_group = [{str(run.environment().get(field)) for run in group.runs} for group in groups]
+        values = [" or ".join(sorted(found)) for found in by_group]
+        if len(set().union(*by_group)) > 1 and values not in shown:
             yield f"Times are not comparable: `{field}` differs ({_listed(groups, values)})."
-            shown.append(values)  # a CPU as the device is the processor again
+            shown.append(values)  # on a CPU, device and processor have the same value
 
 
 def _listed(groups: Sequence[RunGroup], values: Sequence[str]) -> str:
-    """Return each group's value."""
+    """Return the value of each group as text."""
     pairs = zip(groups, values, strict=True)
     return "; ".join(f"{group.name}: {value}" for group, value in pairs)

@@ -1,4 +1,4 @@
-"""Measure a run again, from its directory alone."""
+"""Evaluate the weights of a run again, from its directory and its data."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_data, needs_network
 from hundredfold.inference.logits import predict_logits
-from hundredfold.metrics.scores import measure
+from hundredfold.metrics.scores import VIEWS, measure
 from hundredfold.models.info import ModelInfo
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run
@@ -18,7 +18,7 @@ from hundredfold.support.device import pick_device
 from hundredfold.support.errors import DamagedError, UserError
 
 ROUNDING = 1e-3
-"""Nats by which the loss of the same weights may differ from one machine to another."""
+"""Largest difference in nats between the losses of the same weights on two machines."""
 
 
 def measure_model(
@@ -26,12 +26,13 @@ def measure_model(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Measure a model on the test split, single view and with flip test-time augmentation.
 
-    The latter averages the logits of each picture and of its mirror image. All probabilities, and
-    so loss, calibration error and coarse predictions, are those of the calibrated logits.
+    Flip test-time augmentation averages the logits of each picture and its mirror image. The loss,
+    the calibration error and the coarse predictions use the calibrated probabilities.
 
     Returns:
-        metrics `test` and `test_flip`, each as of `metrics.measure`, and `test_pictures`; and the
-        tensors `logits` and `flip_logits` (N, C), as the model gives them, and `labels` (N,).
+        The metrics `test` and `test_flip`, each as `metrics.measure` returns them, and
+        `test_pictures`; and the tensors `logits` and `flip_logits` (N, C), not calibrated, and
+        `labels` (N,).
     """
     logits = predict_logits(model, test.parts(), info)
     flipped = (logits + predict_logits(model, (part.flip(3) for part in test.parts()), info)) / 2
@@ -44,21 +45,21 @@ def measure_model(
 
 
 def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") -> dict[str, Any]:
-    """Measure a run's weights on the test split that it was trained beside.
+    """Measure a run's weights on the test split of its data.
 
     Args:
         run: the run, or its directory.
-        data: where the data is now, as `--data` would name it, or the dataset itself; empty for
-            where the run found it.
-        device: as in `Config.device`; empty for the one that the run asked for.
+        data: the dataset, or its current location as in `--data`; empty for the location that the
+            run recorded.
+        device: as in `Config.device`; empty for the device in the run's configuration.
 
     Returns:
-        What `measure_model` measures: to the last digit what training recorded, on the same machine
-        and device.
+        The metrics of `measure_model`. On the same machine and device, every digit equals what
+        training recorded.
 
     Raises:
-        UserError: no such run or device, the run is damaged, or the data is not at hand or not what
-            the run was trained on.
+        UserError: there is no such run or device, the run is damaged, or the data is not available
+            or not the data that the run was trained on.
     """
     run = find_run(run)
     model = run.model(pick_device(device or run.config().device))
@@ -66,40 +67,40 @@ def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") 
 
 
 def compare_with_record(run: Run, metrics: Mapping[str, Any]) -> str:
-    """Return in what `metrics`, as of `evaluate`, differ from what training recorded, in words.
+    """Return sentences about the differences between `evaluate`'s metrics and the recorded ones.
 
     Returns:
-        Nothing where all are equal, to the last digit.
+        An empty string if every digit is equal.
 
     Raises:
-        UserError: the run is not finished, or damaged.
+        UserError: the run is unfinished or damaged.
     """
-    recorded, apart, rounding = run.metrics(), [], True
-    for view in ("test", "test_flip"):
+    recorded, differences, rounding = run.metrics(), [], True
+    for view in VIEWS:
         was, now = recorded.get(view, {}), metrics[view]
         for name in sorted(was.keys() | now.keys()):
             if was.get(name) == now.get(name):
                 continue
-            by = abs(now.get(name, math.inf) - was.get(name, 0.0))
-            rounding = rounding and (name != "loss" or by <= ROUNDING)
-            apart.append(f"{name} of {view} by {by:.2g}")
-    if not apart:
+            difference = abs(now.get(name, math.inf) - was.get(name, 0.0))
+            rounding = rounding and (name != "loss" or difference <= ROUNDING)
+            differences.append(f"{name} of {view} by {difference:.2g}")
+    if not differences:
         return ""
-    why = (
-        "Differences of this size come from rounding: of another device, thread count or version "
-        "of torch."
+    reason = (
+        "Differences of this size come from rounding, on another device or with another number of "
+        "threads or version of torch."
         if rounding
-        else "That is more than rounding: data and weights are what they were, so this machine or "
-        "version computes otherwise."
+        else "That is more than rounding: data and weights are unchanged, so this machine or this "
+        "version of torch computes differently."
     )
-    return f"NOT equal to what training recorded. They differ: {', '.join(apart)}. {why}"
+    return f"NOT equal to what training recorded: {', '.join(differences)}. {reason}"
 
 
 def run_data_if_any(run: Run, data: Dataset | str = "") -> tuple[Dataset | None, str]:
-    """Return what `run_data` does, and nothing; or None, and why the data is not at hand.
+    """Return the data of `run_data` and an empty string, or None and why it is not available.
 
     Raises:
-        UserError: data was named, and is not at hand.
+        UserError: `data` is given, but not available.
         DamagedError: the run is damaged.
     """
     try:
@@ -113,22 +114,22 @@ def run_data_if_any(run: Run, data: Dataset | str = "") -> tuple[Dataset | None,
 def run_data(run: Run, data: Dataset | str = "") -> Dataset:
     """Return the data that a run was trained on, with the labels that it learned.
 
-    The run may be somebody else's. So nothing is fetched from the network because it says so, and
-    what it names on the disk is used only where it has the digest of the run's data.
+    The run may come from somebody else. So nothing is downloaded only because the run names it, and
+    data on this machine is used only if its digest equals the one that the run recorded.
 
     Args:
         run: the run.
         data: as in `evaluate`.
 
     Raises:
-        UserError: it cannot be found, is not what the run was trained on, or would have to be
-            fetched and was not named.
+        UserError: the data cannot be found, is not the data that the run was trained on, or would
+            have to be downloaded and `data` does not name it.
     """
     source = data or run.config().data
     if not data and needs_network(run.config().data):
         raise UserError(
-            f"{run} was trained on {source}, which would have to be fetched from the network. If "
-            f"that is what you want, name it: --data {source}"
+            f"{run} was trained on {source}, which would have to be downloaded. To allow "
+            f"that, name it: --data {source}"
         )
     dataset = (
         source
@@ -138,6 +139,6 @@ def run_data(run: Run, data: Dataset | str = "") -> Dataset:
     if dataset.digest() != run.environment().get("data_sha256"):
         raise UserError(
             f"{dataset.source} is not the data that {run} was trained on: its digest differs. "
-            "Name the right one with --data."
+            "Name the right data with --data."
         )
     return dataset.with_labels(run.info().labels)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
+from hundredfold.metrics.scores import top1_key
 from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.errors import DivergedError, UserError, extra, first_line
 from hundredfold.support.jsonio import to_json
@@ -61,7 +62,7 @@ class Tuning:
     """What a search has found so far."""
 
     study: str
-    metric: Literal["fine_top1", "coarse_top1"]
+    metric: str
     """What trials are judged by: this accuracy on the validation pictures (0..1), single view."""
     outcomes: tuple[Outcome, ...]
     best: Config
@@ -191,7 +192,7 @@ def _created(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
 
 def _train(setup: Setup, trial: Any, optuna: Any) -> float:
     """Return the accuracy on the validation pictures after training, or give up on the way."""
-    name = f"{setup.config.labels}_top1"
+    name = top1_key(setup.config.labels)
     with fork_rng(setup.device):
         state = first_state(setup)
         try:
@@ -222,7 +223,7 @@ def _tuning(optuna: Any, study: Any, config: Config) -> Tuning:
         importance = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Tuning(
         study=study.study_name,
-        metric="fine_top1" if config.labels == "fine" else "coarse_top1",
+        metric=top1_key(config.labels),
         outcomes=tuple(_outcome(trial) for trial in study.trials),
         best=dataclasses.replace(config, **study.best_trial.params),
         importance=dict(importance),

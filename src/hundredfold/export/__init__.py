@@ -1,1 +1,1 @@
-"""A run for other programs: ONNX, torch.export and the Hugging Face Hub."""
+"""Export a run for other programs: ONNX, torch.export and the Hugging Face Hub."""

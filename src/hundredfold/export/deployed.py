@@ -1,4 +1,4 @@
-"""A trained model with its preparation inside: pixels in, probabilities out."""
+"""A trained model that includes its preprocessing: it maps pixels to probabilities."""
 
 import torch
 from torch import Tensor, nn
@@ -7,12 +7,12 @@ from hundredfold.augment import prepare
 from hundredfold.models.info import ModelInfo
 
 
-class Deployed(nn.Module):
-    """What other programs run.
+class DeployedModel(nn.Module):
+    """The model that is exported for other programs.
 
     Args:
-        model: maps (B, 3, S, S), normalised, to logits (B, C).
-        info: how the model's pictures are prepared, and what its probabilities are calibrated by.
+        model: maps normalised pictures (B, 3, S, S) to logits (B, C).
+        info: the normalisation of the pictures and the temperature of the probabilities.
     """
 
     def __init__(self, model: nn.Module, info: ModelInfo) -> None:
@@ -30,8 +30,8 @@ class Deployed(nn.Module):
         return logits.softmax(1)
 
 
-def trace(deployed: Deployed, side: int) -> torch.export.ExportedProgram:
-    """Return the graph of a deployed model, for any number of pictures of that side."""
-    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+def trace(deployed: DeployedModel, size: int) -> torch.export.ExportedProgram:
+    """Return the graph of a model for batches of any size, of pictures (B, size, size, 3)."""
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     batch = {"pictures": {0: torch.export.Dim("batch")}}
     return torch.export.export(deployed.eval(), (example,), dynamic_shapes=batch)

@@ -1,11 +1,11 @@
-"""A run for the Hugging Face Hub: a folder with its model and its card, and the way there."""
+"""Publish a run on the Hugging Face Hub, with a model card."""
 
 import dataclasses
 import shlex
 import tempfile
 from pathlib import Path
 
-from hundredfold.metrics.scores import metric_rows
+from hundredfold.metrics.scores import VIEWS, metric_rows
 from hundredfold.models.build import count_parameters
 from hundredfold.runs.new_run import copy_model
 from hundredfold.runs.run import Run
@@ -13,38 +13,52 @@ from hundredfold.support.errors import UserError, extra, first_line
 from hundredfold.support.files import make_folder, save_file
 from hundredfold.support.text import plural, printable
 
-HEAD = """---
+CARD = """---
 library_name: hundredfold
 pipeline_tag: image-classification
 tags: [image-classification, hundredfold]
 ---
-"""
-USE = """
+
+# {name}
+
+An image classifier with {parameters:.2f} M parameters. It was trained with hundredfold on {data},
+using the recipe `{recipe}` (seed {seed}, {epochs}).
+
+| {pictures} | {views} |
+|---|---|---|
+{rows}
+
+Flip TTA (test-time augmentation) averages the predictions of a picture and its mirror image.
+
+The model knows {count}: {classes}. It assigns one of them to every picture, whatever the picture
+shows. Pictures are resized to {size} x {size} pixels.
+
 ```python
 from huggingface_hub import snapshot_download
 from hundredfold import Predictor
 
-answer = Predictor.load(snapshot_download("{name}"))("cat.jpg")
-print(answer.label, answer.probability)
+prediction = Predictor.load(snapshot_download("{name}"))("cat.jpg")
+print(prediction.label, prediction.probability)
 ```
 """
 
 
 def write_folder(run: Run, name: str, folder: Path) -> Path:
-    """Write what the Hub is to have: weights, model.json, figures, configuration, card.
+    """Write the files to publish: weights, model, metrics, configuration and model card.
 
-    Nothing in it says where data or weights lay: paths are cut to their names.
+    The configuration reveals no paths of this machine: only the last part of each is published.
 
     Args:
         run: a finished run.
-        name: OWNER/NAME that it will have.
-        folder: empty; made if it is not there.
+        name: OWNER/NAME of the model on the Hub.
+        folder: an empty folder; it is created if it does not exist.
 
     Raises:
-        UserError: the run is not finished, or the folder is not empty or cannot be written.
+        UserError: the run is unfinished, or the folder is not empty or cannot be written.
     """
     if not run.finished:
-        raise UserError(f"{run} is not finished: hundredfold resume {shlex.quote(str(run))}")
+        command = f"hundredfold resume {shlex.quote(str(run))}"
+        raise UserError(f"{run} is not finished. To finish it: {command}")
     if any(make_folder(folder).iterdir()):
         raise UserError(f"{folder} is not empty: name another folder.")
     config = dataclasses.replace(
@@ -59,42 +73,38 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
 
 
 def card(run: Run, name: str) -> str:
-    """Return a run's model card, Markdown."""
+    """Return a run's model card in Markdown."""
     config, info, metrics = run.config(), run.info(), run.metrics()
-    views = {"test": "single view", "test_flip": "flip test-time augmentation"}
-    lines = [
-        f"| {plural(metrics['test_pictures'], 'test picture')} | {' | '.join(views.values())} |"
-    ]
-    lines.append("|---|---|---|")
-    rows = metric_rows(*(metrics[view] for view in views))
-    lines += [f"| {' | '.join(row)} |" for row in rows]
+    rows = metric_rows(*(metrics[view] for view in VIEWS))
     classes = ", ".join(f"`{printable(name)}`" for name in info.classes[:20])
     more = f" and {len(info.classes) - 20} more" if len(info.classes) > 20 else ""
-    about = (
-        f"{count_parameters(run.model()) / 1e6:.2f} M weights, trained with "
-        f"hundredfold by the recipe `{config.name}` "
-        f"(seed {config.seed}, {plural(config.epochs, 'epoch')}) on {Path(config.data).name}."
+    return CARD.format(
+        name=name,
+        parameters=count_parameters(run.model()) / 1e6,
+        data=Path(config.data).name,
+        recipe=config.name,
+        seed=config.seed,
+        epochs=plural(config.epochs, "epoch"),
+        pictures=plural(metrics["test_pictures"], "test picture"),
+        views=" | ".join(VIEWS.values()),
+        rows="\n".join(f"| {' | '.join(row)} |" for row in rows),
+        count=plural(len(info.classes), "class"),
+        classes=classes + more,
+        size=info.image_size,
     )
-    limits = (
-        f"It knows {plural(len(info.classes), 'class')} and no others: {classes}{more}. Of "
-        f"whatever it is shown it names one of them. Pictures are brought to {info.image_size} x "
-        f"{info.image_size} pixels."
-    )
-    table = "\n".join(lines)
-    return f"{HEAD}\n# {name}\n\n{about}\n\n{table}\n\n{limits}\n{USE.format(name=name)}"
 
 
 def push(run: Run, name: str, *, private: bool = False) -> str:
-    """Put a run on the Hugging Face Hub; return its address.
+    """Upload a run to the Hugging Face Hub and return its address.
 
     Args:
         run: a finished run.
-        name: OWNER/NAME; made where it is not there.
-        private: whether only its owner sees it, where it is made.
+        name: OWNER/NAME of the model; it is created if it does not exist.
+        private: whether a model that is created is visible to its owner alone.
 
     Raises:
-        UserError: the extra is not installed, the run is not finished, or the Hub refuses or
-            cannot be reached.
+        UserError: the extra is not installed, the run is unfinished, or the Hub refuses the upload
+            or cannot be reached.
     """
     with extra("hub", "The Hugging Face Hub needs"):
         from huggingface_hub import HfApi  # noqa: PLC0415  # an extra
@@ -102,10 +112,11 @@ def push(run: Run, name: str, *, private: bool = False) -> str:
         folder, hub = write_folder(run, name, Path(temporary)), HfApi()
         try:
             hub.create_repo(name, private=private, exist_ok=True)
-            done = hub.upload_folder(repo_id=name, folder_path=folder, commit_message=run.path.name)
-        except Exception as error:  # of the network, the server, the name, the token
+            message = run.path.name
+            commit = hub.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
+        except Exception as error:  # the network, the server, the name or the token
             raise UserError(
-                f"The Hub does not take {name}: {first_line(error)}. Is there a network, and are "
-                "you logged in (hf auth login)?"
+                f"The Hub did not accept {name}: {first_line(error)}. Check the network, and "
+                "log in with: hf auth login"
             ) from error
-    return str(done.repo_url)
+    return str(commit.repo_url)

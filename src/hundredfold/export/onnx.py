@@ -1,4 +1,4 @@
-"""ONNX: writing a graph, running it, and its int8 variant."""
+"""Write ONNX models, quantize them to 8 bits, and run them."""
 
 import json
 import logging
@@ -17,11 +17,11 @@ from hundredfold.support.errors import extra
 
 EXTRA = ("onnx", "ONNX needs")
 BATCH = 100
-"""Pictures that the runtime is given at once."""
+"""Number of pictures in a batch."""
 
 
 def write_onnx(program: torch.export.ExportedProgram, info: ModelInfo, path: Path) -> None:
-    """Write a graph with what its numbers mean as metadata.
+    """Write a graph, with the meaning of its inputs and outputs as metadata.
 
     Raises:
         UserError: the extra is not installed.
@@ -30,14 +30,14 @@ def write_onnx(program: torch.export.ExportedProgram, info: ModelInfo, path: Pat
         import onnx  # noqa: F401, PLC0415
         import onnxscript  # noqa: F401, PLC0415  # torch.onnx needs both
     names = {"input_names": ["pictures"], "output_names": ["probabilities"]}
-    with _hushed("torch.onnx"):
+    with _quiet("torch.onnx"):
         written: Any = torch.onnx.export(program, dynamo=True, verbose=False, **names)
         written.model.metadata_props.update(metadata(info))
         written.save(path, external_data=False)
 
 
 def metadata(info: ModelInfo) -> dict[str, str]:
-    """Return what the model's numbers mean, each value as JSON."""
+    """Return the classes and the preparation of pictures, each value as JSON."""
     fields = (
         "labels", "classes", "superclasses", "parents", "image_size", "mean", "std", "temperature",
     )  # fmt: skip
@@ -45,7 +45,7 @@ def metadata(info: ModelInfo) -> dict[str, str]:
 
 
 class OnnxModel:
-    """A graph that was written, run by onnxruntime on the CPU.
+    """An ONNX model that onnxruntime runs on the CPU.
 
     Raises:
         UserError: the extra is not installed.
@@ -59,20 +59,20 @@ class OnnxModel:
 
     def __call__(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Map pictures (N, S, S, 3) to probabilities (N, C)."""
-        parts = [pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)]
-        return np.concatenate([self.session.run(None, {"pictures": part})[0] for part in parts])
+        batches = [pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)]
+        return np.concatenate([self.session.run(None, {"pictures": b})[0] for b in batches])
 
 
 def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> None:
-    """Write a graph's variant with 8-bit weights and activations.
+    """Write a variant of an ONNX model with 8-bit weights and activations.
 
-    Weights by channel; the activations' ranges are those of these pictures. Weights have 7 bits:
-    processors without VNNI add pairs of products in 16 bits, which would overflow.
+    Weights are quantized per channel, activations by their ranges on `pictures`. Weights use only 7
+    bits: processors without VNNI add pairs of products in 16 bits, which would overflow.
 
     Args:
-        path: the graph.
-        target: where the variant goes.
-        pictures: (N, S, S, 3), of the training set.
+        path: the ONNX model.
+        target: file for the variant.
+        pictures: (N, S, S, 3) uint8, from the training set.
 
     Raises:
         UserError: the extra is not installed.
@@ -82,7 +82,7 @@ def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> Non
         from onnxruntime import quantization as q  # noqa: PLC0415
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
-        """Yields the pictures, a batch at a time."""
+        """Returns the pictures in batches."""
 
         def __init__(self) -> None:
             starts = range(0, len(pictures), BATCH)
@@ -91,7 +91,7 @@ def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> Non
         def get_next(self) -> Mapping[str, Any] | None:
             return next(self.batches, None)
 
-    with _hushed(None):  # it speaks through the root logger
+    with _quiet(None):  # it logs to the root logger
         q.quantize_static(
             path,
             target,
@@ -103,20 +103,20 @@ def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> Non
             weight_type=q.QuantType.QInt8,
         )
     written = onnx.load(target)
-    facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    onnx.helper.set_model_props(written, facts)
+    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    onnx.helper.set_model_props(written, properties)
     onnx.save(written, target)
 
 
 @contextmanager
-def _hushed(logger: str | None) -> Iterator[None]:
-    """Keep a library's warnings, which are about its own working, from the user."""
+def _quiet(logger: str | None) -> Iterator[None]:
+    """Suppress a library's warnings about its internals."""
     log = logging.getLogger(logger)
     before = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries' deprecations among each other
+            warnings.simplefilter("ignore")  # deprecations that libraries report about each other
             yield
     finally:
         log.setLevel(before)

@@ -1,9 +1,9 @@
-"""Predict with the exported model: needs numpy and onnxruntime; for picture files Pillow, too.
+"""Predict with the exported model. Needs numpy and onnxruntime, and Pillow for picture files.
 
 usage: python predict.py FILE ...
 
-A FILE is a picture, or a .npy file of uint8 pixels (N, S, S, 3), S being the model's size.
-Prints each picture's file, its most probable class and the probability, with tabs between.
+Each FILE is a picture, or a .npy file of uint8 pixels (N, S, S, 3), where S is the input size of
+the model. Prints a line for each picture: file, most probable class, probability, tab-separated.
 """
 
 import json
@@ -15,14 +15,14 @@ import numpy.typing as npt
 import onnxruntime
 
 BATCH = 100
-"""Pictures that the runtime is given at once."""
+"""Number of pictures in a batch."""
 
 
 def pictures(path: Path, size: int) -> npt.NDArray[np.uint8]:
-    """Return the pictures of a file, (N, size, size, 3).
+    """Return the pictures in a file, (N, size, size, 3) uint8.
 
     Raises:
-        Exception: it cannot be read, or holds something else.
+        Exception: the file cannot be read, or holds something else.
     """
     if not path.is_file():
         raise ValueError("there is no such file")
@@ -31,17 +31,17 @@ def pictures(path: Path, size: int) -> npt.NDArray[np.uint8]:
 
         with open_picture(path) as image:
             return np.asarray(read_square(image, size))[None]
-    found = np.load(path, mmap_mode="r", allow_pickle=False)
-    if found.dtype != np.uint8 or found.shape[1:] != (size, size, 3):
+    pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
         raise ValueError(
-            f"its pixels are {found.dtype} of shape {found.shape}, and must be uint8 of shape "
+            f"its pixels are {pixels.dtype} of shape {pixels.shape}, but must be uint8 of shape "
             f"(N, {size}, {size}, 3)"
         )
-    return np.asarray(found)
+    return np.asarray(pixels)
 
 
 def plain(text: object) -> str:
-    """Return text without characters that a terminal obeys."""
+    """Return text with control characters escaped."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in str(text))
 
 
@@ -53,21 +53,21 @@ def main(names: list[str]) -> int:
     model = Path(__file__).with_name("model.onnx")
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has a score of kinds
+    except Exception as error:  # onnxruntime raises errors of many types
         print(f"error: {plain(model)} cannot be loaded: {plain(error)}", file=sys.stderr)
         return 2
-    facts = session.get_modelmeta().custom_metadata_map
-    classes, size = json.loads(facts["classes"]), int(facts["image_size"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    classes, size = json.loads(metadata["classes"]), int(metadata["image_size"])
     failed = False
     for name in names:
         try:
-            given = pictures(Path(name), size)
-        except Exception as error:  # Pillow and numpy raise a score of kinds
+            batch = pictures(Path(name), size)
+        except Exception as error:  # Pillow and numpy raise errors of many types
             print(f"error: {plain(name)}: {plain(error)}", file=sys.stderr)
             failed = True
             continue
-        for start in range(0, len(given), BATCH):
-            for row in session.run(None, {"pictures": given[start : start + BATCH]})[0]:
+        for start in range(0, len(batch), BATCH):
+            for row in session.run(None, {"pictures": batch[start : start + BATCH]})[0]:
                 best = row.argmax()
                 print(f"{plain(name)}\t{plain(classes[best])}\t{row[best]:.4f}")
     return 2 if failed else 0

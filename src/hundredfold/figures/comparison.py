@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from hundredfold.figures.style import COLOURS, STYLE
+from hundredfold.metrics.scores import top1_key
 from hundredfold.runs.epoch import Epoch
 
 DASHES = ("-", "--", ":", "-.")
@@ -45,7 +46,7 @@ def draw_comparison(histories: Histories, labels: str) -> Figure:
         clocks = [list(accumulate(epoch.seconds for epoch in run)) for run in runs]
         shares = [[epoch.progress for epoch in run] for run in runs]
         for axes, ends in ((time, clocks), (schedule, shares)):
-            curves = [_accuracy(*pair, f"{labels}_top1") for pair in zip(runs, ends, strict=True)]
+            curves = [_accuracy(*pair, top1_key(labels)) for pair in zip(runs, ends, strict=True)]
             _draw_group(axes, curves, look, marker="o")
         _draw_group(loss, [_losses(*pair) for pair in zip(runs, shares, strict=True)], look)
         seconds += [clock[-1] for clock in clocks]

@@ -22,6 +22,7 @@ from hundredfold.figures.style import (
     shortened,
 )
 from hundredfold.metrics.calibration import Reliability
+from hundredfold.metrics.scores import format_probability
 
 
 @rc_context(STYLE)
@@ -104,7 +105,7 @@ def draw_reliability(before: Reliability, after: Reliability, labels: str) -> Fi
     axes.plot((0, 1), (0, 1), "--", color=GREY, linewidth=1, label="as sure as right")
     for name, result, colour in (("before", before, ORANGE), ("after", after, BLUE)):
         kept = result.count > 0
-        label = f"{name}: ECE {result.error:.1%}"
+        label = f"{name}: ECE {format_probability(result.error)}"
         x, y = result.confidence[kept].tolist(), result.accuracy[kept].tolist()
         axes.plot(x, y, "o-", color=colour, markersize=4, label=label)
         share = (result.count / result.count.sum()).tolist()

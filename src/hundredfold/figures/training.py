@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hundredfold.figures.style import BLUE, GREEN, GREY, ORANGE, STYLE, panel
+from hundredfold.metrics.scores import format_probability, top1_key
 from hundredfold.runs.epoch import Epoch
 
 
@@ -65,15 +66,19 @@ def _draw_accuracy(
     axes.set_title(f"Accuracy on the {judged} pictures" if judges else "No pictures held out")
     for level, colour in (("fine", BLUE), ("coarse", ORANGE)):
         points = [
-            (end, epoch.validation[f"{level}_top1"])
+            (end, epoch.validation[top1_key(level)])
             for epoch, end in zip(history, ends, strict=True)
-            if f"{level}_top1" in epoch.validation
+            if top1_key(level) in epoch.validation
         ]
         if not points:
             continue
         axes.plot(*zip(*points, strict=True), "o-", color=colour, label=level)
         axes.annotate(
-            f"{points[-1][1]:.1%}", points[-1], (0, 7), textcoords="offset points", ha="center"
+            format_probability(points[-1][1]),
+            points[-1],
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
         )
         axes.legend(loc="upper left")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -1,1 +1,1 @@
-"""From pictures to logits, and from logits to ranked classes."""
+"""Predict pictures: compute logits, and rank classes by probability."""

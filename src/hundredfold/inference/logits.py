@@ -1,4 +1,4 @@
-"""The one inference path: from pictures to logits, for evaluation, prediction and export alike."""
+"""Compute logits and features of pictures; evaluation, prediction and export all use this code."""
 
 from collections.abc import Iterable
 
@@ -9,10 +9,10 @@ from hundredfold.augment import prepare
 from hundredfold.models.info import ModelInfo
 from hundredfold.support.errors import DivergedError
 
-MOST_LOGIT = 1e30
-"""Up to which a logit can be divided by any temperature."""
+MAX_LOGIT = 1e30
+"""Largest absolute logit, which can be divided by any temperature."""
 BATCH = 500
-"""Pictures a forward pass; fixed, since sums of other batches may round otherwise."""
+"""Pictures per forward pass. It is fixed, because other batch sizes may round differently."""
 
 
 @torch.inference_mode()
@@ -20,16 +20,16 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
     """Return the model's logits for pictures, in evaluation mode and float32.
 
     Args:
-        model: maps (B, 3, S, S) to (B, C) on its own device; left in the mode it came in.
-        images: (N, 3, H, W) uint8, on any device; or parts of that, each of a multiple of BATCH
-            pictures but for the last, so that not all need be in memory at once.
-        info: how the model's pictures are prepared.
+        model: maps (B, 3, S, S) to (B, C) on its own device; its mode is restored afterwards.
+        images: (N, 3, H, W) uint8, on any device. Or parts of it, which need not be in memory at
+            once; each part but the last has a multiple of BATCH pictures.
+        info: describes how pictures are prepared for the model.
 
     Returns:
         (N, C) float32 on the CPU.
 
     Raises:
-        DivergedError: a logit is not a finite number, or beyond MOST_LOGIT.
+        DivergedError: a logit is not finite, or its absolute value exceeds MAX_LOGIT.
     """
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in (info.mean, info.std))
@@ -42,10 +42,10 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
             outputs.append(model(x).float().cpu())
     model.train(training)
     logits = torch.cat(outputs) if outputs else torch.empty(0, len(info.classes))
-    if not (logits.abs() <= MOST_LOGIT).all():  # NaN is not, either
+    if not (logits.abs() <= MAX_LOGIT).all():  # false for NaN as well
         raise DivergedError(
-            "The model does not answer in finite numbers: its training diverged, or its weights "
-            "are damaged."
+            "The model's outputs are not finite numbers: its training diverged, or its weights are "
+            "damaged."
         )
     return logits
 
@@ -53,7 +53,7 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
 def predict_features(
     model: nn.Module, images: Tensor | Iterable[Tensor], info: ModelInfo
 ) -> Tensor:
-    """Return what the model's last linear layer is given for pictures.
+    """Return the inputs of the model's last linear layer for pictures.
 
     Args:
         model: as in `predict_logits`.
@@ -65,7 +65,7 @@ def predict_features(
     """
     features: list[Tensor] = []
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    hook = last.register_forward_pre_hook(lambda _, given: features.append(given[0].float().cpu()))
+    hook = last.register_forward_pre_hook(lambda _, args: features.append(args[0].float().cpu()))
     try:
         predict_logits(model, images, info)
     finally:

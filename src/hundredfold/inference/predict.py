@@ -1,4 +1,4 @@
-"""Predict with a trained model: pictures in, ranked classes with calibrated probabilities out."""
+"""Predict pictures with a trained model: ranked classes with calibrated probabilities."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,8 +25,8 @@ from hundredfold.runs.run import Run
 from hundredfold.support.device import pick_device
 from hundredfold.support.errors import UserError, first_few
 
-THREADS = 8
-"""That read pictures, at most: each may hold a large one."""
+MAX_THREADS = 8
+"""Largest number of threads that read pictures: each may hold a large picture in memory."""
 
 
 class Score(NamedTuple):
@@ -34,18 +34,18 @@ class Score(NamedTuple):
 
     name: str
     probability: float
-    """0..1, calibrated where the run held pictures out from training."""
+    """0..1; calibrated if the run held out validation pictures."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of a picture."""
+    """A model's prediction for a picture."""
 
     classes: tuple[Score, ...]
     """All classes, the most probable first."""
     superclasses: tuple[Score, ...]
-    """All superclasses by summed probability, the most probable first; empty without a hierarchy
-    above the model's classes."""
+    """All superclasses by summed probability, the most probable first; empty if the model's classes
+    have no superclasses."""
 
     @property
     def label(self) -> str:
@@ -54,22 +54,24 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """Its probability."""
+        """The probability of the most probable class."""
         return self.classes[0].probability
 
     def best(self, top: int) -> "Prediction":
-        """Return only the so many most probable classes and superclasses."""
+        """Return a prediction with only the `top` most probable classes and superclasses."""
         return Prediction(self.classes[:top], self.superclasses[:top])
 
     def as_json(self) -> dict[str, list[dict[str, Any]]]:
-        """Return what JSON can hold: `classes`, and `superclasses` where there are any."""
-        levels = {"classes": self.classes, "superclasses": self.superclasses}
-        return {key: [s._asdict() for s in value] for key, value in levels.items() if value}
+        """Return values that JSON can hold: `classes`, and `superclasses` if there are any."""
+        rankings = {"classes": self.classes, "superclasses": self.superclasses}
+        return {
+            key: [score._asdict() for score in scores] for key, scores in rankings.items() if scores
+        }
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model that takes pictures as they come."""
+    """A trained model that accepts pictures in any form."""
 
     model: nn.Module
     info: ModelInfo
@@ -79,12 +81,12 @@ class Predictor:
         """Load a run's model.
 
         Args:
-            run: the run, its directory, or `strong`, the model that comes with hundredfold; of its
-                files only model.json, weights.safetensors and metrics.json are read.
+            run: the run, its directory, or `strong`, the model that comes with hundredfold. Only
+                model.json, weights.safetensors and metrics.json are read.
             device: as in `Config.device`.
 
         Raises:
-            UserError: no such run or device, or the run has no weights or is damaged.
+            UserError: there is no such run or device, or the run has no weights or is damaged.
         """
         run = find_run(run)
         return cls(run.model(pick_device(device)), run.info())
@@ -101,11 +103,11 @@ class Predictor:
     ) -> Prediction | list[Prediction]: ...
 
     def __call__(self, pictures: Picture | list[Picture]) -> Prediction | list[Prediction]:
-        """Predict a picture, or each of several.
+        """Predict one picture or several.
 
         Args:
-            pictures: one (see `pictures.Picture`), a list of them, an array (N, H, W, C) or a
-                tensor (N, C, H, W) of uint8.
+            pictures: a picture in any form of `pictures.Picture`, a list of pictures, or several
+                as a uint8 array (N, H, W, C) or tensor (N, C, H, W).
 
         Returns:
             A prediction, or a list of them for several pictures.
@@ -115,7 +117,7 @@ class Predictor:
         """
         if is_single_picture(pictures):
             return self._predict([pictures])[0]  # type: ignore[list-item]
-        return self._predict(list(pictures))  # type: ignore[arg-type]  # it is no single one
+        return self._predict(list(pictures))  # type: ignore[arg-type]  # several pictures
 
     def logits(self, pictures: Sequence[Picture]) -> Tensor:
         """Return the (N, C) float32 logits of pictures."""
@@ -125,21 +127,21 @@ class Predictor:
         return predict_logits(self.model, torch.stack(images) if images else empty, self.info)
 
     def _predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
-        return predictions(self.logits(pictures), self.info)
+        return rank_predictions(self.logits(pictures), self.info)
 
 
-def predictions(logits: Tensor, info: ModelInfo) -> list[Prediction]:
-    """Return logits (N, C) as ranked classes with calibrated probabilities."""
+def rank_predictions(logits: Tensor, info: ModelInfo) -> list[Prediction]:
+    """Return ranked classes with calibrated probabilities for logits (N, C)."""
     logits = logits / info.temperature
-    fine = rank(logits.softmax(1), info.classes)
+    fine = rank_classes(logits.softmax(1), info.classes)
     coarse: list[tuple[Score, ...]] = [()] * len(fine)
     if info.superclasses and info.superclasses != info.classes:
-        coarse = rank(coarse_probabilities(logits, info.parents), info.superclasses)
+        coarse = rank_classes(coarse_probabilities(logits, info.parents), info.superclasses)
     return [Prediction(*both) for both in zip(fine, coarse, strict=True)]
 
 
-def rank(probabilities: Tensor, names: Sequence[str]) -> list[tuple[Score, ...]]:
-    """Return the scores of each row of (N, C) probabilities, the highest first."""
+def rank_classes(probabilities: Tensor, names: Sequence[str]) -> list[tuple[Score, ...]]:
+    """Return the scores of each row of (N, C) probabilities, the most probable class first."""
     values, order = probabilities.sort(dim=1, descending=True, stable=True)
     rows = zip(values.tolist(), order.tolist(), strict=True)
     return [
@@ -151,28 +153,28 @@ def rank(probabilities: Tensor, names: Sequence[str]) -> list[tuple[Score, ...]]
 def predict_many(
     predictor: Predictor, pictures: Iterable[tuple[str, Picture | UserError]]
 ) -> Iterator[tuple[str, Prediction | UserError]]:
-    """Predict any number of pictures: read in threads, a batch at a time in memory.
+    """Predict any number of pictures, with one batch at a time in memory; threads read the files.
 
     Args:
-        predictor: what to predict with.
-        pictures: each with a name; a path is read only when its turn comes. What is an error
-            already passes through.
+        predictor: the model.
+        pictures: pairs of a name and a picture, or of a name and an error, which is yielded as it
+            is. Files are read in batches as the predictions are consumed.
 
     Yields:
-        Each name, in order, with its prediction, or with why there is none.
+        Each name, in order, with its prediction or with the error of its picture.
     """
     remaining, size = iter(pictures), predictor.info.image_size
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         while batch := list(islice(remaining, BATCH)):
-            names, given = zip(*batch, strict=True)
-            read = list(pool.map(partial(_try_to_load, size=size), given))
-            images = [image for image in read if isinstance(image, Tensor)]
-            found: Iterator[Prediction] = iter(())
+            names, sources = zip(*batch, strict=True)
+            loaded = list(pool.map(partial(_try_to_load, size=size), sources))
+            images = [image for image in loaded if isinstance(image, Tensor)]
+            predictions: Iterator[Prediction] = iter(())
             if images:
                 logits = predict_logits(predictor.model, torch.stack(images), predictor.info)
-                found = iter(predictions(logits, predictor.info))
-            for name, image in zip(names, read, strict=True):
-                yield name, image if isinstance(image, UserError) else next(found)
+                predictions = iter(rank_predictions(logits, predictor.info))
+            for name, image in zip(names, loaded, strict=True):
+                yield name, image if isinstance(image, UserError) else next(predictions)
 
 
 def _try_to_load(picture: Picture | UserError, size: int) -> Tensor | UserError:
@@ -185,20 +187,20 @@ def _try_to_load(picture: Picture | UserError, size: int) -> Tensor | UserError:
 
 
 def find_pictures(folder: Path, tell: Callable[[str], None] = print) -> list[Path]:
-    """Return all pictures in a folder and in those within it, in natural order, as training does.
+    """Return all pictures in a folder and its subfolders, in the natural order that training uses.
 
     Args:
-        folder: where to look.
-        tell: takes a sentence for the user where files were passed over.
+        folder: the folder to search.
+        tell: called with a sentence for the user if files were skipped.
 
     Raises:
-        UserError: there are none, or a link leads back to a folder above it.
+        UserError: there are no pictures, or a link leads back to a folder above it.
     """
     found = walk(folder)
-    passed = [f"{name} ({why})" for name, why in found.skipped if why != HIDDEN]
-    more = f"Passed over in {folder}: {first_few(passed)}." if passed else ""
+    skipped = [f"{name} ({why})" for name, why in found.skipped if why != HIDDEN]
+    note = f"Skipped in {folder}: {first_few(skipped)}." if skipped else ""
     if not found.pictures:
-        raise UserError(f"{folder} holds no pictures (jpg, png, webp, ...). {more}".rstrip())
-    if more:
-        tell(more)
+        raise UserError(f"{folder} holds no pictures (jpg, png, webp, ...). {note}".rstrip())
+    if note:
+        tell(note)
     return [path for path, _ in found.pictures]

@@ -1,1 +1,1 @@
-"""What scores mean: accuracy, calibration and confusion, as pure functions of logits."""
+"""Metrics as pure functions: accuracy, calibration and confusion."""

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and the one number that makes them."""
+"""Calibration error of probabilities, and temperature scaling."""
 
 import math
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ import torch
 from torch import Tensor
 
 BINS = 15
-"""Bins of equal width, as in Guo et al."""
-SHARPEST, FLATTEST = 0.01, 100.0
+"""Number of bins of equal width, as in Guo et al."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 """Bounds of the temperature."""
 PRIOR = 5.0
-"""Weight of the prior: the larger, the more pictures it takes to move the temperature from 1."""
-ENOUGH = 100
-"""Pictures from which on the prior hardly matters."""
+"""Weight of the prior. With a larger one, it takes more pictures to move the temperature from 1."""
+FEW_PICTURES = 100
+"""With fewer pictures than this, the prior keeps the temperature near 1."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predictions by their confidence, in bins of equal width from 0 to 1."""
+    """Accuracy by confidence, in B bins of equal width from 0 to 1."""
 
     count: Tensor
-    """(B,) int64, predictions in each bin."""
+    """(B,) int64, number of predictions in each bin."""
     confidence: Tensor
-    """(B,) float64, mean probability of what was predicted; 0 in an empty bin."""
+    """(B,) float64, mean probability of the predicted classes; 0 in an empty bin."""
     accuracy: Tensor
-    """(B,) float64, share that was right; 0 in an empty bin."""
+    """(B,) float64, share of correct predictions; 0 in an empty bin."""
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the bins' gaps, weighted by their predictions."""
+        """The expected calibration error: the mean gap of the bins, weighted by their counts."""
         gaps = (self.confidence - self.accuracy).abs()
         return ((gaps * self.count).sum() / self.count.sum()).item()
 
@@ -40,8 +40,8 @@ def reliability(confidence: Tensor, correct: Tensor, bins: int = BINS) -> Reliab
     Guo et al., "On Calibration of Modern Neural Networks", 2017, section 2.
 
     Args:
-        confidence: (N,) probability of what was predicted, N at least 1.
-        correct: (N,) bool.
+        confidence: (N,) probability of the predicted class, N at least 1.
+        correct: (N,) bool, whether the prediction is correct.
         bins: number of bins.
     """
     confidence, correct = confidence.double(), correct.double()
@@ -54,7 +54,7 @@ def reliability(confidence: Tensor, correct: Tensor, bins: int = BINS) -> Reliab
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """Return the ECE: the gap between confidence and accuracy, averaged over confidence bins.
+    """Return the expected calibration error: the mean gap between confidence and accuracy.
 
     Args:
         logits: (N, C).
@@ -66,31 +66,31 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, prior: float = PRIOR) -> float:
-    """Return the temperature T by which to divide logits so that probabilities are calibrated.
+    """Return the temperature T that calibrates probabilities when logits are divided by it.
 
-    It is the most probable one: that of the least cross-entropy (Guo et al., 2017, section 4.2),
-    drawn towards 1 by a gamma prior on 1 / T whose mode is 1. The cross-entropy alone would make a
-    model that gets a handful of pictures right certain of everything. Of hundreds of pictures the
-    prior hardly matters. No logit changes its rank, so what is predicted stays the same.
+    It minimises the cross-entropy (Guo et al., 2017, section 4.2) plus a gamma prior on 1 / T whose
+    mode is 1. Without the prior, a model that predicts all of a few pictures correctly would become
+    certain of everything. With hundreds of pictures, the prior hardly matters. The temperature does
+    not change the order of the logits, so the predicted class stays the same.
 
-    The sum of both is convex in 1 / T, so its slope has one root, which bisection finds.
+    The objective is convex in 1 / T, so its slope has a single root, which bisection finds.
 
     Args:
-        logits: (N, C), of pictures that the model was not trained on.
+        logits: (N, C) logits of pictures that the model was not trained on.
         labels: (N,) int64.
-        prior: weight of the prior, which is `prior * (1 / T + log T)`; 0 for none.
+        prior: weight of the prior term `prior * (1 / T + log T)`; 0 for no prior.
 
     Returns:
-        SHARPEST..FLATTEST.
+        A temperature from MIN_TEMPERATURE to MAX_TEMPERATURE.
     """
     z = logits.double()
-    right = z.gather(1, labels[:, None])[:, 0].sum()
-    low, high = math.log(SHARPEST), math.log(FLATTEST)
+    true_sum = z.gather(1, labels[:, None])[:, 0].sum()
+    low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
     for _ in range(60):
         middle = (low + high) / 2
         temperature = math.exp(middle)
         expected = ((z / temperature).softmax(1) * z).sum()
-        if expected - right + prior * (1 - temperature) > 0:  # too sure of itself
+        if expected - true_sum + prior * (1 - temperature) > 0:  # overconfident
             low = middle
         else:
             high = middle

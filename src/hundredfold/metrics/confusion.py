@@ -1,4 +1,4 @@
-"""What the predictions of a test set tell: pure functions of labels and probabilities."""
+"""Statistics of predictions as pure functions of labels, predictions and confidences."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,71 +8,73 @@ from torch import Tensor
 
 
 class ClassScore(NamedTuple):
-    """How well one class is recognised; None where there is nothing to divide by."""
+    """Scores of one class; None where the divisor is 0."""
 
     support: int
-    """Test pictures of the class."""
+    """Number of test pictures of the class."""
     precision: float | None
-    """Share of the pictures predicted as this class that are of it."""
+    """Share of the pictures predicted as this class that belong to it."""
     recall: float | None
-    """Share of the class's pictures that are predicted as it."""
+    """Share of the pictures of this class that are predicted as it."""
     f1: float | None
-    """Harmonic mean of both."""
+    """Harmonic mean of precision and recall."""
 
 
-class Confusion(NamedTuple):
-    """Two classes that are taken for each other."""
+class ConfusedPair(NamedTuple):
+    """Two classes that are mistaken for each other."""
 
     first: int
+    """Index of the first class."""
     second: int
-    there: int
-    """Pictures of the first predicted as the second."""
-    back: int
-    """Pictures of the second predicted as the first."""
+    """Index of the second class."""
+    first_as_second: int
+    """Number of pictures of the first class that are predicted as the second."""
+    second_as_first: int
+    """Number of pictures of the second class that are predicted as the first."""
 
 
 class McNemar(NamedTuple):
-    """Two classifiers on the same pictures."""
+    """Result of McNemar's test of two classifiers on the same pictures."""
 
     only_first: int
-    """Pictures that only the first got right."""
+    """Number of pictures that only the first classifier predicts correctly."""
     only_second: int
-    """Pictures that only the second got right."""
+    """Number of pictures that only the second classifier predicts correctly."""
     p: float
-    """Two-sided probability of a split at least as uneven, were both equally good."""
+    """Two-sided p-value: probability of a split at least as uneven if both are equally good."""
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Return (C, C) int64 counts: row the label, column the prediction; labels (N,), (N,)."""
+    """Return (C, C) int64 counts, a row for each label, from (N,) labels and (N,) predictions."""
     cells = labels * classes + predicted
     return cells.bincount(minlength=classes**2).view(classes, classes)
 
 
 def class_scores(confusion: Tensor) -> list[ClassScore]:
-    """Return each class's scores from a (C, C) confusion matrix."""
-    right = confusion.diag().tolist()
+    """Return the scores of each class from a (C, C) confusion matrix."""
+    correct = confusion.diag().tolist()
     scores = []
-    for hits, support, named in zip(
-        right, confusion.sum(1).tolist(), confusion.sum(0).tolist(), strict=True
+    for hits, support, predicted in zip(
+        correct, confusion.sum(1).tolist(), confusion.sum(0).tolist(), strict=True
     ):
-        either = support + named
+        total = support + predicted
         scores.append(
             ClassScore(
                 support,
-                hits / named if named else None,
-                hits / support if support else None,
-                2 * hits / either if either else None,
+                precision=hits / predicted if predicted else None,
+                recall=hits / support if support else None,
+                f1=2 * hits / total if total else None,
             )
         )
     return scores
 
 
-def confused_pairs(confusion: Tensor, count: int) -> list[Confusion]:
-    """Return the `count` pairs of classes confused most often, either way; none without mistakes.
+def confused_pairs(confusion: Tensor, count: int) -> list[ConfusedPair]:
+    """Return the pairs of classes with the most mistakes, both ways added, most mistakes first.
 
     Args:
-        confusion: (C, C) int64.
-        count: how many at most.
+        confusion: (C, C) int64 confusion matrix.
+        count: number of pairs at most; pairs without mistakes are left out.
     """
     both = (confusion + confusion.T).triu(1)
     values, order = both.flatten().sort(descending=True, stable=True)
@@ -80,56 +82,58 @@ def confused_pairs(confusion: Tensor, count: int) -> list[Confusion]:
     for value, cell in zip(values[:count].tolist(), order[:count].tolist(), strict=True):
         first, second = divmod(cell, len(confusion))
         if value:
-            there, back = confusion[first, second].item(), confusion[second, first].item()
-            pairs.append(Confusion(first, second, int(there), int(back)))
+            counts = int(confusion[first, second]), int(confusion[second, first])
+            pairs.append(ConfusedPair(first, second, *counts))
     return pairs
 
 
-def coverage(confidence: Tensor, correct: Tensor) -> Tensor:
-    """Return accuracy by coverage: of a model that answers only the pictures it is surest of.
+def accuracy_by_coverage(confidence: Tensor, correct: Tensor) -> Tensor:
+    """Return the accuracy on the most confident predictions, for every number of them.
 
     El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification", 2010.
 
     Args:
-        confidence: (N,) of each prediction.
-        correct: (N,) bool.
+        confidence: (N,) probability of each predicted class.
+        correct: (N,) bool, whether each prediction is correct.
 
     Returns:
-        (N,) float64, accuracy on the surest 1, 2, ..., N pictures.
+        (N,) float64, accuracy on the 1, 2, ..., N pictures with the highest confidence.
     """
     order = confidence.argsort(descending=True, stable=True)
     return correct[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
 
 
-def inside_share(labels: Tensor, predicted: Tensor, parents: Sequence[int]) -> float | None:
-    """Return the share of mistakes that stay inside the label's superclass; None without mistakes.
+def share_within_superclass(
+    labels: Tensor, predicted: Tensor, parents: Sequence[int]
+) -> float | None:
+    """Return the share of mistakes within the label's superclass; None without mistakes.
 
     Args:
         labels: (N,) int64.
         predicted: (N,) int64.
         parents: (C,) index of each class's superclass.
     """
-    above = torch.as_tensor(parents)
+    superclass = torch.as_tensor(parents)
     wrong = labels != predicted
     if not wrong.any():
         return None
-    return (above[labels] == above[predicted])[wrong].double().mean().item()
+    return (superclass[labels] == superclass[predicted])[wrong].double().mean().item()
 
 
 def mcnemar(first: Tensor, second: Tensor) -> McNemar:
-    """Test whether one of two classifiers is better on the same pictures, exactly.
+    """Test exactly whether one of two classifiers is better on the same pictures.
 
-    McNemar, "Note on the sampling error of the difference between correlated proportions", 1947;
-    the exact binomial form: pictures that both get right, or neither, say nothing.
+    McNemar, "Note on the sampling error of the difference between correlated proportions", 1947, in
+    the exact binomial form. Pictures that both or neither predict correctly do not count.
 
     Args:
-        first: (N,) bool, whether the first got each picture right.
-        second: (N,) bool, the second.
+        first: (N,) bool, whether the first classifier predicts each picture correctly.
+        second: (N,) bool, the same for the second classifier.
     """
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
     n, k = only_first + only_second, min(only_first, only_second)
-    tail, term = 1, 1  # of 2 ** n equally likely splits, those with at most k on one side
+    tail, term = 1, 1  # splits with at most k on one side, of 2 ** n equally likely ones
     for i in range(1, k + 1):
         term = term * (n - i + 1) // i
         tail += term

@@ -1,4 +1,7 @@
-"""Metrics as pure functions of (logits, labels), and what to call them."""
+"""Metrics as pure functions of logits and labels, their names in words, and their formats.
+
+Every name and every number format of a metric that people see comes from this module.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -21,11 +24,15 @@ METRICS = {
     "loss": "loss (nats)",
     "ece": "calibration error",
 }
-"""What `measure` returns, in words, in the order in which it is shown."""
+"""Name in words of each metric that `measure` returns, in the order in which they are shown."""
+NUMBER_FORMATS = {"loss": ".4f", "seconds": ",.1f"}
+"""Number formats other than per cent."""
+VIEWS = {"test": "single view", "test_flip": "flip TTA"}
+"""Name in words of each group of test metrics. TTA is test-time augmentation."""
 
 
 def coarse_probabilities(logits: Tensor, parents: Sequence[int]) -> Tensor:
-    """Sum the probabilities of each superclass's classes.
+    """Return the probability of each superclass: the sum over its classes.
 
     Args:
         logits: (N, C).
@@ -41,13 +48,13 @@ def coarse_probabilities(logits: Tensor, parents: Sequence[int]) -> Tensor:
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
-    """Return the share of pictures whose label is among the k highest logits: (N, C), (N,)."""
+    """Return the share of pictures whose label has one of the k highest logits: (N, C), (N,)."""
     hits = logits.topk(k, dim=1).indices == labels[:, None]
     return hits.any(1).double().mean().item()
 
 
 def macro(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return recall and F1 as means over the classes that have pictures, however few each has.
+    """Return recall and F1 as unweighted means over the classes that have pictures.
 
     Args:
         logits: (N, C).
@@ -74,17 +81,18 @@ def measure(
         logits: (N, C), N at least 1.
         labels: (N,) int64.
         learned: which labels these are, as in `ModelInfo.labels`.
-        parents: (C,) index of each class's superclass; empty where there is no hierarchy.
+        parents: (C,) index of each class's superclass; empty without a hierarchy.
 
     Returns:
-        loss (mean cross-entropy in nats); of fine labels fine_top1, fine_top5 (only of more than
-        five classes) and coarse_top1 (only with a hierarchy; by summed probabilities); of coarse
-        labels coarse_top1 and coarse_top5; macro_recall and macro_f1 (means over the classes that
-        have pictures here); ece. Shares are 0..1.
+        `loss`, the mean cross-entropy in nats. For fine labels `fine_top1`, `fine_top5`, and with a
+        hierarchy `coarse_top1` by summed probabilities; for coarse labels `coarse_top1` and
+        `coarse_top5`. Top-5 accuracies need more than five classes. `macro_recall` and `macro_f1`,
+        means over the classes that have pictures here. `ece`, the expected calibration error. All
+        but the loss are 0..1.
     """
     metrics = {
         "loss": F.cross_entropy(logits.double(), labels).item(),
-        f"{learned}_top1": top_k(logits, labels, 1),
+        top1_key(learned): top_k(logits, labels, 1),
     }
     if logits.shape[1] > 5:
         metrics[f"{learned}_top5"] = top_k(logits, labels, 5)
@@ -96,41 +104,57 @@ def measure(
     return metrics
 
 
+def top1_key(labels: str) -> str:
+    """Return the key of the top-1 accuracy on `fine` or `coarse` labels."""
+    return f"{labels}_top1"
+
+
 def learned_top1(metrics: Mapping[str, float]) -> str:
-    """Return the name of the accuracy on the labels that the measured model learned."""
-    return "fine_top1" if "fine_top1" in metrics else "coarse_top1"
+    """Return the key of the accuracy on the labels that the measured model learned."""
+    return top1_key("fine" if top1_key("fine") in metrics else "coarse")
 
 
-def shown(name: str, value: float) -> str:
-    """Return a metric's value as text: shares in per cent, the loss as it is."""
-    return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
+def metric_name(key: str) -> str:
+    """Return a metric's name in words; the prefix `flip_` stands for flip TTA."""
+    plain = key.removeprefix("flip_")
+    return METRICS.get(plain, plain) + (f", {VIEWS['test_flip']}" if plain != key else "")
+
+
+def format_metric(key: str, value: float) -> str:
+    """Return a metric's value as text: shares in per cent with two decimals."""
+    return f"{value:{NUMBER_FORMATS.get(key, '.2%')}}"
+
+
+def format_probability(probability: float) -> str:
+    """Return a probability, or a share in a figure, in per cent with one decimal."""
+    return f"{probability:.1%}"
 
 
 def metric_rows(*views: Mapping[str, float]) -> list[list[str]]:
-    """Return rows of a metric's name and its value in each view, as texts.
+    """Return a row of texts for each metric: its name, and its value in each view.
 
-    Means over the classes are left out where they repeat the accuracy: all classes are of one size.
+    Means over the classes are left out if they equal the accuracy, as in classes of equal size.
 
     Args:
-        views: as of `measure`, of the same pictures.
+        views: metrics that `measure` returned for the same pictures.
     """
     first = views[0]
     balanced = abs(first.get("macro_recall", 0.0) - first[learned_top1(first)]) < 1e-9
     return [
-        [words, *(shown(name, view[name]) for view in views)]
-        for name, words in METRICS.items()
-        if name in first and not (balanced and name.startswith("macro"))
+        [name, *(format_metric(key, view[key]) for view in views)]
+        for key, name in METRICS.items()
+        if key in first and not (balanced and key.startswith("macro"))
     ]
 
 
 def refuse_earlier(metrics: Any) -> None:
-    """Refuse metrics of a version whose accuracies did not say of which labels they were.
+    """Refuse metrics of an earlier version, whose accuracies do not name their labels.
 
     Raises:
-        UserError: they are of such a version.
+        UserError: the metrics are from such a version.
     """
     if isinstance(metrics, dict) and "top1" in metrics:
         raise UserError(
-            "its accuracies do not say whether they are of fine or coarse labels, for it was "
+            "its accuracies do not say whether they are for fine or coarse labels, because it was "
             "written by an earlier version of hundredfold: train again, or use that version."
         )

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from hundredfold.evaluation.predictions import Level
+from hundredfold.evaluation.predictions import ScoredPredictions
 from hundredfold.figures.predictions import draw_confusion, draw_coverage, draw_reliability
 from hundredfold.figures.style import to_png, to_svg
 from hundredfold.figures.training import draw_history
 from hundredfold.metrics.calibration import Reliability, reliability
-from hundredfold.metrics.confusion import coverage
+from hundredfold.metrics.confusion import accuracy_by_coverage
 from hundredfold.runs.run import Run
 
 
@@ -19,21 +19,21 @@ class Drawn(NamedTuple):
     png: bytes
 
 
-def draw_figures(run: Run, levels: Sequence[Level]) -> dict[str, Drawn]:
+def draw_figures(run: Run, levels: Sequence[ScoredPredictions]) -> dict[str, Drawn]:
     """Draw every figure of a report, by its name.
 
     Raises:
         UserError: the run is damaged.
     """
     whole = run.metrics()["epoch_pictures"]
-    figures = draw_history(run.whole_history(), run.config().validate_on, whole)
+    figures = draw_history(run.nonempty_history(), run.config().validate_on, whole)
     for level in levels:
         figures[f"confusion-{level.name}"] = draw_confusion(
             level.confusion, level.classes, level.parents
         )
     calibrated = reliability(levels[0].confidence, levels[0].correct)
     figures["reliability"] = draw_reliability(_raw(run), calibrated, levels[0].name)
-    curves = {level.name: coverage(level.confidence, level.correct) for level in levels}
+    curves = {level.name: accuracy_by_coverage(level.confidence, level.correct) for level in levels}
     figures["coverage"] = draw_coverage(curves)
     return {name: Drawn(to_svg(figure), to_png(figure)) for name, figure in figures.items()}
 
@@ -48,5 +48,5 @@ def _raw(run: Run) -> Reliability:
 def save_figures(run: Run, drawn: Mapping[str, Drawn]) -> None:
     """Write every figure into the run, as SVG and as PNG."""
     for name, figure in drawn.items():
-        run.figure(f"{name}.svg", figure.svg)
-        run.figure(f"{name}.png", figure.png)
+        run.save_figure(f"{name}.svg", figure.svg)
+        run.save_figure(f"{name}.png", figure.png)

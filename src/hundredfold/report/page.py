@@ -8,11 +8,11 @@ from markupsafe import Markup
 from torch import Tensor
 
 from hundredfold.data.dataset import Split
-from hundredfold.evaluation.predictions import Level
+from hundredfold.evaluation.predictions import ScoredPredictions
 from hundredfold.figures.style import INK
-from hundredfold.metrics.calibration import ENOUGH
-from hundredfold.metrics.confusion import confused_pairs, inside_share
-from hundredfold.metrics.scores import METRICS, learned_top1
+from hundredfold.metrics.calibration import FEW_PICTURES
+from hundredfold.metrics.confusion import confused_pairs, share_within_superclass
+from hundredfold.metrics.scores import METRICS, learned_top1, metric_name
 from hundredfold.pictures.prepare import data_uri
 from hundredfold.report.figures import Drawn
 from hundredfold.runs.run import Run
@@ -38,7 +38,11 @@ class Shot:
 
 
 def render(
-    run: Run, levels: Sequence[Level], drawn: Mapping[str, Drawn], test: Split | None, missing: str
+    run: Run,
+    levels: Sequence[ScoredPredictions],
+    drawn: Mapping[str, Drawn],
+    test: Split | None,
+    missing: str,
 ) -> str:
     """Return the page, whole in itself.
 
@@ -58,7 +62,7 @@ def render(
         figures={name: _inline(figure.svg) for name, figure in drawn.items()},
         levels=levels,
         rows=[(level, _rows(level, levels)) for level in levels],
-        inside=inside_share(first.labels, first.predicted, first.parents)
+        inside=share_within_superclass(first.labels, first.predicted, first.parents)
         if first.parents
         else None,
         pairs=_pairs(first, test),
@@ -75,7 +79,7 @@ def _calibration(run: Run) -> str:
     pictures = run.metrics().get("calibration_pictures", 0)
     if not pictures:
         return "Without validation pictures no temperature could be fitted."
-    few = "" if pictures >= ENOUGH else " These are few, so the temperature is kept near 1."
+    few = "" if pictures >= FEW_PICTURES else " These are few, so the temperature is kept near 1."
     return (
         f"Logits are divided by {run.info().temperature:.3g}, a temperature fitted on "
         f"{plural(pictures, 'validation picture')}.{few}"
@@ -92,7 +96,7 @@ def _inline(svg: str) -> Markup:
     return Markup(svg.replace(INK, "currentColor"))  # noqa: S704  # made by matplotlib, escaped there
 
 
-def _about(run: Run, level: Level) -> str:
+def _about(run: Run, level: ScoredPredictions) -> str:
     config, started = run.config(), run.environment()["started"]
     return " · ".join(
         [
@@ -107,17 +111,16 @@ def _about(run: Run, level: Level) -> str:
 def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the headline figures: value and name."""
     test, flip = metrics["test"], metrics["test_flip"]
-    tiles = [
-        (percent(test[name]), METRICS[name]) for name in METRICS if "_top" in name and name in test
-    ]
+    shown = (key for key in METRICS if "_top" in key and key in test)
+    tiles = [(percent(test[key]), metric_name(key)) for key in shown]
     learned = learned_top1(test)
-    tiles.append((percent(flip[learned]), f"{METRICS[learned]}, flip TTA"))
-    tiles.append((percent(test["ece"]), METRICS["ece"]))
+    tiles.append((percent(flip[learned]), metric_name(f"flip_{learned}")))
+    tiles.append((percent(test["ece"]), metric_name("ece")))
     tiles.append((duration(metrics["seconds"]), "from first weights to these figures"))
     return tiles
 
 
-def _rows(level: Level, levels: Sequence[Level]) -> list[dict[str, Any]]:
+def _rows(level: ScoredPredictions, levels: Sequence[ScoredPredictions]) -> list[dict[str, Any]]:
     """Return a row a class: its scores, and what it is most often taken for."""
     mistakes = level.confusion.clone().fill_diagonal_(0)
     above = levels[-1].classes
@@ -137,7 +140,7 @@ def _rows(level: Level, levels: Sequence[Level]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["score"].f1 is None, row["score"].f1 or 0.0))
 
 
-def _pairs(level: Level, test: Split | None) -> list[dict[str, Any]]:
+def _pairs(level: ScoredPredictions, test: Split | None) -> list[dict[str, Any]]:
     """Return the most confused pairs, each with its surest mistakes."""
     found = []
     for pair in confused_pairs(level.confusion, PAIRS):
@@ -156,7 +159,7 @@ def _pairs(level: Level, test: Split | None) -> list[dict[str, Any]]:
     return found
 
 
-def _galleries(level: Level, test: Split | None) -> list[tuple[str, str, list[Shot]]]:
+def _galleries(level: ScoredPredictions, test: Split | None) -> list[tuple[str, str, list[Shot]]]:
     """Return galleries: heading, what it shows, pictures."""
     wrong = _surest(level, ~level.correct)[:SHOWN]
     unsure = _surest(level, level.correct).flip(0)[:SHOWN]
@@ -174,13 +177,13 @@ def _galleries(level: Level, test: Split | None) -> list[tuple[str, str, list[Sh
     ]
 
 
-def _surest(level: Level, which: Tensor) -> Tensor:
+def _surest(level: ScoredPredictions, which: Tensor) -> Tensor:
     """Return the (M,) numbers of the pictures that `which`, (N,) bool, names, the surest first."""
     chosen = which.nonzero()[:, 0]
     return chosen[level.confidence[chosen].argsort(descending=True, stable=True)]
 
 
-def _shot(level: Level, index: int, test: Split | None) -> Shot:
+def _shot(level: ScoredPredictions, index: int, test: Split | None) -> Shot:
     return Shot(
         test.names[index] if test and test.names else f"no. {index}",
         data_uri(test[index : index + 1].store[0]) if test else "",

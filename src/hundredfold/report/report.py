@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hundredfold.data.dataset import Dataset
 from hundredfold.evaluation.evaluate import run_data_if_any
-from hundredfold.evaluation.predictions import levels
+from hundredfold.evaluation.predictions import scored_predictions
 from hundredfold.report.figures import draw_figures, save_figures
 from hundredfold.report.page import render
 from hundredfold.runs.bundled import find_run
@@ -40,7 +40,7 @@ def write_report(
     if missing:
         tell(f"The report has no pictures: {missing}")
     try:
-        found = levels(run)
+        found = scored_predictions(run)
         if found[0].untested:
             tell(found[0].untested)
         drawn = draw_figures(run, found)

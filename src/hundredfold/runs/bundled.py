@@ -4,13 +4,13 @@ from importlib import resources
 from pathlib import Path
 
 from hundredfold.runs.digests import digest
-from hundredfold.runs.run import METRICS, Run
+from hundredfold.runs.run import METRICS_FILE, Run
 from hundredfold.support.files import cache_folder, expanded, make_folder, save_file
 
 BUNDLED = ("strong",)
-"""Their names; tools/make_weights.py makes them from runs."""
-BY_DEFAULT = f"No run was named, so `{BUNDLED[0]}` answers, the model that comes with hundredfold."
-"""What to say where it answers unasked."""
+"""Names of the bundled models. tools/make_weights.py makes them from runs."""
+BY_DEFAULT = f"No run was named, so `{BUNDLED[0]}`, the model that comes with hundredfold, is used."
+"""Sentence for the user who named no model."""
 
 
 def is_bundled(run: Run) -> bool:
@@ -23,12 +23,10 @@ def _folder() -> Path:
 
 
 def find_run(name: Run | str | Path) -> Run:
-    """Return the run at a path; or of a bundled model's name, where nothing else is called so.
+    """Return the run at a path, or the bundled model of that name if there is no such path.
 
-    A run is returned as it is.
-
-    A bundled model is copied to the user's cache folder, as a run directory like any other; what is
-    damaged there is copied again.
+    A run is returned unchanged. A bundled model is copied to the user's cache folder as an ordinary
+    run directory; files that are damaged there are copied again.
 
     Raises:
         UserError: the cache folder cannot be written.
@@ -39,7 +37,7 @@ def find_run(name: Run | str | Path) -> Run:
     if str(name) not in BUNDLED or path.exists():
         return Run(path)
     source = Path(str(resources.files("hundredfold") / "weights" / str(name)))
-    mark = digest((source / METRICS).read_bytes())[:12]  # which has the digests of the others
+    mark = digest((source / METRICS_FILE).read_bytes())[:12]  # it has the other files' digests
     target = make_folder(_folder() / f"{name}-{mark}")
     for path in source.iterdir():
         content, copy = path.read_bytes(), target / path.name

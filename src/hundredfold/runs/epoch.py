@@ -1,4 +1,4 @@
-"""What training keeps of each epoch."""
+"""The record that training keeps of each epoch."""
 
 from dataclasses import dataclass
 
@@ -7,21 +7,22 @@ from hundredfold.metrics.scores import refuse_earlier
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did: a line of history.jsonl."""
+    """The results of one epoch: a line of history.jsonl."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     progress: float
-    """Share of the schedule that is done at its end (0..1)."""
+    """Share of the schedule that is done at the end of the epoch (0..1)."""
     seconds: float
-    """Time spent training."""
+    """Time in seconds spent on training."""
     validation_seconds: float
+    """Time in seconds spent on validation."""
     pictures: int
-    """Pictures trained on; fewer than there are where the run ended within the epoch."""
+    """Number of pictures trained on; fewer than usual if the run ended within the epoch."""
     train_loss: float
-    """Mean over the steps, with augmentation and label smoothing, in nats."""
+    """Mean loss over the steps in nats, with augmentation and label smoothing."""
     validation: dict[str, float]
-    """What `metrics.measure` returns of logits as they are, not calibrated yet; empty without a
+    """Metrics that `metrics.measure` returns for the uncalibrated logits; empty without a
     validation split."""
     lr: list[float]
     """Learning rate of each step."""
@@ -33,5 +34,5 @@ class Epoch:
 
     @property
     def images_per_second(self) -> float:
-        """Training pictures a second."""
+        """Training pictures per second."""
         return self.pictures / self.seconds

@@ -1,7 +1,7 @@
-"""The run directory: what training writes and everything afterwards reads.
+"""The run directory: training writes it, and everything afterwards reads it.
 
-The only module that knows the names of its files. Each file is whole or not there, and what a
-finished run holds is verified whenever it is read.
+Only this module knows the names of the files in a run directory. Every file is either complete or
+absent, and the files of a finished run are verified whenever they are read.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from hundredfold.config import Config
 from hundredfold.models.build import load_model
 from hundredfold.models.info import ModelInfo
-from hundredfold.runs.arrays import pack, unpack
+from hundredfold.runs.arrays import from_npz, to_npz
 from hundredfold.runs.checkpoints import Checkpoint, newest_checkpoint, on_cpu, save_checkpoint
-from hundredfold.runs.digests import as_text, changed, digest, read_file, sealed, unsealed
+from hundredfold.runs.digests import digest_files, format_metrics, read_file, read_metrics, to_text
 from hundredfold.runs.epoch import Epoch
 from hundredfold.support.device import memory_format
 from hundredfold.support.errors import DamagedError, UserError
@@ -37,30 +37,33 @@ from hundredfold.support.files import (
 )
 from hundredfold.support.jsonio import as_json, from_json, parse_object, to_json
 
-CONFIG, MODEL, ENVIRONMENT = "config.json", "model.json", "environment.json"
-HISTORY, METRICS = "history.jsonl", "metrics.json"
-WEIGHTS, PREDICTIONS = "weights.safetensors", "test_logits.npz"
-REPORT, FIGURES, CHECKPOINTS = "report.html", "figures", "checkpoints"
-SEALED = (CONFIG, MODEL, ENVIRONMENT, HISTORY, WEIGHTS, PREDICTIONS)
-"""The files of a finished run whose digests are in its METRICS, as far as it has them."""
+CONFIG_FILE, MODEL_FILE, ENVIRONMENT_FILE = "config.json", "model.json", "environment.json"
+HISTORY_FILE, METRICS_FILE = "history.jsonl", "metrics.json"
+WEIGHTS_FILE, PREDICTIONS_FILE = "weights.safetensors", "test_logits.npz"
+REPORT_FILE, FAILED_BATCH_FILE = "report.html", "diverged.safetensors"
+FIGURES, CHECKPOINTS = "figures", "checkpoints"
 CURVES = "curves.png"
+PORTABLE_FILES = (CONFIG_FILE, MODEL_FILE, ENVIRONMENT_FILE, HISTORY_FILE, WEIGHTS_FILE)
+"""The files that describe a run and hold its model."""
+VERIFIED_FILES = (*PORTABLE_FILES, PREDICTIONS_FILE)
+"""The files whose digests are in METRICS_FILE, as far as a finished run has them."""
 TEST_TENSORS = ("logits", "flip_logits", "labels")
 CPU = torch.device("cpu")
 MODEL_PREFIX = "model."
 """What the names of a checkpoint's weights begin with."""
 WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")
-"""What torch.compile and DataParallel put before the names of the weights that they wrap."""
+"""Prefix that torch.compile and DataParallel add to the names of the weights."""
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder is a run, be it damaged: it has something that only runs have."""
-    marks = (CONFIG, MODEL, WEIGHTS, METRICS, CHECKPOINTS)
+    """Return whether a folder is a run, complete or damaged: it has something only runs have."""
+    marks = (CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, METRICS_FILE, CHECKPOINTS)
     return any((folder / mark).exists() for mark in marks)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Run:
-    """A run directory. Making the object touches nothing."""
+    """A run directory. Creating the object neither reads nor writes anything."""
 
     path: Path
 
@@ -73,72 +76,89 @@ class Run:
     # Reading
 
     def config(self) -> Config:
-        """The configuration, with `data` resolved to what was really read."""
-        return from_json(Config, self._text(CONFIG), str(self.path / CONFIG))
+        """Return the configuration; its `data` names what was actually read."""
+        return from_json(Config, self._text(CONFIG_FILE), str(self.path / CONFIG_FILE))
 
     def info(self) -> ModelInfo:
-        """The architecture, the classes and the preparation of pictures."""
-        return from_json(ModelInfo, self._text(MODEL), str(self.path / MODEL))
+        """Return the architecture, the classes and the preparation of pictures."""
+        return from_json(ModelInfo, self._text(MODEL_FILE), str(self.path / MODEL_FILE))
 
     def environment(self) -> dict[str, Any]:
-        """Machine, versions and the data's digest."""
-        return parse_object(self._text(ENVIRONMENT), str(self.path / ENVIRONMENT))
+        """Return the machine, the versions and the digest of the data."""
+        return parse_object(self._text(ENVIRONMENT_FILE), str(self.path / ENVIRONMENT_FILE))
 
     def history(self) -> list[Epoch]:
-        """The finished epochs."""
-        path = self.path / HISTORY
-        if not path.exists() and not (self.finished and HISTORY in self._sealed()[1]):
+        """Return the finished epochs."""
+        path = self.path / HISTORY_FILE
+        if not path.exists() and not (self.finished and HISTORY_FILE in self._read_metrics()[1]):
             return []
-        lines = self._text(HISTORY).splitlines()
+        lines = self._text(HISTORY_FILE).splitlines()
         return [from_json(Epoch, line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
 
-    def whole_history(self) -> list[Epoch]:
-        """The epochs of a finished run: one at least, else a UserError says that it lacks them."""
+    def nonempty_history(self) -> list[Epoch]:
+        """Return the finished epochs, at least one.
+
+        Raises:
+            UserError: there is none, as in a model that was published without its history.
+        """
         if not (history := self.history()):
             raise UserError(f"{self} has no history of its training.")
         return history
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end.
+        """Whether training has ended.
 
         Raises:
-            DamagedError: it did, but the final metrics are gone, by which the rest is verified.
+            DamagedError: it has, but the final metrics, which verify the other files, are missing.
         """
-        lost = (self.path / WEIGHTS).exists() and not (self.path / CHECKPOINTS).exists()
-        if not (found := (self.path / METRICS).exists()) and lost:
+        ended = (self.path / WEIGHTS_FILE).exists() and not (self.path / CHECKPOINTS).exists()
+        has_metrics = (self.path / METRICS_FILE).exists()
+        if ended and not has_metrics:
             raise DamagedError(
-                f"{self} is not a whole run: it has weights, but lacks {METRICS}, by which they "
-                "are verified."
+                f"{self} is not a complete run: it has weights, but lacks {METRICS_FILE}, which "
+                "verifies them."
             )
-        return found
+        return has_metrics
 
     def metrics(self) -> dict[str, Any]:
-        """Final metrics: `test` and `test_flip` as of `metrics.measure`, and times in seconds."""
-        return self._sealed()[0]
+        """Return the final metrics: `test` and `test_flip` as `measure` does; times in seconds."""
+        return self._read_metrics()[0]
 
     def test_logits(self) -> dict[str, Tensor]:
-        """Test predictions: `logits` and `flip_logits` (N, C) float32, `labels` (N,) int64."""
-        return unpack(self._bytes(PREDICTIONS), TEST_TENSORS, self.path / PREDICTIONS)
+        """Return the test set's `logits`, `flip_logits` (N, C) float32 and `labels` (N,) int64."""
+        return from_npz(self._bytes(PREDICTIONS_FILE), TEST_TENSORS, self.path / PREDICTIONS_FILE)
+
+    @property
+    def figures(self) -> Path:
+        """The folder of figures, which need not exist."""
+        return self.path / FIGURES
 
     @property
     def curves(self) -> Path:
         """The figure of accuracy, losses and learning rate."""
-        return self.path / FIGURES / CURVES
+        return self.figures / CURVES
+
+    def published_files(self) -> list[Path]:
+        """Return the existing files that an experiment tracker stores, besides the figures."""
+        return self._existing(*PORTABLE_FILES, METRICS_FILE, REPORT_FILE)
+
+    def _existing(self, *names: str) -> list[Path]:
+        return [path for name in names if (path := self.path / name).exists()]
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's state by name; of a run that is not finished, that of its last checkpoint.
+        """Return the model's state by name; an unfinished run's is that of its last checkpoint.
 
         Raises:
-            UserError: there is none yet, or it is damaged.
+            UserError: there are no weights yet, or they are damaged.
         """
         if not self.finished:
             return self._last_weights()
         try:
-            found = load(self._bytes(WEIGHTS))
+            weights = load(self._bytes(WEIGHTS_FILE))
         except SafetensorError as error:
-            raise UserError(f"{self.path / WEIGHTS} is damaged: {error}.") from error
-        return {WRAPPERS.sub("", name): value for name, value in found.items()}
+            raise UserError(f"{self.path / WEIGHTS_FILE} is damaged: {error}.") from error
+        return {WRAPPERS.sub("", name): value for name, value in weights.items()}
 
     def model(self, device: torch.device = CPU) -> nn.Module:
         """Return the trained model, with its `weights`, on a device, in evaluation mode.
@@ -150,7 +170,7 @@ class Run:
         try:
             model = load_model(info, weights)
         except RuntimeError as error:
-            text = f"The weights of {self} are of another model or version: {error}"
+            text = f"The weights of {self} belong to another model or version: {error}"
             raise UserError(text) from error
         self.tidy()
         return model.to(device).to(memory_format=memory_format(device)).eval()
@@ -160,7 +180,7 @@ class Run:
             raise UserError(f"{self} has no weights: its training ended before a checkpoint.")
         now = json.loads(to_json(dataclasses.replace(self.info(), temperature=1.0)))
         if last.facts.get("model") != now:
-            raise UserError(f"{self.path / MODEL} is not what it was at the last checkpoint.")
+            raise UserError(f"{self.path / MODEL_FILE} is not what it was at the last checkpoint.")
         start = len(MODEL_PREFIX)
         found = last.tensors.items()
         return {name[start:]: value for name, value in found if name.startswith(MODEL_PREFIX)}
@@ -176,75 +196,80 @@ class Run:
         """
         return newest_checkpoint(self.path / CHECKPOINTS, tell)
 
-    def _sealed(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the final metrics, and the digest of each other file."""
+    def _read_metrics(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the final metrics, and the digest of every other file by its name."""
         if not self.finished:
-            raise UserError(f"{self} is not finished, or no run: it lacks {METRICS}.")
-        return unsealed(self.path / METRICS, read_file(self.path / METRICS))
+            raise UserError(f"{self} is unfinished, or not a run: it lacks {METRICS_FILE}.")
+        return read_metrics(self.path / METRICS_FILE)
 
     def _bytes(self, name: str) -> bytes:
-        """Return a file's content; of a finished run only if it is what training wrote."""
+        """Return a file's content; in a finished run, only if training wrote it."""
         if not self.path.is_dir():
             raise UserError(f"There is no run at {self.path}.")
-        known, path = self._sealed()[1] if self.finished else None, self.path / name
+        digests, path = self._read_metrics()[1] if self.finished else None, self.path / name
         if not path.exists():
-            kind = DamagedError if known and name in known else UserError
-            raise kind(f"{self} is not a run, or not a whole one: it lacks {name}.")
-        content = read_file(path)
-        if known is not None and digest(content) != known.get(name):
-            raise changed(path)
-        return content
+            kind = DamagedError if digests and name in digests else UserError
+            raise kind(f"{self} is not a run, or not a complete one: it lacks {name}.")
+        return read_file(path, digests)
 
     def _text(self, name: str) -> str:
-        return as_text(self.path / name, self._bytes(name))
+        return to_text(self.path / name, self._bytes(name))
 
-    # Writing. Whoever made the run must not have files written elsewhere: links are refused.
+    # Writing. Links are refused: a run from elsewhere could otherwise redirect what is written.
 
     def folder(self, name: str) -> Path:
-        """Return a folder of the run to write to; it is made if it is not there.
+        """Return a folder of the run to write to, and create it if it does not exist.
 
         Raises:
-            UserError: it cannot be made; or it is a link, or holds one.
+            UserError: the folder cannot be created, or it is a link or contains one.
         """
         path = self.path / name
         refuse_link(path)
-        for found in make_folder(path).iterdir():
-            refuse_link(found)
+        for entry in make_folder(path).iterdir():
+            refuse_link(entry)
         return path
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from writing this run; the system lets go when a process ends.
+        """Keep other processes from writing to this run.
 
-        What was for resuming is gone afterwards where the run is finished.
+        The operating system releases the lock when the process ends. On leaving, the checkpoints of
+        a finished run are deleted.
 
         Raises:
-            UserError: another process writes it.
+            UserError: another process is writing to the run.
         """
-        folder = self.folder(CHECKPOINTS)  # goes in the end, and the lock with it
+        folder = self.folder(CHECKPOINTS)  # deleted at the end, and the lock file with it
         try:
             with filelock.FileLock(folder / ".lock", timeout=0):
                 for written in (self.path, folder, self.folder(FIGURES)):
-                    remove_unfinished(written)  # of a process that was killed
+                    remove_unfinished(written)  # left by a process that was killed
                 try:
                     yield
                 finally:
-                    if (self.path / METRICS).exists():
+                    if (self.path / METRICS_FILE).exists():
                         shutil.rmtree(folder, ignore_errors=True)
         except filelock.Timeout as error:
             raise UserError(f"Another process is training {self}: wait, or stop it.") from error
 
     def tidy(self) -> None:
-        """Remove what was for resuming, where the end of training was killed before it could."""
+        """Delete the checkpoints of a finished run, if training was killed before it did so."""
         if self.finished and (self.path / CHECKPOINTS).exists():
-            with suppress(UserError, OSError), self.lock():  # unless that end is now
+            with suppress(UserError, OSError), self.lock():  # or training is at this point now
                 pass
 
-    def add_sitting(self, environment: dict[str, Any]) -> None:
-        """Note on what the run goes on, beside what it began on."""
+    def start(self, config: Config, info: ModelInfo, environment: Mapping[str, Any] | None) -> None:
+        """Write what is known before the first step; None leaves the environment out."""
+        self._write(CONFIG_FILE, to_json(config))
+        self._write(MODEL_FILE, to_json(info))
+        if environment is not None:
+            self._write(ENVIRONMENT_FILE, as_json(environment))
+
+    def add_environment(self, environment: dict[str, Any]) -> None:
+        """Record the environment in which the run is resumed, after the one of its start."""
         before = self.environment()
-        sittings = [*(before.get("resumed") or ()), environment]
-        self._write(ENVIRONMENT, as_json(before | {"resumed": sittings}))
+        resumed = [*(before.get("resumed") or ()), environment]
+        self._write(ENVIRONMENT_FILE, as_json(before | {"resumed": resumed}))
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write where the training stands, as `State.tensors` and `State.facts` say it."""
@@ -253,40 +278,40 @@ class Run:
     def save_history(self, history: list[Epoch]) -> None:
         """Write the finished epochs."""
         lines = [json.dumps(dataclasses.asdict(epoch)) + "\n" for epoch in history]
-        self._write(HISTORY, "".join(lines))
+        self._write(HISTORY_FILE, "".join(lines))
 
     def save_batch(self, images: Tensor, labels: Tensor) -> Path:
         """Write the batch, (B, 3, H, W) and (B,), at which training failed; return its path."""
         batch = save(on_cpu({"images": images, "labels": labels}))
-        return self._write("diverged.safetensors", batch)
+        return self._write(FAILED_BATCH_FILE, batch)
 
     def finish(
         self,
         weights: Mapping[str, Tensor],
         info: ModelInfo,
-        metrics: dict[str, Any],
-        test: dict[str, Tensor],
+        metrics: Mapping[str, Any],
+        test: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write what the end of training adds.
+        """Write the results of training, in the form in which this class returns them.
 
-        The model's state, its info with the temperature, `metrics` and `test_logits`.
+        `info` includes the temperature. Without `test`, no test predictions are written.
         """
-        self._write(WEIGHTS, save(on_cpu(weights)))
-        self._write(MODEL, to_json(info))
-        self._write(PREDICTIONS, pack(test))
-        self.seal(metrics)
+        self._write(WEIGHTS_FILE, save(on_cpu(weights)))
+        self._write(MODEL_FILE, to_json(info))
+        if test is not None:
+            self._write(PREDICTIONS_FILE, to_npz(test))
+        self.save_metrics(metrics)
 
-    def seal(self, metrics: Mapping[str, Any]) -> None:
-        """Write the final metrics, with the digest of each file that is there: it is finished."""
-        found = [name for name in SEALED if (self.path / name).exists()]
-        digests = {name: digest(read_file(self.path / name)) for name in found}
-        self._write(METRICS, sealed(metrics, METRICS, digests))
+    def save_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write the final metrics with the digest of every other file: the run is finished."""
+        digests = digest_files(self._existing(*VERIFIED_FILES))
+        self._write(METRICS_FILE, format_metrics(metrics, METRICS_FILE, digests))
 
     def save_report(self, page: str) -> Path:
         """Write the report's page and return its path."""
-        return self._write(REPORT, page)
+        return self._write(REPORT_FILE, page)
 
-    def figure(self, name: str, content: bytes | str) -> Path:
+    def save_figure(self, name: str, content: bytes | str) -> Path:
         """Write a figure and return its path."""
         self.folder(FIGURES)
         return self._write(f"{FIGURES}/{name}", content)

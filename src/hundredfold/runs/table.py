@@ -1,4 +1,4 @@
-"""The runs of a folder: a row each, whatever state they are in."""
+"""The table of the runs in a folder, whatever state they are in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,51 +6,54 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from hundredfold.metrics.scores import top1_key
 from hundredfold.runs.run import Run, is_run
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 
-Column: TypeAlias = Literal[
+SCORES = ("fine_top1", "coarse_top1", "flip_fine_top1", "flip_coarse_top1", "ece", "seconds")
+"""The keys of `final_scores`, in the order in which they are shown."""
+SortKey: TypeAlias = Literal[
     "started", "name", "recipe", "labels", "seed", "epochs", "state", "fine_top1", "coarse_top1",
     "ece", "seconds",
 ]  # fmt: skip
-"""What rows can be sorted by."""
+"""Fields of `RunRow` that rows can be sorted by."""
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run at a glance; None is what is not known, or not yet."""
+    """Summary of a run; None stands for a value that is unknown."""
 
     name: str
-    """Of its folder."""
+    """Name of the folder."""
     state: Literal["finished", "unfinished", "damaged"]
     recipe: str | None = None
     labels: str | None = None
-    """Which labels it learned: fine or coarse."""
+    """Labels that the run learned: fine or coarse."""
     seed: int | None = None
     epochs_done: float | None = None
-    """By the share of the schedule that is done."""
+    """Epochs done, by the finished share of the schedule."""
     epochs: float | None = None
-    """That it was to train for; with a time budget, those that were planned."""
+    """Epochs to train for; with a time budget, the planned number."""
     fine_top1: float | None = None
-    """Accuracy on the test set, single view (0..1); None where it learned coarse labels."""
+    """Test accuracy on fine labels, single view (0..1); None if the run learned coarse labels."""
     coarse_top1: float | None = None
-    """The same of the superclasses; None where there are none."""
+    """Test accuracy on superclasses, single view (0..1); None if there are no superclasses."""
     ece: float | None = None
-    """Calibration error on the test set (0..1), of the labels that it learned."""
+    """Calibration error on the test set (0..1), for the labels that the run learned."""
     seconds: float | None = None
-    """From the data loaded to the test measured."""
+    """Time in seconds from loaded data to measured test set."""
     started: str | None = None
-    """UTC, ISO 8601."""
+    """Start of training in UTC, ISO 8601."""
     reason: str = ""
-    """Why it cannot be read."""
+    """Why the run cannot be read."""
 
 
 def list_runs(folder: str | Path) -> list[RunRow]:
-    """Return a row for each run directly in a folder, by name; what is no run is passed over.
+    """Return a row for each run directly in a folder, sorted by name; other entries are skipped.
 
     Args:
-        folder: the one that training wrote to, `Config.out`.
+        folder: the folder that training wrote to, `Config.out`.
 
     Raises:
         UserError: there is no such folder.
@@ -62,43 +65,42 @@ def list_runs(folder: str | Path) -> list[RunRow]:
     return [_row(run) for run in runs if is_run(run.path)]
 
 
-def sort_rows(rows: Sequence[RunRow], column: Column) -> list[RunRow]:
-    """Return rows by a column: accuracies from the best down, all else rising, unknowns last."""
-    value = attrgetter(column)
+def sort_rows(rows: Sequence[RunRow], key: SortKey) -> list[RunRow]:
+    """Return sorted rows: accuracies descending, other fields ascending, unknown values last."""
+    value = attrgetter(key)
     known = [row for row in rows if value(row) is not None]
     unknown = [row for row in rows if value(row) is None]
-    return sorted(known, key=value, reverse=column.endswith("_top1")) + unknown
+    return sorted(known, key=value, reverse=key.endswith("_top1")) + unknown
 
 
-def scores(run: Run) -> dict[str, float]:
-    """Return what a finished run reached, by name.
+def final_scores(run: Run) -> dict[str, float]:
+    """Return the test scores of a finished run by their keys, which are among `SCORES`.
 
     Returns:
-        fine_top1 (only where it learned fine labels), coarse_top1 (only with a hierarchy), each
-        also as flip_fine_top1 and flip_coarse_top1 with flip test-time augmentation; ece, single
-        view; all these 0..1; seconds.
+        `fine_top1` if the run learned fine labels; `coarse_top1` if it learned coarse labels or has
+        a hierarchy; both again with the prefix `flip_` for flip test-time augmentation; `ece`,
+        single view. All these are 0..1. `seconds` as in `RunRow`.
 
     Raises:
         UserError: the run is damaged.
     """
     metrics, info = run.metrics(), run.info()
-    found: dict[str, float] = {}
-    names = [f"{info.labels}_top1"]
-    if info.labels == "fine" and info.parents:
-        names.append("coarse_top1")
+    labels = ["fine", "coarse"] if info.labels == "fine" and info.parents else [info.labels]
+    keys = [top1_key(name) for name in labels]
+    scores: dict[str, float] = {}
     try:
         for view, prefix in (("test", ""), ("test_flip", "flip_")):
-            found |= {prefix + name: float(metrics[view][name]) for name in names}
-        return found | {"ece": float(metrics["test"]["ece"]), "seconds": float(metrics["seconds"])}
+            scores |= {prefix + key: float(metrics[view][key]) for key in keys}
+        return scores | {"ece": float(metrics["test"]["ece"]), "seconds": float(metrics["seconds"])}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"The final metrics of {run} are damaged: {error!r}.") from error
 
 
 def _row(run: Run) -> RunRow:
-    """Return a run's row; a damaged run's has only the reason."""
+    """Return a run's row; the row of a damaged run holds only the reason."""
     try:
         config, history = run.config(), run.history()
-        found = scores(run) if run.finished else {}
+        scores = final_scores(run) if run.finished else {}
         return RunRow(
             name=run.path.name,
             state="finished" if run.finished else "unfinished",
@@ -107,10 +109,10 @@ def _row(run: Run) -> RunRow:
             seed=config.seed,
             epochs_done=history[-1].progress * config.epochs if history else 0.0,
             epochs=config.epochs,
-            fine_top1=found.get("fine_top1"),
-            coarse_top1=found.get("coarse_top1"),
-            ece=found.get("ece"),
-            seconds=found.get("seconds"),
+            fine_top1=scores.get("fine_top1"),
+            coarse_top1=scores.get("coarse_top1"),
+            ece=scores.get("ece"),
+            seconds=scores.get("seconds"),
             started=str(run.environment().get("started", "")) or None,
         )
     except UserError as error:

@@ -1,4 +1,4 @@
-"""A tracker that never holds up training, whatever happens to it."""
+"""Run a tracker in a thread of its own, so that it never delays or breaks training."""
 
 import queue
 import shlex
@@ -12,65 +12,65 @@ from hundredfold.runs.run import Run
 from hundredfold.support.errors import first_line
 from hundredfold.track.base import Tracker
 
-PATIENCE = 20.0
-"""Seconds that the end of a run waits for a tracker from which nothing comes."""
+TRACKER_TIMEOUT = 20.0
+"""Seconds without progress after which the end of a run stops waiting for a tracker."""
 
 
 class Background:
-    """Passes what a tracker is told on in a thread of its own; one warning where it fails.
+    """Calls a tracker in a thread of its own, and warns once if the tracker fails.
 
     Args:
-        name: what the user calls it.
-        tracker: the one that is told.
-        tell: takes the warning.
+        name: name of the tracker on the command line.
+        tracker: the tracker to call.
+        tell: called with the warning.
     """
 
     def __init__(self, name: str, tracker: Tracker, tell: Callable[[str], None]) -> None:
         self.name, self.tracker, self.tell = name, tracker, tell
-        self.waiting: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = (
+        self.queue: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = (
             queue.SimpleQueue()
         )
         self.failure = ""
-        self.heard = time.monotonic()
+        self.last_progress = time.monotonic()
         self.run: Run | None = None
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
 
     def start(self, run: Run) -> None:
-        """Pass on that a run begins."""
+        """Queue the start of a run."""
         self.run = run
-        self.waiting.put((self.tracker.start, (run,)))
+        self.queue.put((self.tracker.start, (run,)))
 
     def epoch(self, epoch: Epoch) -> None:
-        """Pass on an epoch."""
-        self.waiting.put((self.tracker.epoch, (epoch,)))
+        """Queue an epoch."""
+        self.queue.put((self.tracker.epoch, (epoch,)))
 
     def finish(self, run: Run) -> None:
-        """Pass on that the run is finished."""
-        self.waiting.put((self.tracker.finish, (run,)))
+        """Queue the end of a run."""
+        self.queue.put((self.tracker.finish, (run,)))
 
     def close(self) -> None:
-        """Wait until all is passed on, but not for a tracker that does not answer."""
-        self.waiting.put(None)
-        self.heard = time.monotonic()
-        while self.thread.is_alive() and time.monotonic() - self.heard < PATIENCE:
+        """Wait until the queue is done, or until the tracker stops responding."""
+        self.queue.put(None)
+        self.last_progress = time.monotonic()
+        while self.thread.is_alive() and time.monotonic() - self.last_progress < TRACKER_TIMEOUT:
             self.thread.join(0.05)
         if self.thread.is_alive():
-            self.failure = f"it has not answered for {PATIENCE:.0f} s"
+            self.failure = f"it has not responded for {TRACKER_TIMEOUT:.0f} s"
         if self.failure:
             run = shlex.quote(str(self.run))
             self.tell(
-                f"{self.name} did not get all of the run: {self.failure}. The run's own files are "
-                f"complete; to send them later: hundredfold track {run} --to {self.name}"
+                f"{self.name} did not receive the whole run: {self.failure}. The run directory is "
+                f"complete. To send it later: hundredfold track {run} --to {self.name}"
             )
 
     def _work(self) -> None:
-        """Do what waits, one after the other, until the end or a failure."""
-        while (task := self.waiting.get()) is not None:
+        """Make the queued calls in order, until the end or the first failure."""
+        while (task := self.queue.get()) is not None:
             work, arguments = task
             try:
                 work(*arguments)
-            except Exception as error:  # whatever a library comes up with
+            except Exception as error:  # libraries raise errors of any type
                 self.failure = f"{type(error).__name__}: {first_line(error)[:200]}"
                 return
-            self.heard = time.monotonic()
+            self.last_progress = time.monotonic()

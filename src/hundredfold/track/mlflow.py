@@ -1,4 +1,4 @@
-"""A run in MLflow: parameters, metrics, files."""
+"""Send a run to MLflow: parameters, metrics and files."""
 
 import dataclasses
 import logging
@@ -14,33 +14,28 @@ from hundredfold.track.base import epoch_metrics, final_metrics
 
 EXPERIMENT = "hundredfold"
 TAG = "hundredfold.run"
-"""Holds the run directory's name: by it a run is found again that was resumed, or is sent twice."""
-FILES = (
-    "config.json", "environment.json", "model.json", "weights.safetensors", "history.jsonl",
-    "metrics.json", "report.html",
-)  # fmt: skip
-"""Artifacts, where they are there; beside the figures."""
+"""Tag with the run directory's name, which finds a run that is resumed or sent again."""
 QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-"""MLflow alone would ask a dead server for many minutes."""
+"""By default, MLflow keeps trying to reach a dead server for many minutes."""
 
 
 class MLflow:
-    """Writes to a store or server.
+    """Writes a run to a store or a server.
 
     Args:
-        address: as MLflow's tracking URI; empty for what the environment variable
-            MLFLOW_TRACKING_URI names, else the file mlflow.db here.
+        address: MLflow's tracking URI; empty for the one that the environment variable
+            MLFLOW_TRACKING_URI names, or else the file mlflow.db in the current folder.
     """
 
     def __init__(self, address: str = "") -> None:
-        found = address or os.environ.get("MLFLOW_TRACKING_URI", "")
-        self.address = found or "sqlite:///mlflow.db"
+        address = address or os.environ.get("MLFLOW_TRACKING_URI", "")
+        self.address = address or "sqlite:///mlflow.db"
         self.client: Any = None
         self.id = ""
         self.sent = 0
 
     def start(self, run: Run) -> None:
-        """Make the run there, or find it again, with what it has already.
+        """Create the run in MLflow, or find it and the last epoch that it has.
 
         Raises:
             UserError: the extra is not installed.
@@ -60,7 +55,7 @@ class MLflow:
             self._parameters(run)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Send an epoch's metrics, if they are not there yet."""
+        """Send an epoch's metrics, unless MLflow has them."""
         if epoch.epoch > self.sent:
             self._metrics(epoch_metrics(epoch) | {"lr": epoch.lr[-1]}, epoch.epoch)
             self.sent = epoch.epoch
@@ -69,14 +64,13 @@ class MLflow:
         """Send the final metrics and the files."""
         if run.finished:
             self._metrics(final_metrics(run), self.sent)
-        for path in (run.path / name for name in FILES):
-            if path.exists():
+        for path in run.published_files():
+            _refuse_link(path)
+            self.client.log_artifact(self.id, str(path))
+        if run.figures.is_dir():
+            for path in (run.figures, *run.figures.rglob("*")):
                 _refuse_link(path)
-                self.client.log_artifact(self.id, str(path))
-        if (figures := run.path / "figures").is_dir():
-            for path in (figures, *figures.rglob("*")):
-                _refuse_link(path)
-            self.client.log_artifacts(self.id, str(figures), "figures")
+            self.client.log_artifacts(self.id, str(run.figures), run.figures.name)
         self.client.set_terminated(self.id, "FINISHED" if run.finished else "KILLED")
 
     def _experiment(self) -> str:
@@ -98,13 +92,13 @@ class MLflow:
 
 
 def _refuse_link(path: Path) -> None:
-    """Refuse to send what a link in a run names: the run may be somebody else's, the file mine."""
+    """Refuse links: a run from somebody else could have a private file of this machine sent."""
     if path.is_symlink():
-        raise UserError(f"{path} is a link, so what it names is not sent: remove it.")
+        raise UserError(f"{path} is a link, so the file that it points to is not sent: remove it.")
 
 
 def _client(address: str) -> Any:
-    """Return a client that says nothing and does not try for ever."""
+    """Return a client that logs no warnings and soon gives up on a dead server."""
     for name, value in QUICK.items():
         os.environ.setdefault(name, value)
     with extra("mlflow", "MLflow needs"):

@@ -1,4 +1,4 @@
-"""A run in TensorBoard: scalars, hyperparameters with the final metrics, figures."""
+"""Write a run for TensorBoard: scalars, hyperparameters with the final metrics, and figures."""
 
 import dataclasses
 import shutil
@@ -15,14 +15,14 @@ from hundredfold.track.base import epoch_metrics, final_metrics
 
 
 class TensorBoard:
-    """Writes event files to the folder `tensorboard` of the run."""
+    """Writes event files to the folder `tensorboard` of the run directory."""
 
     def __init__(self, _: str = "") -> None:
         self.writer: Any = None
         self.step = 0
 
     def start(self, run: Run) -> None:
-        """Begin the event file anew.
+        """Start a new event file in place of an old one.
 
         Raises:
             UserError: the extra is not installed.
@@ -34,7 +34,7 @@ class TensorBoard:
         self.writer, self.step = SummaryWriter(str(folder)), 0
 
     def epoch(self, epoch: Epoch) -> None:
-        """Write an epoch's figures, and the rate and loss of each of its steps."""
+        """Write an epoch's metrics, and the learning rate and loss of each of its steps."""
         for lr, loss in zip(epoch.lr, epoch.loss, strict=True):
             self.step += 1
             self.writer.add_scalar("step/lr", lr, self.step)
@@ -48,7 +48,7 @@ class TensorBoard:
         if run.finished:
             values = {k: _plain(v) for k, v in dataclasses.asdict(run.config()).items()}
             self.writer.add_hparams(values, final_metrics(run), run_name=".")
-        for path in sorted((run.path / "figures").glob("*.png")):
+        for path in sorted(run.figures.glob("*.png")):
             self.writer.add_image(f"figures/{path.stem}", _pixels(path), dataformats="HWC")
         self.writer.close()
 

@@ -1,4 +1,7 @@
-"""Telling others how a run comes along: TensorBoard, MLflow. The run's own files come first."""
+"""Open experiment trackers by name, and send runs to them.
+
+Trackers only get copies: the run directory is always written first.
+"""
 
 from collections.abc import Callable
 
@@ -9,47 +12,44 @@ from hundredfold.track.base import Tracker
 from hundredfold.track.mlflow import MLflow
 from hundredfold.track.tensorboard import TensorBoard
 
-__all__ = ["Background", "MLflow", "TensorBoard", "Tracker", "begin", "open_tracker", "send"]
-
+__all__ = ["Background", "MLflow", "TensorBoard", "Tracker", "open_tracker", "send", "start"]
 
 TRACKERS: dict[str, Callable[[str], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
 def open_tracker(name: str) -> Tracker:
-    """Return the tracker of a name.
+    """Return the tracker with a name.
 
     Args:
         name: `tensorboard`, `mlflow`, or `mlflow:` and the address of a server or store.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no tracker with that name.
     """
     kind, _, address = name.partition(":")
     if kind not in TRACKERS or (address and kind != "mlflow"):
-        raise UserError(
-            f"There is no tracker {name!r}: take tensorboard, mlflow or mlflow:ADDRESS."
-        )
+        raise UserError(f"There is no tracker {name!r}: use tensorboard, mlflow or mlflow:ADDRESS.")
     return TRACKERS[kind](address)
 
 
 def send(run: Run, tracker: Tracker) -> None:
-    """Send a run that is there already, as far as it has come.
+    """Send an existing run, finished or not.
 
     Raises:
         UserError: the run is damaged, or the tracker's extra is not installed.
-        Exception: whatever the tracker's library raises where it fails.
+        Exception: any error of the tracker's library.
     """
-    begin(run, tracker)
+    start(run, tracker)
     tracker.finish(run)
 
 
-def begin(run: Run, tracker: Tracker) -> None:
-    """Tell a tracker of a run and of the epochs that it has by now.
+def start(run: Run, tracker: Tracker) -> None:
+    """Send a tracker the start of a run and the epochs that are finished.
 
     Raises:
-        UserError: there is no such run, or it is damaged: the tracker is told nothing then.
+        UserError: there is no such run, or it is damaged; the tracker is not called.
     """
-    _, history = run.config(), run.history()
+    _, history = run.config(), run.history()  # refuses a damaged run first
     tracker.start(run)
     for epoch in history:
         tracker.epoch(epoch)

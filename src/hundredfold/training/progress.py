@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hundredfold.config import Config
-from hundredfold.metrics.calibration import ENOUGH
-from hundredfold.metrics.scores import metric_rows, shown
+from hundredfold.metrics.calibration import FEW_PICTURES
+from hundredfold.metrics.scores import VIEWS, format_metric, metric_rows, top1_key
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
 from hundredfold.support.console import command, console, duration, escape, make_table
@@ -132,7 +132,7 @@ class Display:
         )
         if (temperature := run.info().temperature) != 1:
             count = metrics["calibration_pictures"]
-            few = "" if count >= ENOUGH else " These are few, so the divisor is kept near 1."
+            few = "" if count >= FEW_PICTURES else " These are few, so the divisor is kept near 1."
             self._print(
                 f"Probabilities are calibrated on {plural(count, 'validation picture')}: "
                 f"logits are divided by {temperature:.3g}.{few}"
@@ -179,10 +179,10 @@ def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
         "train loss": f"{epoch.train_loss:.4f}",
     }
     if epoch.validation:
-        columns[f"{judged} loss"] = shown("loss", epoch.validation["loss"])
+        columns[f"{judged} loss"] = format_metric("loss", epoch.validation["loss"])
         for level in ("fine", "coarse"):
-            if (name := f"{level}_top1") in epoch.validation:
-                columns[f"{judged} {level}"] = shown(name, epoch.validation[name])
+            if (key := top1_key(level)) in epoch.validation:
+                columns[f"{judged} {level}"] = format_metric(key, epoch.validation[key])
     columns["images/s"] = f"{epoch.images_per_second:,.0f}"
     columns["time"] = duration(epoch.seconds + epoch.validation_seconds)
     return columns
@@ -190,5 +190,5 @@ def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
     """Return the test metrics, single view and with flip TTA, as a table."""
-    head = [f"test set, {plural(metrics['test_pictures'], 'picture')}", "single view", "flip TTA"]
-    return make_table(head, metric_rows(metrics["test"], metrics["test_flip"]))
+    head = [f"test set, {plural(metrics['test_pictures'], 'picture')}", *VIEWS.values()]
+    return make_table(head, metric_rows(*(metrics[view] for view in VIEWS)))

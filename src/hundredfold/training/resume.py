@@ -15,7 +15,7 @@ from hundredfold.evaluation.evaluate import measure_model, run_data
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.checkpoints import Checkpoint
 from hundredfold.runs.epoch import Epoch
-from hundredfold.runs.run import Run
+from hundredfold.runs.run import CONFIG_FILE, MODEL_FILE, Run
 from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.distributed import Processes, join_processes, restart_count
 from hundredfold.support.environment import describe_environment
@@ -118,7 +118,7 @@ def resume(
             sitting = _sitting(run, setup, dataset, display)
             if not processes.rank:
                 run.save_history(sitting.state.history)  # the checkpoint may be older
-                run.add_sitting(here)
+                run.add_environment(here)
             return go_on(sitting, display, trackers)
 
 
@@ -166,8 +166,8 @@ def _refuse_changes(run: Run, setup: Setup, last: Checkpoint | None) -> None:
         _refuse_other_configuration(run, setup, last)
     if dataclasses.replace(run.info(), temperature=1.0) != setup.info:
         raise UserError(
-            f"{run} has another model in its model.json than its config.json and data give: one of "
-            "them was changed, or is of another version of hundredfold."
+            f"{run} has another model in its {MODEL_FILE} than its {CONFIG_FILE} and data give: "
+            "one of them was changed, or is of another version of hundredfold."
         )
     if not last and setup.config.budget:
         raise UserError(f"{run} follows the clock and was not under way yet: begin it again.")
@@ -189,7 +189,7 @@ def _refuse_other_configuration(run: Run, setup: Setup, last: Checkpoint) -> Non
     if changed := sorted({key for key in now if now[key] != was[key]} - FREE):
         what = ", ".join(f"{key} ({was[key]} -> {now[key]})" for key in changed)
         raise UserError(
-            f"{run.path / 'config.json'} is not what it was: {what}. A run keeps its "
+            f"{run.path / CONFIG_FILE} is not what it was: {what}. A run keeps its "
             "configuration to its end; begin a new one for another."
         )
 
@@ -238,7 +238,7 @@ def reproduce(
         raise UserError(f"{run} is not finished: hundredfold resume {shlex.quote(str(run))}")
     if config.budget:
         raise UserError(f"{run} followed the clock (--budget): no two such runs are the same.")
-    dataset, history = run_data(run, data), run.whole_history()
+    dataset, history = run_data(run, data), run.nonempty_history()
     with explained_memory(config), fork_rng(device):
         setup = make_setup(config, dataset, device)
         state = first_state(setup)

@@ -33,7 +33,7 @@ from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.support.signals import deferred_stop, stop_exception
 from hundredfold.support.text import plural
 from hundredfold.track.base import Tracker
-from hundredfold.track.trackers import begin
+from hundredfold.track.trackers import start
 from hundredfold.training.budget import plan
 from hundredfold.training.clock import Clock
 from hundredfold.training.loop import Step, training
@@ -152,7 +152,7 @@ def _go_on(sitting: Sitting, display: Display, trackers: Sequence[Tracker]) -> N
     run, setup, state = sitting.run, sitting.setup, sitting.state
     display.start(run, setup.config, _header(setup, state.model))
     for tracker in trackers:
-        begin(run, tracker)
+        start(run, tracker)
     with display, deferred_stop() as stop:
         due, asked = _due(setup.config, state.step), 0
         if sitting.clock and not state.step:  # its beginning cannot be made again
@@ -292,6 +292,6 @@ def _finish(sitting: Sitting) -> dict[str, Any]:
     }
     curves = draw_curves(state.history, setup.config.validate_on, setup.epoch_pictures)
     sitting.run.save_history(state.history)
-    sitting.run.figure(CURVES, to_png(curves))
+    sitting.run.save_figure(CURVES, to_png(curves))
     sitting.run.finish(state.model.state_dict(), info, metrics, tensors)
     return metrics
