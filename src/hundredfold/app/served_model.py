@@ -10,8 +10,8 @@ from torch import Tensor
 from hundredfold.data.dataset import Dataset
 from hundredfold.evaluation.explain import (
     SimilarPictures,
-    normalized_features,
     find_similar_by_features,
+    normalized_features,
     occlusion_map,
 )
 from hundredfold.inference.predict import Prediction, Predictor, rank_predictions
