@@ -134,8 +134,8 @@ def test_data_that_a_run_names_is_not_downloaded_unasked(
     def fetch(*_: object) -> None:
         pytest.fail("it was fetched")
 
-    monkeypatch.setattr("hundredfold.data.kaggle.fetch", fetch)
-    monkeypatch.setattr("hundredfold.data.download", fetch)
+    monkeypatch.setattr("hundredfold.data.kaggle.download_dataset", fetch)
+    monkeypatch.setattr("hundredfold.data.load.download", fetch)
     path = run.path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data": source}))
     update_digests(run)
