@@ -43,6 +43,7 @@ def render(found: Audit) -> str:
     counts = class_counts(found.subject)
     return render_page(
         "hundredfold.audit",
+        "page.html",
         subject=found.subject,
         total=len(found.subject),
         skipped=found.skipped,
