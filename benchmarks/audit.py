@@ -1,11 +1,12 @@
-"""Audit CIFAR-100, and compare what is found with what people found there.
+"""Audit CIFAR-100 and compare the result with what people found there.
 
     python benchmarks/audit.py --pairs cifair100_half.csv
 
-The pairs are test pictures with a duplicate in the training set, as judged by hand (Barz and
-Denzler, "Do We Train on Test Data?", 2020): columns test_index, train_index, judgment, of which 0
-is an exact copy, 1 one camera shot, 2 very similar. They may be a part of all; --share says which.
-The weights and the threshold were chosen on the lines with an even number (from 0).
+The pairs are test pictures with a duplicate in the training set, as judged by people (Barz and
+Denzler, "Do We Train on Test Data?", 2020), in the columns test_index, train_index, judgment. The
+judgment is 0 for an exact copy, 1 for pictures of one camera shot, 2 for very similar pictures. The
+file may have only a share of the known pairs; --share says how many. The weights and the threshold
+of the audit were chosen on the lines with an even number (from 0).
 """
 
 import csv
@@ -19,10 +20,10 @@ import tyro
 from common import code_digests, save_result
 
 from hundredfold import load_cifar100
-from hundredfold.audit.audit import Audit, audit
+from hundredfold.audit.audit import AuditResult, audit
 from hundredfold.audit.duplicates import THRESHOLD
-from hundredfold.audit.page import render
-from hundredfold.audit.subject import Subject, of_dataset
+from hundredfold.audit.page import render_audit
+from hundredfold.audit.pictures import AuditedPictures, from_dataset
 
 SOURCES = (
     "audit/duplicates.py",
@@ -31,34 +32,34 @@ SOURCES = (
     "models/whitenet.py",
     "training/optim.py",
 )
-"""What decides the figures, beside the recipe `quick`."""
+"""Files of the package that decide the figures, besides the recipe `quick`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Audit CIFAR-100, and compare what is found with what people found there."""
+    """Audit CIFAR-100 and compare the result with what people found there."""
 
     pairs: Path | None = None
     """CSV of known duplicates: test_index, train_index, judgment."""
     share: float = 0.5
-    """Share of all known duplicates that the file has."""
+    """Share of the known duplicates that the file has."""
     noise: float = 0.05
-    """Share of the labels that are changed at random, in a second audit."""
+    """Share of the labels that are changed at random for a second audit."""
     page: Path = Path("audit.html")
-    """Where to write the page."""
+    """Path of the page."""
 
 
-def across(found: Audit) -> set[tuple[int, int]]:
-    """Return duplicates across the splits: (test number, training number)."""
-    splits = found.subject.splits
+def across(result: AuditResult) -> set[tuple[int, int]]:
+    """Return the duplicates across the splits as pairs (test index, training index)."""
+    splits = result.pictures.splits
     first_test = splits.index("test")
-    alike = [pair[:2] for pair in found.near]
-    alike += [pair for group in found.exact for pair in combinations(group, 2)]
-    return {(j - first_test, i) for i, j in alike if splits[i] != splits[j]}
+    duplicates = [pair[:2] for pair in result.near]
+    duplicates += [pair for group in result.copies for pair in combinations(group, 2)]
+    return {(j - first_test, i) for i, j in duplicates if splits[i] != splits[j]}
 
 
 def recall(got: set[tuple[int, int]], rows: list[tuple[int, int, int]]) -> dict[str, list[int]]:
-    """Return by judgment how many of the known duplicates were found, and how many there are."""
+    """Return, by judgment, how many known duplicates were found and how many there are."""
     counts = {str(judgment): [0, 0] for judgment in (0, 1, 2)}
     for test, train, judgment in rows:
         counts[str(judgment)][0] += (test, train) in got
@@ -66,14 +67,14 @@ def recall(got: set[tuple[int, int]], rows: list[tuple[int, int, int]]) -> dict[
     return counts
 
 
-def compare(found: Audit, path: Path, share: float) -> dict[str, object]:
-    """Return how many of the known duplicates were found, and at what precision."""
+def compare(result: AuditResult, path: Path, share: float) -> dict[str, object]:
+    """Return how many known duplicates were found, and the estimated precision."""
     with path.open() as file:
         rows = [
             (int(r["test_index"]), int(r["train_index"]), int(r["judgment"]))
             for r in csv.DictReader(file)
         ]
-    got = across(found)
+    got = across(result)
     tests = {test for test, _ in got}
     halves = {"chosen on": rows[::2], "unseen": rows[1::2]}
     hits = sum((test, train) in got for test, train, _ in rows)
@@ -88,24 +89,26 @@ def compare(found: Audit, path: Path, share: float) -> dict[str, object]:
     }
 
 
-def noisy(subject: Subject, share: float) -> tuple[Subject, torch.Tensor]:
-    """Return the subject with a share of its labels changed, and which, (N,) bool."""
+def noisy(pictures: AuditedPictures, share: float) -> tuple[AuditedPictures, torch.Tensor]:
+    """Return the pictures with a share of their labels changed, and where, (N,) bool."""
     rng = torch.Generator().manual_seed(0)
-    changed = torch.rand(len(subject), generator=rng) < share
-    other = torch.randint(1, len(subject.classes), (len(subject),), generator=rng)
-    labels = torch.where(changed, (subject.labels + other) % len(subject.classes), subject.labels)
-    return dataclasses.replace(subject, labels=labels), changed
+    changed = torch.rand(len(pictures), generator=rng) < share
+    other = torch.randint(1, len(pictures.classes), (len(pictures),), generator=rng)
+    labels = torch.where(
+        changed, (pictures.labels + other) % len(pictures.classes), pictures.labels
+    )
+    return dataclasses.replace(pictures, labels=labels), changed
 
 
-def judge_noise(subject: Subject, share: float) -> dict[str, object]:
-    """Return how many changed labels are found, and among how many suspects."""
-    changed_subject, changed = noisy(subject, share)
-    found = audit(changed_subject, near=False).suspects
-    hits = [bool(changed[suspect.picture]) for suspect in found]
+def judge_noise(pictures: AuditedPictures, share: float) -> dict[str, object]:
+    """Return how many changed labels are found, and among how many label issues."""
+    noisy_pictures, changed = noisy(pictures, share)
+    issues = audit(noisy_pictures, near=False).label_issues
+    hits = [bool(changed[issue.picture]) for issue in issues]
     count = int(changed.sum())
     return {
         "changed": count,
-        "suspects": len(found),
+        "suspects": len(issues),
         "recall": sum(hits) / count,
         "precision among the first as many": sum(hits[:count]) / count,
     }
@@ -114,22 +117,22 @@ def judge_noise(subject: Subject, share: float) -> dict[str, object]:
 def main() -> None:
     """Audit, compare, save."""
     options = tyro.cli(Options)
-    subject = of_dataset(load_cifar100())
+    pictures = from_dataset(load_cifar100())
     started = time.perf_counter()
-    found = audit(subject)
+    audited = audit(pictures)
     seconds = time.perf_counter() - started
-    options.page.write_text(render(found))
-    suspects = [subject.splits[suspect.picture] for suspect in found.suspects]
+    options.page.write_text(render_audit(audited))
+    issues = [pictures.splits[issue.picture] for issue in audited.label_issues]
     result: dict[str, object] = {
         "sources": code_digests(SOURCES),
         "seconds": round(seconds, 1),
-        "found": {f.key: len(f.items) for f in found.findings if f.items},
-        "suspects": {name: suspects.count(name) for name in ("train", "test")},
+        "found": {f.key: len(f.items) for f in audited.findings if f.items},
+        "suspects": {name: issues.count(name) for name in ("train", "test")},
     }
     if options.pairs:
-        result["known duplicates"] = compare(found, options.pairs, options.share)
+        result["known duplicates"] = compare(audited, options.pairs, options.share)
     print(result, flush=True)
-    result["labels changed at random"] = judge_noise(subject, options.noise)
+    result["labels changed at random"] = judge_noise(pictures, options.noise)
     print(result["labels changed at random"])
     save_result("audit", "an audit of CIFAR-100, and what people found there", result)
 

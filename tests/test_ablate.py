@@ -1,4 +1,4 @@
-"""Ablations: which parts are left out, and that nothing is trained twice."""
+"""Ablations: which parts are left out, and that no variant is trained twice."""
 
 import dataclasses
 import json
@@ -11,12 +11,18 @@ from support.making import unfinish
 
 from hundredfold import Config, Dataset, UserError, fast, strong, tutorial
 from hundredfold.cli.main import main
-from hundredfold.experiments.ablate import ablate, variants
+from hundredfold.experiments.ablate import (
+    AblationResult,
+    VariantSummary,
+    ablate,
+    summarize,
+    variants,
+)
 from hundredfold.experiments.tune import search_space, tune
 from hundredfold.runs.run import Run
 
 
-def test_only_parts_that_a_recipe_has_are_left_out() -> None:
+def test_only_parts_that_the_recipe_has_are_left_out() -> None:
     assert [*variants(tutorial())] == [
         "",
         "batch norm",
@@ -25,9 +31,9 @@ def test_only_parts_that_a_recipe_has_are_left_out() -> None:
         "weight decay",
         "gradient clipping",
     ]
-    whole = ["", "batch norm", "augmentation", "weight decay", "label smoothing"]
-    assert [*variants(fast())] == whole
-    assert [*variants(strong())] == [*whole[:3], "residuals", *whole[3:], "lookahead"]
+    full = ["", "batch norm", "augmentation", "weight decay", "label smoothing"]
+    assert [*variants(fast())] == full
+    assert [*variants(strong())] == [*full[:3], "residuals", *full[3:], "lookahead"]
 
 
 def test_every_variant_is_judged_on_validation_pictures() -> None:
@@ -37,13 +43,13 @@ def test_every_variant_is_judged_on_validation_pictures() -> None:
             assert config.validation == (recipe.validation or 0.05)
 
 
-def test_a_variant_differs_in_its_part_alone() -> None:
-    whole, *parts = variants(tutorial()).values()
+def test_a_variant_differs_only_in_its_part() -> None:
+    full, *parts = variants(tutorial()).values()
     differences = [
         {
             field.name
             for field in dataclasses.fields(Config)
-            if getattr(whole, field.name) != getattr(part, field.name)
+            if getattr(full, field.name) != getattr(part, field.name)
         }
         - {"name"}
         for part in parts
@@ -57,7 +63,7 @@ def test_a_variant_differs_in_its_part_alone() -> None:
     ]
 
 
-def test_outcomes_are_those_of_the_runs_and_nothing_is_trained_twice(
+def test_results_are_those_of_the_runs_and_no_variant_is_trained_twice(
     tiny: Dataset, tiny_config: Config
 ) -> None:
     config = dataclasses.replace(tiny_config, epochs=1, label_smoothing=0.1)
@@ -67,10 +73,10 @@ def test_outcomes_are_those_of_the_runs_and_nothing_is_trained_twice(
         (part, seed) for seed in (0, 1) for part in variants(config)
     ]
     assert not any("already" in line for line in lines)
-    for outcome in first:
-        run = Run(outcome.run)
-        assert outcome.validation == run.history()[-1].validation
-        assert outcome.gap == outcome.training["fine_top1"] - outcome.validation["fine_top1"]
+    for result in first:
+        run = Run(result.run)
+        assert result.validation == run.history()[-1].validation
+        assert result.gap == result.training["fine_top1"] - result.validation["fine_top1"]
     lost = first[3].run
     unfinish(Run(lost))
     lines.clear()
@@ -83,32 +89,45 @@ def test_outcomes_are_those_of_the_runs_and_nothing_is_trained_twice(
 def test_training_accuracy_is_measured_without_augmentation(
     tiny: Dataset, tiny_config: Config
 ) -> None:
-    (outcome,) = list(ablate(tiny_config, tiny, 1, lambda _: None))[:1]
-    run = Run(outcome.run)
+    (result,) = list(ablate(tiny_config, tiny, 1, lambda _: None))[:1]
+    run = Run(result.run)
     from hundredfold.data.dataset import hold_out
     from hundredfold.inference.logits import predict_logits
 
     seen, _ = hold_out(tiny.train, tiny_config.validation, 0)
     right = predict_logits(run.model(), seen.images, run.info()).argmax(1) == seen.labels
-    assert outcome.training["fine_top1"] == pytest.approx(right.double().mean().item())
+    assert result.training["fine_top1"] == pytest.approx(right.double().mean().item())
 
 
-def test_a_variant_that_diverges_is_an_outcome_too(tiny: Dataset, tiny_config: Config) -> None:
+def test_a_variant_that_diverges_is_a_result(tiny: Dataset, tiny_config: Config) -> None:
     config = dataclasses.replace(tiny_config, optimizer="sgd", lr=1e30, epochs=1)
-    outcomes = list(ablate(config, tiny, 1, lambda _: None))
-    failed = [outcome for outcome in outcomes if outcome.failure]
+    results = list(ablate(config, tiny, 1, lambda _: None))
+    failed = [result for result in results if result.failure]
     assert failed
-    assert all("no longer finite" in outcome.failure for outcome in failed)
+    assert all("no longer finite" in result.failure for result in failed)
 
 
-def test_only_divergence_is_an_outcome(tiny: Dataset, tiny_config: Config) -> None:
+def test_a_summary_has_the_accuracies_of_the_seeds_that_trained() -> None:
+    results = [
+        AblationResult("", 0, Path(), {"fine_top1": 0.9}, {"fine_top1": 0.6}),
+        AblationResult("batch norm", 0, Path(), {}, {}, "diverged"),
+        AblationResult("", 1, Path(), {"fine_top1": 0.8}, {"fine_top1": 0.7}),
+        AblationResult("batch norm", 1, Path(), {"fine_top1": 0.5}, {"fine_top1": 0.4}),
+    ]
+    assert summarize(results, "fine_top1") == [
+        VariantSummary("", 2, (0.9, 0.8), (0.6, 0.7)),
+        VariantSummary("batch norm", 2, (0.5,), (0.4,)),
+    ]
+
+
+def test_other_errors_than_divergence_are_raised(tiny: Dataset, tiny_config: Config) -> None:
     for changes in ({"device": "abacus"}, {"budget": "10s"}):
         config = dataclasses.replace(tiny_config, **changes)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=r"abacus|budget"):
             list(ablate(config, tiny, 1, lambda _: None))
 
 
-def test_too_few_pictures_to_judge_by_are_refused_at_once(
+def test_too_few_validation_pictures_are_refused_at_once(
     tiny: Dataset, tiny_config: Config
 ) -> None:
     few = dataclasses.replace(tiny, train=tiny.train[torch.arange(48)])  # eight of each class
@@ -122,7 +141,7 @@ def test_too_few_pictures_to_judge_by_are_refused_at_once(
     assert not Path(config.out).exists()
 
 
-def test_runs_on_other_data_and_damaged_ones_are_not_taken(
+def test_damaged_runs_and_runs_on_other_data_are_not_reused(
     tiny: Dataset, tiny_config: Config
 ) -> None:
     config = dataclasses.replace(tiny_config, epochs=1)
@@ -143,11 +162,11 @@ def test_the_command_writes_a_table_and_a_figure(
     assert main(["ablate", "quick", *flags]) == 0
     out = capsys.readouterr().out
     for name in (
-        "whole",
+        "full recipe",
         "without batch norm",
         "without augmentation",
         "top-1 fine, in %",
-        "against whole",
+        "against full recipe",
     ):
         assert name in out
     with Image.open(tmp_path / "study" / "ablation.png") as figure:

@@ -1,7 +1,8 @@
-"""The audit against pictures whose faults are known, and against slow or published versions."""
+"""The audit of pictures whose faults are known."""
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance
+from playwright.sync_api import Browser
 from support.pets import scene
 
 from hundredfold import Dataset, Split
-from hundredfold.audit.audit import Audit, audit, cleaned_list
-from hundredfold.audit.page import render
-from hundredfold.audit.subject import Subject, load_subject, of_dataset
-from hundredfold.cli.audit import findings_table
+from hundredfold.audit.audit import AuditResult, audit, cleaned_list
+from hundredfold.audit.page import render_audit
+from hundredfold.audit.pictures import AuditedPictures, from_dataset, load_pictures
+from hundredfold.cli.audit import show_findings
 from hundredfold.cli.main import main
 from hundredfold.data.load import load_data
 from hundredfold.support.errors import UserError
@@ -30,20 +32,22 @@ def save(image: Image.Image, path: Path) -> Path:
     return path
 
 
-def items(found: Audit, key: str) -> list[str]:
-    """Return what was found of one kind."""
-    return next(finding.items for finding in found.findings if finding.key == key)
+def items(found: AuditResult, key: str) -> list[str]:
+    """Return the lines of a finding."""
+    return next(
+        [item.line for item in finding.items] for finding in found.findings if finding.key == key
+    )
 
 
-def pairs_of(found: Audit) -> set[frozenset[str]]:
-    """Return the near duplicates by name."""
-    names = found.subject.names
+def pairs_of(found: AuditResult) -> set[frozenset[str]]:
+    """Return the names of the near duplicates."""
+    names = found.pictures.names
     return {frozenset((names[pair.first], names[pair.second])) for pair in found.near}
 
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Path:
-    """A folder with one of each fault, and what each is known to be."""
+    """A folder with one of each fault."""
     root = tmp_path / "pets"
     for i in range(20):
         save(scene(i), root / f"train/{'cat' if i % 2 else 'dog'}/{i}.png")
@@ -69,11 +73,11 @@ def faulty(tmp_path: Path) -> Path:
 
 
 def test_every_fault_is_found(faulty: Path) -> None:
-    found = audit(load_subject(str(faulty)), labels=False)
+    found = audit(load_pictures(str(faulty)), labels=False)
     assert items(found, "unusable")[0].startswith("train/cat/broken.jpg: cannot be read")
     assert items(found, "misnamed") == ["train/cat/really.jpg: is PNG, not JPEG"]
     assert {"train/cat/grey.png: L"} < set(items(found, "mode"))
-    assert items(found, "animated") == ["train/cat/moves.gif: its first frame counts"]
+    assert items(found, "animated") == ["train/cat/moves.gif: only its first frame is used"]
     assert items(found, "small") == ["train/cat/small.png: 20 x 20"]
     assert items(found, "long") == ["train/cat/long.png: 400 x 60"]
     assert items(found, "passed_over") == [
@@ -84,7 +88,7 @@ def test_every_fault_is_found(faulty: Path) -> None:
     assert items(found, "missing") == ["hen: none in test"]
     assert items(found, "unequal") == ["hen: 1 to train on, cat: 17"]
     (leaked,) = items(found, "exact_splits")
-    assert leaked == "train/dog/0.png [dog] = test/dog/copy.png [dog] (the same)"
+    assert leaked == "train/dog/0.png [dog] = test/dog/copy.png [dog]: the same"
     assert len(items(found, "exact_classes")) == len(items(found, "exact_within")) == 1
     assert "copy of 2" in items(found, "exact_classes")[0]
     assert "copy of 3" in items(found, "exact_within")[0]
@@ -96,10 +100,10 @@ def test_every_fault_is_found(faulty: Path) -> None:
 
 
 def test_the_cleaned_list_trains_without_what_is_wrong(faulty: Path, tmp_path: Path) -> None:
-    found = audit(load_subject(str(faulty)), labels=False, near=False)
-    assert "Near duplicates were not looked for: not asked for." in found.skipped
+    found = audit(load_pictures(str(faulty)), labels=False, near=False)
+    assert "Near duplicates were not searched for: not requested." in found.skipped
     kinds = {finding.key for finding in found.findings}
-    assert "exact_splits" in kinds and "labels" not in kinds  # "not found" is of what was sought
+    assert "exact_splits" in kinds and "labels" not in kinds  # only what was searched for
     assert not any(kind.startswith("near_") for kind in kinds)
     (tmp_path / "clean.csv").write_text(cleaned_list(found))
     said: list[str] = []
@@ -109,12 +113,12 @@ def test_the_cleaned_list_trains_without_what_is_wrong(faulty: Path, tmp_path: P
     assert not gone & set(names)
     assert len({"3.png", "copy of 3.png"} & set(names)) == 1
     assert {"copy.png", "shot of 4.png", "really.jpg"} < set(names)
-    again = audit(load_subject(str(tmp_path / "clean.csv")), labels=False, near=False)
+    again = audit(load_pictures(str(tmp_path / "clean.csv")), labels=False, near=False)
     assert {finding.key for finding in again.wrong} == {"misnamed"}
     assert (faulty / "train/cat/broken.jpg").exists()
 
 
-def test_the_command_writes_a_page_and_is_strict_if_told(
+def test_the_command_writes_a_page_and_with_strict_fails_on_findings(
     faulty: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     command = f"audit {faulty} --no-labels --fix clean.csv"
@@ -126,12 +130,12 @@ def test_the_command_writes_a_page_and_is_strict_if_told(
     page = (tmp_path / "audit/audit.html").read_text()
     assert "data:image/png;base64" in page and "Worth a look" in page
     assert main([*command.split(), "--strict"]) == 1
-    assert "To mend:" in capsys.readouterr().err
+    assert "To fix:" in capsys.readouterr().err
     assert main(["audit", "nowhere"]) == 2
-    for what, why in (("sample", "not of files"), (zipped(faulty), "is an archive")):
+    for what, why in (("sample", "not a folder of files"), (zipped(faulty), "is an archive")):
         assert main(["audit", what, "--fix", "x.csv", "--out", "none"]) == 2
         assert why in capsys.readouterr().err
-    assert not Path("none").exists()  # refused before any work
+    assert not Path("none").exists()  # refused before the audit
 
 
 def zipped(folder: Path) -> str:
@@ -139,9 +143,9 @@ def zipped(folder: Path) -> str:
     return shutil.make_archive(str(folder), "zip", folder)
 
 
-def test_data_is_found_as_train_finds_it(tmp_path: Path) -> None:
+def test_data_is_found_as_by_train(tmp_path: Path) -> None:
     save(scene(0), tmp_path / "sample/cat/1.png")  # a folder here of a built-in name
-    assert len(load_subject("sample")) == 3000
+    assert len(load_pictures("sample")) == 3000
 
 
 def test_names_without_a_suffix_are_not_misnamed(tmp_path: Path) -> None:
@@ -149,59 +153,95 @@ def test_names_without_a_suffix_are_not_misnamed(tmp_path: Path) -> None:
         save(scene(i), tmp_path / f"{i}.png").rename(tmp_path / f"{i:040x}")
     rows = [f"{i:040x},{'ab'[i % 2]}" for i in range(4)]
     (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows))
-    found = audit(load_subject(str(tmp_path / "list.csv")))
+    found = audit(load_pictures(str(tmp_path / "list.csv")))
     assert items(found, "misnamed") == []
 
 
-def test_an_example_is_cut_where_a_thousand_copies_have_a_thousand_names(tmp_path: Path) -> None:
+def test_a_very_long_example_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = save(scene(0), tmp_path / "pets/a/0.png").read_bytes()
     for i in range(1, 1000):
         (tmp_path / f"pets/a/{i}.png").write_bytes(first)
     save(scene(1), tmp_path / "pets/b/0.png")
-    found = audit(load_subject(str(tmp_path / "pets")), labels=False, near=False)
+    found = audit(load_pictures(str(tmp_path / "pets")), labels=False, near=False)
     assert len(items(found, "exact_within")[0]) > 10_000
-    cells = [cell for column in findings_table(found).columns for cell in column._cells]
-    assert max(len(str(cell)) for cell in cells) < 300
+    show_findings(found)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert 200 < max(map(len, lines)) < 300
 
 
 def test_names_are_text_on_the_page_not_markup(tmp_path: Path) -> None:
     for i in range(4):
         save(scene(i), tmp_path / f"pets/<b>&{i % 2}/<script>{i // 2}.png")
-    page = render(audit(load_subject(str(tmp_path / "pets")), labels=False))
+    page = render_audit(audit(load_pictures(str(tmp_path / "pets")), labels=False))
     assert "<script>" not in page and "<b>&" not in page
     assert "&lt;b&gt;&amp;0" in page
+
+
+def test_punctuation_in_a_name_does_not_change_what_is_found(tmp_path: Path) -> None:
+    for name in ("a: b (c).png", "d: e (f.png"):
+        save(scene(0, 20), tmp_path / "pets/x" / name)
+    save(scene(1), tmp_path / "pets/y/1.png")
+    result = audit(load_pictures(str(tmp_path / "pets")), labels=False, near=False)
+    found = {finding.key: finding.items for finding in result.findings}
+    assert [(item.name, item.detail) for item in found["small"]] == [
+        ("x/a: b (c).png", "20 x 20"),
+        ("x/d: e (f.png", "20 x 20"),
+    ]
+    (copies,) = found["exact_within"]
+    assert copies.line == "x/a: b (c).png [x] = x/d: e (f.png [x]: the same"
+    assert [result.pictures.names[i] for i in copies.pictures] == [
+        "x/a: b (c).png",
+        "x/d: e (f.png",
+    ]
+    texts = re.findall('<span class="text">(.*?)</span>', render_audit(result))
+    assert sorted(texts) == ["20 x 20", "20 x 20", "the same"]
+
+
+def test_a_phone_shows_the_page(tmp_path: Path, browser: Browser) -> None:
+    content = save(scene(0, 20), tmp_path / "pets/x" / f"{'W' * 200}.png").read_bytes()
+    for i in range(6):
+        (tmp_path / f"pets/x/{i}.png").write_bytes(content)
+    save(scene(1), tmp_path / f"pets/{'W' * 200}/1.png")
+    result = audit(load_pictures(str(tmp_path / "pets")), labels=False, near=False)
+    (tmp_path / "audit.html").write_text(render_audit(result))
+    page = browser.new_context(viewport={"width": 400, "height": 800}).new_page()
+    page.goto((tmp_path / "audit.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    wide = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert page.eval_on_selector_all("h1, h3, .group, figure, li", wide) == 0
 
 
 def test_nothing_to_audit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pets/cat").mkdir(parents=True)
     (tmp_path / "pets/cat/bad.png").write_text("x")
     with pytest.raises(UserError, match="no picture that can be read"):
-        audit(load_subject(str(tmp_path / "pets")))
+        audit(load_pictures(str(tmp_path / "pets")))
 
 
 def test_three_pictures_are_audited(tmp_path: Path) -> None:
     for i in range(3):
         save(scene(i), tmp_path / f"pets/class{i % 2}/{i}.png")
-    found = audit(load_subject(str(tmp_path / "pets")))
+    found = audit(load_pictures(str(tmp_path / "pets")))
     assert "needs 100 pictures, not 3" in found.skipped[0]
     assert not found.near and not found.wrong
-    assert "Nothing that must be mended" in render(found)
+    assert "No problems to fix before training" in render_audit(found)
 
 
 @pytest.mark.long
-def test_wrong_labels_are_suspected(tiny: Dataset) -> None:
+def test_wrong_labels_are_found(tiny: Dataset) -> None:
     big = tiny.train[torch.arange(960) % 96]
-    noise = torch.randint(0, 20, big.images.shape, dtype=torch.uint8)
+    rng = torch.Generator().manual_seed(0)  # the same noise whatever tests ran before
+    noise = torch.randint(0, 20, big.images.shape, dtype=torch.uint8, generator=rng)
     changed = torch.arange(960) % 37 == 0
     labels = torch.where(changed, (big.labels + 3) % 6, big.labels)
-    subject = of_dataset(dataclasses.replace(tiny, train=Split(big.images + noise, labels)))
+    pictures = from_dataset(dataclasses.replace(tiny, train=Split(big.images + noise, labels)))
     state = torch.get_rng_state()
-    found = audit(subject, near=False)
+    found = audit(pictures, near=False)
     assert torch.get_rng_state().equal(state)
-    suspected = [s.picture for s in found.suspects if s.picture < 960]
-    hits = sum(bool(changed[i]) for i in suspected)
-    assert hits >= 0.9 * int(changed.sum()) and len(suspected) < 3 * hits
-    assert found.subject.classes[found.suspects[0].suggested] in found.subject.classes
+    issues = [s.picture for s in found.label_issues if s.picture < 960]
+    hits = sum(bool(changed[i]) for i in issues)
+    assert hits >= 0.9 * int(changed.sum()) and len(issues) < 3 * hits
+    assert found.pictures.classes[found.label_issues[0].suggested] in found.pictures.classes
     assert items(found, "labels")[0].startswith("train ")
 
 
@@ -227,14 +267,14 @@ def test_cifar100s_known_duplicates_are_found(cifar: Dataset) -> None:
         train=cifar.train[torch.cat([train, rest])],
         test=cifar.test[torch.cat([test, rest])],
     )
-    found = audit(of_dataset(some), labels=False)
-    names = {frozenset(found.subject.names[i] for i in group) for group in found.exact}
+    found = audit(from_dataset(some), labels=False)
+    names = {frozenset(found.pictures.names[i] for i in group) for group in found.copies}
     assert {frozenset((f"train {i}", f"test {i}")) for i in range(2)} <= names
     alike = {frozenset((f"train {i}", f"test {i}")) for i in range(2, len(known))}
     assert len(alike & pairs_of(found)) >= 0.8 * len(alike)  # by a network that is not trained
 
 
-def test_a_subject_of_a_dataset_has_all_pictures(tiny: Dataset) -> None:
-    subject: Subject = of_dataset(tiny)
-    assert len(subject) == 120 and subject.names[96] == "test 0"
-    assert subject.parents[0] == "low" and subject.class_of(97) == "b"
+def test_the_pictures_of_a_dataset_are_those_of_all_splits(tiny: Dataset) -> None:
+    pictures: AuditedPictures = from_dataset(tiny)
+    assert len(pictures) == 120 and pictures.names[96] == "test 0"
+    assert pictures.parents[0] == "low" and pictures.class_of(97) == "b"

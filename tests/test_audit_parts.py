@@ -1,4 +1,4 @@
-"""What the audit is made of, against slow versions and cleanlab."""
+"""The steps of the audit, against slow versions and cleanlab."""
 
 import math
 
@@ -15,21 +15,21 @@ from hundredfold.audit.duplicates import (
     TEMPLATE,
     crowding,
     descriptors,
-    exact_groups,
-    match,
-    neighbours,
+    find_copies,
+    find_neighbours,
+    match_pixels,
 )
-from hundredfold.audit.labels import FOLDS, fold_of, suspects
+from hundredfold.audit.labels import FOLDS, assign_folds, find_label_issues
 from hundredfold.models.whitenet import WhiteNet
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 
 def test_equal_digests_are_grouped() -> None:
-    assert exact_groups(["a", "b", "", "a", "c", "", "b", "a"]) == [[0, 3, 7], [1, 6]]
+    assert find_copies(["a", "b", "", "a", "c", "", "b", "a"]) == [[0, 3, 7], [1, 6]]
 
 
-def test_neighbours_are_the_nearest_of_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_are_the_nearest_of_either_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(0)
     plain, mirrored = (F.normalize(torch.randn(9, 3, generator=rng)) for _ in range(2))
     monkeypatch.setattr("hundredfold.audit.duplicates.NEIGHBOURS", 2)
@@ -41,14 +41,14 @@ def test_neighbours_are_the_nearest_of_either(monkeypatch: pytest.MonkeyPatch) -
         for j in similar[i].argsort(descending=True)[:3]
         if i != j
     }
-    first, second, turned = neighbours(plain, mirrored)
+    first, second, turned = find_neighbours(plain, mirrored)
     assert set(zip(first.tolist(), second.tolist(), strict=True)) == want
     for i, j, mirror in zip(first.tolist(), second.tolist(), turned.tolist(), strict=True):
         ways = [(mirrored[a] @ plain[b] > plain[a] @ plain[b]).item() for a, b in ((i, j), (j, i))]
         assert mirror in ways
 
 
-def test_every_network_has_an_equal_say() -> None:
+def test_every_network_has_equal_weight() -> None:
     images = torch.stack(
         [torch.from_numpy(np.array(scene(i, 32))).permute(2, 0, 1) for i in range(6)]
     )
@@ -101,7 +101,7 @@ def test_the_match_is_the_best_normalised_correlation(monkeypatch: pytest.Monkey
     rng = torch.Generator().manual_seed(1)
     first, second = torch.randint(0, 256, (2, 4, 3, 32, 32), generator=rng, dtype=torch.uint8)
     want = [max(slow_match(a, b), slow_match(b, a)) for a, b in zip(first, second, strict=True)]
-    torch.testing.assert_close(match(first, second), torch.tensor(want), atol=1e-4, rtol=0)
+    torch.testing.assert_close(match_pixels(first, second), torch.tensor(want), atol=1e-4, rtol=0)
 
 
 def test_a_shifted_scaled_darker_picture_matches() -> None:
@@ -109,22 +109,24 @@ def test_a_shifted_scaled_darker_picture_matches() -> None:
     first, shifted = pixels[None, :, 4:36, 4:36], (pixels[None, :, :32, 6:38] * 0.6).to(torch.uint8)
     larger = F.interpolate(first.float(), (37, 37), mode="bilinear")[:, :, 2:34, 2:34]
     other = torch.from_numpy(np.array(scene(2, 32))).permute(2, 0, 1)[None]
-    assert match(first, shifted) > 0.95 and match(first, larger.to(torch.uint8)) > 0.95
-    assert match(first, other) < 0.8
+    assert (
+        match_pixels(first, shifted) > 0.95 and match_pixels(first, larger.to(torch.uint8)) > 0.95
+    )
+    assert match_pixels(first, other) < 0.8
     black = torch.zeros_like(first)
-    assert match(black, first).isfinite() and match(black, black).isfinite()
+    assert match_pixels(black, first).isfinite() and match_pixels(black, black).isfinite()
 
 
-def test_folds_share_out_every_class() -> None:
+def test_every_class_is_spread_over_the_folds() -> None:
     labels = torch.tensor([0] * 30 + [1] * 9 + [2] * 2)
-    folds = fold_of(labels)
+    folds = assign_folds(labels)
     for label, count in ((0, 30), (1, 9), (2, 2)):
         shares = folds[labels == label].bincount(minlength=FOLDS)
         assert shares.sum() == count and shares.max() - shares.min() <= 1
 
 
-def test_suspects_are_those_of_cleanlab() -> None:
-    from cleanlab.filter import find_label_issues
+def test_label_issues_are_those_of_cleanlab() -> None:
+    from cleanlab import filter as cleanlab
 
     rng = torch.Generator().manual_seed(0)
     truth = torch.randint(0, 7, (900,), generator=rng)
@@ -133,14 +135,14 @@ def test_suspects_are_those_of_cleanlab() -> None:
     )
     logits = 2 * F.one_hot(truth, 7) + torch.randn(900, 7, generator=rng)
     probabilities = logits.softmax(1)
-    want = find_label_issues(
+    want = cleanlab.find_label_issues(
         labels.numpy(),
         probabilities.double().numpy(),
         filter_by="confident_learning",
         return_indices_ranked_by="self_confidence",
         n_jobs=1,
     )
-    found = suspects(probabilities, labels)
+    found = find_label_issues(probabilities, labels)
     own = probabilities.gather(1, labels[:, None])[:, 0]
     assert [s.picture for s in found] == [i for i in want.tolist() if own[i] < 0.5 / 7]
     assert len(found) > 20

@@ -1,6 +1,9 @@
-"""Looking at data: numbers by slow loops, pictures by reading the files back."""
+"""Exploring data: numbers against slow loops, pictures as read back from the page."""
 
+import html
 import re
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +12,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 from PIL import Image
-from support.exploring import KINDS, find, make_setup_of, page, printed
+from playwright.sync_api import Browser
+from support.exploring import (
+    AUGMENTATION,
+    COUNTS,
+    MEANS,
+    SAMPLES,
+    captions,
+    cards,
+    equal,
+    headings,
+    make_setup_of,
+    pictures,
+    section,
+)
 from support.making import make_split
 
 from hundredfold import Dataset, Split, fast, tutorial
 from hundredfold.augment import plan_epoch, prepare
-from hundredfold.cli.explore import not_shown
+from hundredfold.cli.explore import not_shown, show_facts
 from hundredfold.experiments.explore import (
     augmented,
     choose_classes,
@@ -26,13 +40,11 @@ from hundredfold.experiments.explore import (
     class_means,
     explore,
     to_pixels,
-    trained_on,
+    training_split,
 )
-from hundredfold.figures.data import draw_counts
+from hundredfold.figures.grid import draw_grid
 from hundredfold.figures.style import to_png
 from hundredfold.training.batches import batches
-
-GREEN = 0, 255, 1
 
 
 def with_classes(names: tuple[str, ...], count: int = 4) -> Dataset:
@@ -42,65 +54,60 @@ def with_classes(names: tuple[str, ...], count: int = 4) -> Dataset:
     return Dataset("random", *splits, names)
 
 
-def test_the_sample_page_has_the_very_pixels_a_row_a_class(tiny: Dataset) -> None:
-    paths = explore(tiny, fast(), "out/here")
-    assert [str(p) for p in paths] == [f"out/here/{n}.png" for n in KINDS[:3]]
-    pixels = page(paths[0])
-    assert (pixels[0] == 255).all()
-    rows: dict[int, set[int]] = {}
-    for picture, label in zip(tiny.train.images, tiny.train.labels, strict=True):
-        for x, y in find(pixels, picture, 64):
-            rows.setdefault(y, set()).add(int(label))
-            pixels[y : y + 64, x : x + 64] = GREEN  # found: not to be taken for another
-    assert [rows[y] for y in sorted(rows)] == [{label} for label in range(6)]
-    assert (pixels == GREEN).all(2).sum() == 6 * 12 * 64 * 64
-    top = np.diff(sorted(rows))
-    assert set(top) == {66, top[2]}
-    assert top[2] > 66  # between d and e the second superclass is named
+def test_the_page_has_the_exact_pictures_of_each_class_under_its_superclass(tiny: Dataset) -> None:
+    path = explore(tiny, fast(), "out/here")
+    assert path == Path("out/here/explore.html")
+    samples = section(path, SAMPLES)
+    shown = cards(samples)
+    assert [name for name, _ in shown] == list(tiny.classes)
+    training = training_split(make_setup_of(tiny, fast()), tiny)
+    chosen = choose_pictures(training, range(6))
+    for (_, images), places in zip(shown, chosen, strict=True):
+        assert equal(images, list(training[places].images)) and len(images) == 12
+    order = re.findall("<h[34]>(.*?)</h[34]>", samples)
+    assert order == ["low", "a", "b", "c", "high", "d", "e", "f"]
 
 
-def test_the_augmented_page_is_what_training_sees(tiny: Dataset) -> None:
+def test_the_page_shows_the_augmented_pictures_that_training_sees(tiny: Dataset) -> None:
     config = fast(batch_size=16, seed=5)
-    pixels = page(explore(tiny, config, "out")[1])
+    shown = cards(section(explore(tiny, config, "out"), AUGMENTATION))
+    assert [name for name, _ in shown] == list(tiny.classes)
     setup = make_setup_of(tiny, config)
-    left = [find(pixels, picture, 96) for picture in setup.training.images]
-    shown = {i: min(found) for i, found in enumerate(left) if found}
-    assert sorted(int(setup.training.labels[i]) for i in shown) == list(range(6))
-    last = dict(shown)
+    originals = [
+        next(i for i, picture in enumerate(setup.training.images) if picture.equal(images[0]))
+        for _, images in shown
+    ]
+    assert setup.training.labels[originals].tolist() == list(range(6))
     for epoch in range(6):
         order = plan_epoch(setup.training.labels, config.pad, epoch, config).order.tolist()
-        images = torch.cat(
+        seen = torch.cat(
             [batch for batch, _ in batches(setup.training, epoch, config, setup.device)]
         )
-        for i, (_, row) in shown.items():
-            found = [x for x, y in find(pixels, images[order.index(i)], 96) if y == row]
-            later = [x for x in found if x > last[i][0]]
-            assert later, f"epoch {epoch} of picture {i} is not to the right of the one before"
-            last[i] = min(later), row
+        for i, (_, images) in zip(originals, shown, strict=True):
+            assert images[7 + epoch].equal(seen[order.index(i)])  # after 6 versions of 24 pixels
 
 
 def test_augmented_sizes_are_as_pillow_resizes(tiny: Dataset) -> None:
     setup = make_setup_of(tiny, fast())
     chosen = torch.tensor([3, 70, 11])
     full, small = (augmented(setup, chosen, 4, size) for size in (32, 24))
-    assert full.shape == (3, 4, 3, 32, 32)
-    assert small.shape == (3, 4, 3, 24, 24)
-    for big, little in zip(full.flatten(0, 1), small.flatten(0, 1), strict=True):
+    assert [len(versions) for versions in full + small] == [4] * 6
+    for big, little in zip(chain(*full), chain(*small), strict=True):
         image = Image.fromarray(big.permute(1, 2, 0).numpy())
         wanted = np.asarray(image.resize((24, 24), Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(little.permute(1, 2, 0).numpy() - wanted).max() <= 1
-    pixels = page(explore(tiny, fast(), "out")[1])
+    shown = cards(section(explore(tiny, fast(), "out"), AUGMENTATION))
     places = torch.cat(
-        [places[:1] for places in choose_pictures(trained_on(setup, tiny), range(6))]
+        [places[:1] for places in choose_pictures(training_split(setup, tiny), range(6))]
     )
-    for version in augmented(setup, places, 6, 24).flatten(0, 1):
-        assert find(pixels, version, 96)
+    for (_, images), versions in zip(shown, augmented(setup, places, 6, 24), strict=True):
+        assert equal(images[1:7], versions)
 
 
 @pytest.mark.parametrize(
     ("balance", "batch_size", "flip"), [("sampling", 16, "alternate"), ("none", 33, "random")]
 )
-def test_turns_are_those_of_the_batches(balance: Any, batch_size: int, flip: Any) -> None:
+def test_versions_are_those_of_the_batches(balance: Any, batch_size: int, flip: Any) -> None:
     count, epochs = 100, 4  # in batches of 33 one picture of each epoch is left out
     ramp = torch.arange(16, dtype=torch.uint8).expand(count, 16, 16)
     number = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 16, 16)
@@ -114,11 +121,9 @@ def test_turns_are_those_of_the_batches(balance: Any, batch_size: int, flip: Any
         for batch, _ in batches(setup.training, epoch, config, setup.device):
             for picture in batch:
                 seen[int(picture[0, 0, 0])].append(picture)
-    assert {len(turns) for turns in seen.values()} > {epochs}
+    assert {len(versions) for versions in seen.values()} > {epochs}
     for i, versions in enumerate(augmented(setup, torch.arange(count), epochs, 16)):
-        turns = seen[i][:epochs]
-        white = [torch.full_like(images[0], 255)] * (epochs - len(turns))
-        assert versions.equal(torch.stack(turns + white)), i
+        assert equal(versions, seen[i][:epochs]), i
 
 
 @settings(max_examples=40)
@@ -152,84 +157,82 @@ def test_labels_are_the_datasets_though_the_recipe_learns_superclasses(tiny: Dat
     assert len(known) == 96
     for config in (fast(validation=0.25), tutorial(), fast(labels="coarse", validation=0.25)):
         setup = make_setup_of(tiny, config)
-        training = trained_on(setup, tiny)
+        training = training_split(setup, tiny)
         assert len(training) == len(setup.training)
         for picture, label in zip(training.images, training.labels, strict=True):
             assert known[picture.numpy().tobytes()] == label
-        explore(tiny, config, config.name)
-        assert page(Path(config.name) / "augmentation.png").shape[1] < 2400
+        for name, images in cards(section(explore(tiny, config, config.name), AUGMENTATION)):
+            assert tiny.classes[known[images[0].numpy().tobytes()]] == name
 
 
 def test_means_equal_a_loop_over_pictures(tiny: Dataset) -> None:
-    pixels = page(explore(tiny, fast(), "out")[2])
-    places = []
-    for label in range(6):
+    shown = captions(section(explore(tiny, fast(), "out"), MEANS))
+    assert [name for name, _ in shown] == list(tiny.classes)
+    for label, (_, images) in enumerate(shown):
         total = np.zeros((3, 32, 32))
         members = [i for i in range(96) if tiny.train.labels[i] == label]
         for i in members:
             total += tiny.train.images[i].numpy()
         mean = torch.from_numpy((total / len(members)).round().astype(np.uint8))
-        places += find(pixels, mean, 96)
-    assert len(places) == 6
-    assert [(x, y) for y, x in sorted((y, x) for x, y in places)] == places
+        assert equal(images, [mean])
 
 
-def test_a_class_without_pictures_is_named_and_left_white(tiny: Dataset) -> None:
+def test_a_class_without_training_pictures_is_named(
+    tiny: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
     without = tiny.train[(tiny.train.labels != 2).nonzero()[:, 0]]
     dataset = Dataset("five", without, tiny.test, tiny.classes)
-    assert class_means(without, [1, 2])[1].eq(255).all()
-    paths = explore(dataset, fast(), "out")
-    assert [path.stem for path in paths] == KINDS
+    assert class_means(without, [2]) == [None]
+    path = explore(dataset, fast(), "out")
+    assert cards(section(path, SAMPLES))[2] == ("c", [])
+    assert captions(section(path, MEANS))[2] == ("c: no training picture", [])
     assert class_counts(dataset)["training"] == [16, 16, 0, 16, 16, 16]
-    text = printed(dataset)
-    assert re.search(r"classes +5 +6\n", text)
-    assert re.search(r"a class: min / median / max +0 / 16 / 16 +4 / 4 / 4\n", text)
-    assert not_shown(dataset) == ["Every class has 4 test pictures: no chart shows that."]
-
-
-def widths(axes: Axes) -> list[float]:
-    return [patch.get_width() for patch in axes.patches if isinstance(patch, Rectangle)]
-
-
-def test_counts_are_drawn_from_most_to_fewest() -> None:
-    names = ("few", "$most_", "名" * 40)
-    figure = draw_counts({"training": [2, 30, 7], "test": [5, 1, 9]}, names)
-    training, test = figure.axes
-    assert widths(training) == [30, 7, 2]
-    assert widths(test) == [1, 9, 5]
-    assert [tick.get_text() for tick in training.get_yticklabels()] == [
-        "$most_",
-        "名" * 29 + "…",
-        "few",
+    show_facts(dataset)
+    text = capsys.readouterr().out
+    assert re.search(r"classes +5 +6 *\n", text)
+    assert re.search(r"per class: min / median / max +0 / 16 / 16 +4 / 4 / 4 *\n", text)
+    assert not_shown(dataset) == [
+        "Every class has 4 test pictures, so the page does not list them."
     ]
-    assert training.get_title(loc="left") == "39 training pictures"
-    assert to_png(figure).startswith(b"\x89PNG")
 
 
-def test_only_counts_that_differ_are_drawn(tiny: Dataset) -> None:
-    assert [path.stem for path in explore(tiny, fast(), "out")] == KINDS[:3]
+def test_counts_are_listed_from_most_to_fewest_where_they_differ(tiny: Dataset) -> None:
+    assert headings(explore(tiny, fast(), "out")) == [SAMPLES, AUGMENTATION, MEANS]
     assert not_shown(tiny) == [
-        "Every class has 16 training pictures and 4 test pictures: no chart shows that."
+        "Every class has 16 training pictures and 4 test pictures, so the page does not list them."
     ]
-    uneven = Dataset("uneven", tiny.train[:95], tiny.test[:23], tiny.classes)
-    assert [path.stem for path in explore(uneven, fast(), "uneven")] == KINDS
+    kept = torch.tensor([i for i in range(96) if i not in (0, 1, 7)])  # of a, b and again of b
+    uneven = Dataset("uneven", tiny.train[kept], tiny.test[:23], tiny.classes)
+    path = explore(uneven, fast(), "uneven")
+    assert headings(path) == [SAMPLES, AUGMENTATION, MEANS, COUNTS]
+    rows = re.findall(
+        r"<tr><td>(.)</td><td>(\d+)<.*?width: ([\d.]+)%.*?<td>(\d+)<", section(path, COUNTS)
+    )
+    assert [(name, int(train), int(test)) for name, train, _, test in rows] == [
+        ("c", 16, 4),
+        ("d", 16, 4),
+        ("e", 16, 4),
+        ("f", 16, 3),
+        ("a", 15, 4),
+        ("b", 14, 4),
+    ]
+    assert [float(width) for *_, width, _ in rows] == [100, 100, 100, 100, 93.75, 87.5]
     assert not_shown(uneven) == []
 
 
 @pytest.mark.parametrize("count", [2, 30])
 def test_two_classes(count: int) -> None:
     dataset = with_classes(("yes", "no"), count)
-    samples, augmentation, means = (page(path) for path in explore(dataset, fast(), "out"))
-    found = [find(samples, picture, 64) for picture in dataset.train.images]
-    assert sum(map(len, found)) == 2 * min(count, 12)
-    assert samples.shape[0] < 400
-    setup = make_setup_of(dataset, fast())
-    originals = [find(augmentation, picture, 96) for picture in setup.training.images]
-    assert sum(map(bool, originals)) == 2 * min(count, 5)
-    assert means.shape[1] < 700
+    path = explore(dataset, fast(), "out")
+    samples = cards(section(path, SAMPLES))
+    assert [len(images) for _, images in samples] == 2 * [min(count, 12)]
+    assert len(cards(section(path, AUGMENTATION))) == 2 * min(count, 5)
+    assert len(captions(section(path, MEANS))) == 2
 
 
-def test_of_a_thousand_classes_a_hundred_are_shown_from_every_superclass() -> None:
+def test_of_a_thousand_classes_a_hundred_are_shown_from_every_superclass(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     names = tuple(f"n{i:08d}" for i in range(1000))
     plain = with_classes(names, 2)
     parents = tuple(i % 20 for i in range(1000))
@@ -239,26 +242,23 @@ def test_of_a_thousand_classes_a_hundred_are_shown_from_every_superclass() -> No
     assert choose_classes(plain) == list(range(0, 1000, 10))
     shown = choose_classes(coarse)
     assert [parents[i] for i in shown] == [i for i in range(20) for _ in range(5)]
-    assert not_shown(coarse)[0] == (
-        "Samples and means show 100 of the 1,000 classes, spread evenly; "
-        "the other 900 are in the counts alone."
-    )
-    assert re.search(r"classes +1,000 +1,000\n superclasses +20 +20\n", printed(coarse))
+    sentence = "The page shows 100 of the 1,000 classes, spread evenly."
+    assert not_shown(coarse)[0] == sentence
+    show_facts(coarse)
+    text = capsys.readouterr().out
+    assert re.search(r"classes +1,000 +1,000 *\n superclasses +20 +20 *\n", text)
     for dataset in (plain, coarse):
-        samples, _, means = explore(dataset, fast(), "out")
-        for path in (samples, means):
-            assert max(page(path).shape) <= 2410
-        pixels = page(samples)
-        for label in choose_classes(dataset)[::33]:
-            member = int((dataset.train.labels == label).nonzero()[0])
-            assert find(pixels, dataset.train.images[member], 64)
+        path = explore(dataset, fast(), "out")
+        assert "shows 100 of the classes, spread evenly." in path.read_text()
+        samples = cards(section(path, SAMPLES))
+        assert [name for name, _ in samples] == [names[i] for i in choose_classes(dataset)]
+        assert len(captions(section(path, MEANS))) == 100
     rest = Dataset("rest", plain.train[:1500], plain.test, names)
-    figure = draw_counts(class_counts(rest), names)
-    assert figure.axes[0].get_xlabel() == "1,000 classes, from n00000000 to n00000999"
-    assert [path.stem for path in explore(rest, fast(), "rest")] == KINDS
+    counts = section(explore(rest, fast(), "rest"), COUNTS)
+    assert len(re.findall("<tr><td>", counts)) == 1000
 
 
-LONG = (
+NAMES = (
     "a name as ImageNet has them, of several synonyms, one after the other",
     "W" * 300,
     "Кириллическое_название_класса",
@@ -266,21 +266,68 @@ LONG = (
     "とても長い日本語のクラスの名前です",
     "العربية",
     "$x_1$ and $y",
+    "<b>&amp; <script>alert(1)</script>",
     "two\nlines",
     "",
     "short",
 )
 
 
-def test_names_of_any_length_and_script_keep_clear_of_the_pictures() -> None:
-    dataset = with_classes(LONG)
-    samples, augmentation, means = (page(path) for path in explore(dataset, fast(), "out"))
-    for pixels, side in ((samples, 64), (augmentation, 96)):
-        places = [place for p in dataset.train.images for place in find(pixels, p, side)]
-        first, top = min(x for x, _ in places), min(y for _, y in places)
-        assert (pixels[top:, first - 8 : first] == 255).all()
-    for label, mean in enumerate(class_means(dataset.train, range(10))):
-        ((x, y),) = find(means, mean, 96)
-        below = means[y + 97 : y + 142, x : x + 108]
-        assert (below < 128).any() == bool(LONG[label])
-        assert (means[y + 142 : y + 146, x : x + 108] == 255).all()
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_names_of_any_length_and_script(browser: Browser, scheme: Any) -> None:
+    plain = with_classes(NAMES)
+    superclasses = ("W" * 300, "two\nlines")
+    dataset = Dataset(
+        "W" * 300,
+        plain.train[:40],
+        plain.test[:10],
+        NAMES,
+        superclasses,
+        tuple(i % 2 for i in range(len(NAMES))),
+    )
+    path = explore(dataset, fast(), "out")
+    assert headings(path)[-1] == COUNTS
+    content = path.read_text()
+    assert "<script>" not in content and "<b>" not in content
+    for name in NAMES:
+        assert html.escape(name.replace("\n", r"\n")) in content
+    size = {"width": 400, "height": 800}
+    page = browser.new_context(offline=True, color_scheme=scheme, viewport=size).new_page()  # type: ignore[arg-type]
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("requestfailed", lambda request: complaints.append(request.url[:80]))
+    page.goto(path.resolve().as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    wide = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert (
+        page.eval_on_selector_all("h1, h3, h4, .card, figure, figcaption, td, .scroll", wide) == 0
+    )
+    loaded = page.eval_on_selector_all("img", "all => all.map(i => i.complete && i.naturalWidth)")
+    assert len(loaded) > 60 and set(loaded) == {24, 32}
+    assert complaints == []
+
+
+def test_large_pictures_are_shrunk() -> None:
+    train, test = (
+        replace(split, store=split.store.repeat_interleave(4, 2).repeat_interleave(4, 3))
+        for split in (make_split(8, 2), make_split(2, 2, seed=1))
+    )
+    path = explore(Dataset("large", train, test, ("a", "b")), fast(size=128), "out")
+    for heading in (SAMPLES, AUGMENTATION, MEANS):
+        images = pictures(section(path, heading))
+        assert images and {tuple(image.shape) for image in images} == {(3, 64, 64)}
+
+
+def test_a_grid_shows_the_pictures_in_labelled_rows(tiny: Dataset) -> None:
+    rows = [tiny.train.images[:3], tiny.train.images[3:5]]
+    figure = draw_grid(rows, ["$x_1$", "名" * 40])
+    shown = [
+        [axes.images[0].get_array() for axes in figure.axes[i : i + 3] if axes.images]
+        for i in (0, 3)
+    ]
+    for row, arrays in zip(rows, shown, strict=True):
+        assert len(row) == len(arrays)
+        for picture, array in zip(row, arrays, strict=True):
+            assert np.array_equal(picture.permute(1, 2, 0).numpy(), np.asarray(array))
+    assert [figure.axes[i].get_title(loc="left") for i in (0, 3)] == ["$x_1$", "名" * 29 + "…"]
+    assert to_png(figure).startswith(b"\x89PNG")

@@ -1,19 +1,17 @@
-"""The command `explore`: what it prints and where it writes."""
+"""The command `explore`: what it prints and what it writes."""
 
 import math
 import re
 from pathlib import Path
 
 import pytest
-from support.exploring import KINDS, find, make_setup_of, page, printed
+import torch
+from support.exploring import SAMPLES, cards, headings, make_setup_of, section
 
 from hundredfold import Dataset, Split, fast
+from hundredfold.cli.explore import show_facts
 from hundredfold.cli.main import main
-from hundredfold.experiments.explore import (
-    choose_pictures,
-    explore,
-    trained_on,
-)
+from hundredfold.experiments.explore import choose_pictures, explore, training_split
 from hundredfold.support.errors import UserError
 
 
@@ -25,23 +23,20 @@ def test_the_command_on_the_sample(capsys: pytest.CaptureFixture[str]) -> None:
         r"size in pixels +32 x 32 +32 x 32",
         r"classes +100 +100",
         r"superclasses +20 +20",
-        r"a class: min / median / max +25 / 25 / 25 +5 / 5 / 5",
-        r"Samples +seen/samples.png",
-        r"Augmentation +seen/augmentation.png",
-        r"Means +seen/means.png",
+        r"pictures per class: min / median / max +25 / 25 / 25 +5 / 5 / 5",
+        r"Page +seen/explore.html",
     ):
         assert re.search(row, out), row
-    assert "Every class has 25 training pictures and 5 test pictures:" in out
-    assert sorted(path.name for path in Path("seen").iterdir()) == [
-        "augmentation.png",
-        "means.png",
-        "samples.png",
-    ]
-    assert all(max(page(path).shape) <= 2410 for path in Path("seen").iterdir())
+    assert "Every class has 25 training pictures and 5 test pictures" in out
+    assert [path.name for path in Path("seen").iterdir()] == ["explore.html"]
+    assert Path("seen/explore.html").stat().st_size < 5e6
 
 
-def test_the_table_has_the_channels_of_a_loop(tiny: Dataset) -> None:
-    text = printed(tiny)
+def test_the_table_has_the_channels_of_a_loop(
+    tiny: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_facts(tiny)
+    text = capsys.readouterr().out
     for name, split in (("mean", tiny.train), ("std", tiny.test)):
         values = []
         for channel in range(3):
@@ -52,17 +47,20 @@ def test_the_table_has_the_channels_of_a_loop(tiny: Dataset) -> None:
         assert ", ".join(f"{value:.4f}" for value in values) in text
 
 
-def test_cifar100_has_the_published_statistics_and_equal_counts(cifar: Dataset) -> None:
-    text = printed(cifar)
+def test_cifar100_has_the_published_statistics_and_equal_counts(
+    cifar: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_facts(cifar)
+    text = capsys.readouterr().out
     for facts in ("500 / 500 / 500", "0.5071, 0.4865, 0.4409", "0.2673, 0.2564, 0.2762"):
         assert facts in text
-    paths = explore(cifar, fast(), "out")
-    assert [path.stem for path in paths] == KINDS[:3]
-    pixels = page(paths[0])
-    training = trained_on(make_setup_of(cifar, fast()), cifar)
+    path = explore(cifar, fast(), "out")
+    assert len(headings(path)) == 3
+    shown = dict(cards(section(path, SAMPLES)))
+    training = training_split(make_setup_of(cifar, fast()), cifar)
     for label in (0, 51, 99):
         (places,) = choose_pictures(Split(training.images, training.labels), [label])
-        assert find(pixels, training.images[places[0]], 64)
+        assert torch.equal(shown[cifar.classes[label]][0], training.images[places[0]])
 
 
 @pytest.mark.parametrize(
@@ -81,6 +79,6 @@ def test_mistakes_are_explained(
     assert re.search(said, capsys.readouterr().err)
 
 
-def test_a_recipe_that_does_not_fit_the_pictures(tiny: Dataset) -> None:
+def test_a_recipe_that_does_not_fit_the_pictures_is_refused(tiny: Dataset) -> None:
     with pytest.raises(UserError, match="--size is 64, but the pictures have 32"):
         explore(tiny, fast(size=64), "out")

@@ -1,6 +1,8 @@
 """Imports point one way."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import hundredfold
@@ -47,3 +49,8 @@ def test_predicting_needs_neither_training_nor_data() -> None:
         path = ROOT / f"{name}.py"
         for file in [path] if path.exists() else (ROOT / name).rglob("*.py"):
             assert not imported(file) & {"training", "data", "cli"}
+
+
+def test_the_package_loads_without_matplotlib() -> None:
+    code = "import hundredfold, sys; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

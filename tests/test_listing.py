@@ -152,7 +152,9 @@ def test_undecodable_names_are_escaped(
     assert main(["audit", str(root), "--no-labels", "--no-near"]) == 0
     capsys.readouterr()
     assert main(["audit", str(root), "--no-labels", "--no-near", "--fix", "x.csv"]) == 2
-    assert "c\\xe4t/cat-0.png has a name that is no line of text" in capsys.readouterr().err
+    assert (
+        "c\\xe4t/cat-0.png has a name that is not one line of UTF-8 text" in capsys.readouterr().err
+    )
     moved = root.rename(os.fsdecode(b"sch\xf6n"))
     assert main(["train", "--data", str(moved), *flags]) == 0
     assert main(["evaluate", str(max(Path("runs").iterdir()))]) == 0

@@ -1,4 +1,4 @@
-"""The range test: its curve, its suggestion, and that it leaves no trace."""
+"""The range test: its curve, its suggestion, and that it does not change the state."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ from hundredfold.training.state import first_state
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "adam"}, {"model": "resnet9"}])
-def test_the_state_is_left_untouched(
+def test_the_state_is_not_changed(
     changes: dict[str, Any], tiny: Dataset, tiny_config: Config
 ) -> None:
     widths = (4, 4, 8, 8) if "model" in changes else (8, 16)  # resnet9 has dropout
@@ -71,7 +71,7 @@ def test_the_suggestion_is_where_the_loss_falls_most_steeply() -> None:
         _ = LrCurve((1.0, 2.0), (1.0, 9.0)).steepest
 
 
-def test_it_stops_where_the_loss_diverges(tiny: Dataset, tiny_config: Config) -> None:
+def test_it_stops_if_the_loss_diverges(tiny: Dataset, tiny_config: Config) -> None:
     config = Config(**vars(tiny_config) | {"optimizer": "sgd", "batch_norm": False})
     setup = make_setup(config, tiny, torch.device("cpu"))
     curve = find_lr(first_state(setup), setup, 60)

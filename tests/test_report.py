@@ -1,4 +1,4 @@
-"""The report: right figures, whole in itself, and as a browser shows it."""
+"""The report: correct figures, a self-contained page, and how a browser shows it."""
 
 import dataclasses
 import html
@@ -33,7 +33,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_page(browser: Browser, path: Path, **context: Any) -> tuple[Page, list[str]]:
-    """Open a page without a network; return it and, filling up, all that it complains of."""
+    """Open a page without a network; return it and a list that collects its error messages."""
     page = browser.new_context(offline=True, **context).new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
@@ -56,7 +56,7 @@ def test_a_browser_shows_the_page(browser: Browser, reported: Path, scheme: str)
     brightness = [sum(map(int, re.findall(r"\d+", value)[:3])) for value in (back, text)]
     assert (brightness[0] > brightness[1]) == (scheme == "light")
     ink = page.eval_on_selector("svg text", "text => getComputedStyle(text).fill")
-    assert ink == text  # figures take the page's colour
+    assert ink == text  # figures have the page's text colour
     assert complaints == []
 
 
@@ -76,7 +76,7 @@ def test_the_tables_sort(browser: Browser, reported: Path) -> None:
     def numbers(i: int) -> list[float]:
         return [float(text) if text[0].isdigit() else -1 for text in column(i)]
 
-    assert numbers(6) == sorted(numbers(6))  # the weakest classes first
+    assert numbers(6) == sorted(numbers(6))  # lowest F1 first
     table.locator("th button", has_text="recall").click()
     assert numbers(5) == sorted(numbers(5), reverse=True)
     table.locator("th button", has_text="recall").click()
@@ -89,7 +89,7 @@ def test_the_tables_sort(browser: Browser, reported: Path) -> None:
     assert complaints == []
 
 
-def test_the_page_needs_nothing_beside_it(reported: Path) -> None:
+def test_the_page_is_self_contained(reported: Path) -> None:
     text = reported.read_text()
     sources = re.findall(r"(?:src|href|xlink:href)=\"([^\"]{0,20})", text)
     assert sources
@@ -101,7 +101,7 @@ def test_the_page_needs_nothing_beside_it(reported: Path) -> None:
         assert (figures / f"{name}.svg").read_text().startswith("<svg")
 
 
-def test_the_table_has_scikit_learns_figures(reported: Path) -> None:
+def test_the_table_equals_scikit_learns_figures(reported: Path) -> None:
     run = Run(reported.parent)
     test = run.test_logits()
     predicted = test["logits"].argmax(1)
@@ -138,7 +138,7 @@ def make_dataset(classes: tuple[str, ...], tests: int) -> Dataset:
     ],
     ids=["two", "scripts", "long", "thousand"],
 )
-def test_it_is_sound_with_any_classes(
+def test_the_page_is_correct_with_any_class_names(
     classes: tuple[str, ...], tiny_config: Config, browser: Browser
 ) -> None:
     config = dataclasses.replace(tiny_config, validation=0, epochs=1, widths=(8,), batch_size=64)
@@ -155,7 +155,9 @@ def test_it_is_sound_with_any_classes(
     assert complaints == []
 
 
-def test_a_model_without_mistakes_has_no_pairs_and_no_mistakes(tiny: Dataset, run: Run) -> None:
+def test_a_model_without_mistakes_has_neither_confused_pairs_nor_mistakes(
+    tiny: Dataset, run: Run
+) -> None:
     logits = 9 * torch.nn.functional.one_hot(tiny.test.labels, 6).float()
     run.finish(
         run.model().state_dict(),
@@ -166,14 +168,14 @@ def test_a_model_without_mistakes_has_no_pairs_and_no_mistakes(tiny: Dataset, ru
     assert all(level.correct.all() for level in scored_predictions(run))
     text = write_report(run, tiny).read_text()
     assert "Most confused pairs" not in text
-    assert "Surest mistakes" not in text
-    assert "of all mistakes stay inside" not in text
+    assert "Most confident mistakes" not in text
+    assert "in the same superclass as the label" not in text
 
 
-def test_without_the_data_it_has_no_pictures_and_says_why(tiny: Dataset, run: Run) -> None:
+def test_without_the_data_the_page_has_no_pictures_and_says_why(tiny: Dataset, run: Run) -> None:
     told: list[str] = []
     text = write_report(run, tell=told.append).read_text()  # the run's data is named tiny: no path
-    assert "Without pictures: There is no file or folder tiny" in text
+    assert "Shown without pictures: There is no file or folder tiny" in text
     assert "<img" not in text
     assert "no pictures: There is no file or folder tiny" in told[0]
     other = Split(tiny.test.images.flip(3), tiny.test.labels)
@@ -185,7 +187,7 @@ def test_without_the_data_it_has_no_pictures_and_says_why(tiny: Dataset, run: Ru
 @pytest.mark.parametrize(
     ("name", "content"), [("history.jsonl", ""), ("metrics.json", "{}"), ("environment.json", "{}")]
 )
-def test_a_damaged_run_is_named(run: Run, name: str, content: str) -> None:
+def test_a_damaged_run_is_reported(run: Run, name: str, content: str) -> None:
     (run.path / name).write_text(content)
     with pytest.raises(UserError, match="damaged"):
         write_report(run)
@@ -206,14 +208,16 @@ def test_a_run_that_is_not_finished_has_no_report(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
-def test_damaged_logits_are_named(tiny: Dataset, run: Run, content: bytes) -> None:
+def test_damaged_logits_are_reported(tiny: Dataset, run: Run, content: bytes) -> None:
     (run.path / "test_logits.npz").write_bytes(content)
     update_digests(run)
     with pytest.raises(UserError, match=r"test_logits\.npz"):
         write_report(run, tiny)
 
 
-def test_the_command_prints_where_it_is(reported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_path_of_the_page(
+    reported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["report", str(reported.parent)]) == 0
     assert str(reported) in capsys.readouterr().out.replace("\n", "")
 
@@ -227,7 +231,7 @@ def test_levels_agree_with_the_recorded_metrics(reported: Path) -> None:
     assert len(load_sample().test) == len(fine.labels)
 
 
-def test_it_says_on_how_many_pictures_probabilities_were_calibrated(
+def test_the_page_says_how_many_pictures_calibrated_the_probabilities(
     run: Run, tiny: Dataset, reported: Path
 ) -> None:
     assert "a temperature fitted on 100 validation pictures.\n" in reported.read_text()

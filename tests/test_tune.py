@@ -1,4 +1,4 @@
-"""The search: where it looks, what it keeps, and that several processes share it."""
+"""The search: its ranges, its results, and that several processes share it."""
 
 import csv
 import dataclasses
@@ -17,54 +17,54 @@ from PIL import Image
 from hundredfold import Config, Dataset, Run, UserError, fast, train, tutorial
 from hundredfold.cli.main import main
 from hundredfold.cli.tune import _csv, _summary
-from hundredfold.experiments.tune import Outcome, Range, Tuning, search_space, tune
+from hundredfold.experiments.tune import SearchRange, Trial, TuningResult, search_space, tune
 from hundredfold.support.jsonio import from_json
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Optuna, about what is experimental
 
 
-def test_it_looks_around_the_recipes_own_values() -> None:
+def test_it_searches_around_the_values_of_the_recipe() -> None:
     space = search_space(fast(), ())
     assert space == {
-        "lr": Range(0.15 / 4, 0.6, "log"),
-        "muon_lr": Range(0.15 / 4, 0.6, "log"),
-        "weight_decay": Range(5e-4 / 8, 4e-3, "log"),
+        "lr": SearchRange(0.15 / 4, 0.6, "log"),
+        "muon_lr": SearchRange(0.15 / 4, 0.6, "log"),
+        "weight_decay": SearchRange(5e-4 / 8, 4e-3, "log"),
     }
     assert search_space(tutorial(weight_decay=0), ()).keys() == {"lr"}
-    assert search_space(fast(), ("pad",)) == {"pad": Range(0, 6, "whole")}
-    with pytest.raises(UserError, match="--vary colour: of fast there may be varied lr, muon_lr"):
+    assert search_space(fast(), ("pad",)) == {"pad": SearchRange(0, 6, "integer")}
+    with pytest.raises(
+        UserError, match="--vary colour: the fields of fast that can be varied are lr, muon_lr"
+    ):
         search_space(fast(), ("colour",))
     with pytest.raises(UserError, match="--vary muon_lr"):
         search_space(tutorial(), ("muon_lr",))
 
 
-def test_it_goes_on_where_it_was_and_never_reads_the_test_set(
-    tiny: Dataset, tiny_config: Config
-) -> None:
+def test_it_continues_and_never_reads_the_test_set(tiny: Dataset, tiny_config: Config) -> None:
     blind = dataclasses.replace(tiny, test=tiny.test[:0])
     config = dataclasses.replace(tiny_config, epochs=1)
-    space, told = search_space(config, ("lr", "pad")), list[Outcome]()
+    space, told = search_space(config, ("lr", "pad")), list[Trial]()
     first = tune(config, blind, space, 3, "sqlite:///tune.db", told.append)
-    assert [outcome.number for outcome in told] == [0, 1, 2]
+    assert [trial.number for trial in told] == [0, 1, 2]
     assert first.importance == {}
     found = tune(config, blind, space, 6, "sqlite:///tune.db", told.append)
-    assert [outcome.number for outcome in told] == list(range(6))
-    assert found.outcomes[:3] == first.outcomes
+    assert [trial.number for trial in told] == list(range(6))
+    assert found.trials[:3] == first.trials
     assert tune(config, blind, space, 6, "sqlite:///tune.db", told.append) == found
     assert len(told) == 6
-    for outcome in found.outcomes:
-        assert 0.05 / 4 <= outcome.values["lr"] <= 0.2
-        assert outcome.values["pad"] in range(7)
-    best = max(found.outcomes, key=lambda outcome: outcome.accuracy or 0)
+    for trial in found.trials:
+        assert 0.05 / 4 <= trial.values["lr"] <= 0.2
+        assert trial.values["pad"] in range(7)
+    best = max(found.trials, key=lambda trial: trial.accuracy or 0)
     assert (found.best.lr, found.best.pad) == (best.values["lr"], best.values["pad"])
-    reached = {outcome.accuracy for outcome in found.outcomes if outcome.state == "complete"}
+    reached = {trial.accuracy for trial in found.trials if trial.state == "complete"}
     assert sum(found.importance.values()) == pytest.approx(1 if len(reached) > 1 else 0)
     other = tune(dataclasses.replace(config, seed=1), blind, space, 1, "sqlite:///tune.db")
     assert other.study != found.study
-    assert len(other.outcomes) == 1
+    assert len(other.trials) == 1
 
 
-def test_ctrl_c_ends_it_quietly_and_leaves_a_storage_to_go_on_with(
+def test_ctrl_c_ends_it_quietly_and_leaves_a_usable_storage(
     tiny: Dataset,
     tiny_config: Config,
     monkeypatch: pytest.MonkeyPatch,
@@ -83,55 +83,55 @@ def test_ctrl_c_ends_it_quietly_and_leaves_a_storage_to_go_on_with(
             patch.setattr(where, what, pressed)
             tune(config, tiny, space, 1, "sqlite:///tune.db")
     found = tune(config, tiny, space, 1, "sqlite:///tune.db")
-    assert [outcome.state for outcome in found.outcomes] == ["fail", "complete"]
+    assert [trial.state for trial in found.trials] == ["fail", "complete"]
     assert capfd.readouterr().err == ""
 
 
-def test_importances_that_are_not_known_are_no_numbers(
+def test_unknown_importances_are_not_shown_as_numbers(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    outcome = Outcome(0, "complete", 0.5, {"lr": 0.1})
-    _summary(Tuning("study", "fine_top1", (outcome,), Config(), {}), {"lr"}, tmp_path)
+    trial = Trial(0, "complete", 0.5, {"lr": 0.1})
+    _summary(TuningResult("study", "fine_top1", (trial,), Config(), {}), {"lr"}, tmp_path)
     out = capsys.readouterr().out
     assert "nan" not in out
-    assert "Importances are not known: fewer than 4 trials" in out
-    _summary(Tuning("study", "fine_top1", (outcome,), Config(), {"lr": 1.0}), {"lr"}, tmp_path)
+    assert "Importances are not known: fewer than 4 trials are complete" in out
+    _summary(TuningResult("study", "fine_top1", (trial,), Config(), {"lr": 1.0}), {"lr"}, tmp_path)
     out = capsys.readouterr().out
     assert "100%" in out
     assert "not known" not in out
 
 
-def test_a_trial_is_the_training_of_its_values(tiny: Dataset, tiny_config: Config) -> None:
+def test_a_trial_equals_a_training_with_its_values(tiny: Dataset, tiny_config: Config) -> None:
     config = dataclasses.replace(tiny_config, epochs=1)
-    (outcome,) = tune(config, tiny, search_space(config, ()), 1, "sqlite:///t.db").outcomes
-    run = train(dataclasses.replace(config, **outcome.values), tiny, quiet=True)
-    assert run.history()[-1].validation["fine_top1"] == outcome.accuracy
+    (trial,) = tune(config, tiny, search_space(config, ()), 1, "sqlite:///t.db").trials
+    run = train(dataclasses.replace(config, **trial.values), tiny, quiet=True)
+    assert run.history()[-1].validation["fine_top1"] == trial.accuracy
 
 
-def test_trials_of_coarse_labels_say_so(
+def test_trials_of_coarse_labels_are_named_coarse(
     tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = dataclasses.replace(tiny_config, epochs=0.5, labels="coarse", validation=0.25)
     space = search_space(config, ("lr",))
     found = tune(config, tiny.with_labels("coarse"), space, 1, "sqlite:///t.db")
     assert found.metric == "coarse_top1"
-    (outcome,) = found.outcomes
-    run = train(dataclasses.replace(config, **outcome.values), tiny, quiet=True)
-    assert run.history()[-1].validation["coarse_top1"] == outcome.accuracy
+    (trial,) = found.trials
+    run = train(dataclasses.replace(config, **trial.values), tiny, quiet=True)
+    assert run.history()[-1].validation["coarse_top1"] == trial.accuracy
     _summary(found, {"lr"}, Path("tuning"))
     out = capsys.readouterr().out
-    assert f"best: trial 0, {outcome.accuracy:.2%} top-1 coarse" in out
+    assert f"best: trial 0, {trial.accuracy:.2%} top-1 coarse" in out
     assert re.search(r"\n lr +\S+ +- *\n", out)  # of one trial nothing is known to matter
     assert _csv(found).startswith("trial,state,validation_coarse_top1,lr")
 
 
-def test_what_diverges_is_stopped(tiny: Dataset, tiny_config: Config) -> None:
+def test_a_search_whose_trials_all_diverge_is_refused(tiny: Dataset, tiny_config: Config) -> None:
     config = dataclasses.replace(tiny_config, lr=1e30, batch_norm=False, optimizer="sgd")
     with pytest.raises(UserError, match="every one diverged"):
         tune(config, tiny, search_space(config, ("lr",)), 1, "sqlite:///t.db")
 
 
-def test_what_cannot_be_searched_is_refused(tiny: Dataset, tiny_config: Config) -> None:
+def test_a_search_without_held_out_pictures_is_refused(tiny: Dataset, tiny_config: Config) -> None:
     space = search_space(tiny_config, ())
     for changes in ({"validation": 0.0}, {"budget": "9s"}):
         with pytest.raises(UserError, match="needs held-out pictures"):
@@ -140,7 +140,7 @@ def test_what_cannot_be_searched_is_refused(tiny: Dataset, tiny_config: Config) 
         tune(tiny_config, tiny, space, 1, "abacus")
 
 
-def test_a_missing_extra_is_named(
+def test_a_missing_extra_is_reported(
     tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
@@ -173,7 +173,9 @@ def test_two_processes_share_a_study(capsys: pytest.CaptureFixture[str]) -> None
     assert (run.config().lr, run.config().epochs) == (config.lr, 0.5)
 
 
-def test_a_configuration_file_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_configuration_file_that_cannot_be_read_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["train", "nowhere.json"]) == 2
     assert "Cannot read the configuration nowhere.json" in capsys.readouterr().err
     Path("bad.json").write_text(json.dumps({"lr": "fast"}))

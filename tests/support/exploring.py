@@ -1,49 +1,61 @@
-"""What the tests of exploring share: pages read back, what is printed."""
+"""Helpers for the tests of `explore`: read back what the page shows."""
 
+import base64
+import html
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
+from torch import Tensor
 
 from hundredfold import Config, Dataset
-from hundredfold.cli.explore import facts_table
 from hundredfold.training.setup import Setup, make_setup
 
 CPU = torch.device("cpu")
-KINDS = ["samples", "augmentation", "means", "counts"]
+SAMPLES, AUGMENTATION = "Training pictures", "Augmentation"
+MEANS, COUNTS = "Mean training picture of each class", "Pictures per class"
 
 
-def page(path: Path) -> np.ndarray:
-    """Return a written page as (H, W, 3) uint8; it must be opaque."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGBA"))
-    assert (pixels[:, :, 3] == 255).all()
-    return pixels[:, :, :3].copy()
+def headings(page: Path) -> list[str]:
+    """Return the headings of a page's sections."""
+    return re.findall("<h2>(.*?)</h2>", page.read_text())
 
 
-def find(pixels: np.ndarray, picture: torch.Tensor, side: int) -> list[tuple[int, int]]:
-    """Return (x, y) wherever a page has the picture, (3, S, S), each pixel enlarged to a square."""
-    scale = side // picture.shape[-1]
-    wanted = picture.numpy().transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
-    content, row, places = pixels.tobytes(), wanted[0].tobytes(), []
-    start = content.find(row)
-    while start >= 0:
-        y, x = divmod(start // 3, pixels.shape[1])
-        if start % 3 == 0 and np.array_equal(pixels[y : y + side, x : x + side], wanted):
-            places.append((x, y))
-        start = content.find(row, start + 1)
-    return places
+def section(page: Path, heading: str) -> str:
+    """Return the HTML of the section under a heading."""
+    return page.read_text().partition(f"<h2>{heading}</h2>")[2].partition("<h2>")[0]
+
+
+def cards(content: str) -> list[tuple[str, list[Tensor]]]:
+    """Return the title and the pictures, each (3, H, W) uint8, of every card."""
+    parts = content.split("<h4>")[1:]
+    return [(html.unescape(part.partition("</h4>")[0]), pictures(part)) for part in parts]
+
+
+def captions(content: str) -> list[tuple[str, list[Tensor]]]:
+    """Return the caption and the pictures of every figure."""
+    return [
+        (html.unescape(re.findall("<figcaption>(.*?)</figcaption>", part)[0]), pictures(part))
+        for part in content.split("<figure>")[1:]
+    ]
+
+
+def pictures(content: str) -> list[Tensor]:
+    """Return the pictures in some HTML, each (3, H, W) uint8."""
+    found = []
+    for data in re.findall('src="data:image/png;base64,([^"]+)"', content):
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            found.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    return found
+
+
+def equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    """Return whether two lists have the same pictures in the same order."""
+    return len(first) == len(second) and all(map(torch.equal, first, second))
 
 
 def make_setup_of(dataset: Dataset, config: Config) -> Setup:
     return make_setup(config, dataset.with_labels(config.labels), CPU)
-
-
-def printed(dataset: Dataset) -> str:
-    console = Console(width=100)
-    with console.capture() as capture:
-        console.print(facts_table(dataset))
-    return re.sub(r" +\n", "\n", capture.get())

@@ -29,6 +29,7 @@ def add_page(app: FastAPI, served: ServedModel) -> None:
     examples = served.examples()
     content = render_page(
         "hundredfold.app",
+        "page.html",
         name=served.name,
         about=_about(served),
         has_superclasses=served.has_superclasses,

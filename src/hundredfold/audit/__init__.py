@@ -1,1 +1,1 @@
-"""What is wrong with data before training: damage, copies, near duplicates, labels."""
+"""Find problems in data before training: damaged files, copies, near duplicates, wrong labels."""

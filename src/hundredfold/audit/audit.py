@@ -9,7 +9,12 @@ from pathlib import Path
 
 import torch
 
-from hundredfold.audit.duplicates import Pair, descriptors, exact_groups, near_pairs
+from hundredfold.audit.duplicates import (
+    NearDuplicate,
+    descriptors,
+    find_copies,
+    find_near_duplicates,
+)
 from hundredfold.audit.findings import (
     Finding,
     class_findings,
@@ -17,8 +22,13 @@ from hundredfold.audit.findings import (
     file_findings,
     label_findings,
 )
-from hundredfold.audit.labels import Suspect, count_audit_steps, out_of_sample, suspects
-from hundredfold.audit.subject import Subject, load_subject, of_dataset
+from hundredfold.audit.labels import (
+    LabelIssue,
+    count_audit_steps,
+    find_label_issues,
+    predict_out_of_sample,
+)
+from hundredfold.audit.pictures import AuditedPictures
 from hundredfold.data.archive import is_archive
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.models.whitenet import WhiteNet
@@ -29,185 +39,181 @@ from hundredfold.support.text import escape_formula
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
 
-__all__ = [
-    "Audit",
-    "Finding",
-    "Subject",
-    "audit",
-    "cleaned_list",
-    "load_subject",
-    "of_dataset",
-    "refuse_list",
-]
-
-NO_TEXT = re.compile(r"[\n\ud800-\udfff]")
-"""The end of a line, and what Python has in place of the bytes of a path that are not UTF-8."""
-FEWEST_PICTURES = 100
-"""From which on labels are judged: of fewer, a network learns nothing."""
-MOST_EPOCHS = 20.0
-"""Of few pictures, in judging labels."""
-MOST_PICTURES = 100_000
-"""Up to which near duplicates are looked for: each picture is compared with each."""
+NOT_TEXT = re.compile(r"[\n\ud800-\udfff]")
+"""A line break, or a surrogate, by which Python represents bytes of a path that are not UTF-8."""
+MIN_PICTURES = 100
+"""Fewest pictures whose labels are checked: a network learns nothing from fewer."""
+MAX_EPOCHS = 20.0
+"""Most epochs of a training that checks labels."""
+MAX_PICTURES = 100_000
+"""Most pictures among which near duplicates are searched: each is compared with every other."""
 
 
 @dataclass(frozen=True)
-class Audit:
-    """What was found in a source."""
+class AuditResult:
+    """What an audit found."""
 
-    subject: Subject
+    pictures: AuditedPictures
     findings: tuple[Finding, ...]
-    """Of every kind that was looked for, with nothing in it where nothing was found."""
-    exact: tuple[tuple[int, ...], ...]
-    """Groups of pictures of the same content."""
-    near: tuple[Pair, ...]
-    """Near duplicates that are no copies."""
-    suspects: tuple[Suspect, ...]
+    """One for each kind of problem that was searched for, without items if nothing was found."""
+    copies: tuple[tuple[int, ...], ...]
+    """Groups of pictures with the same content."""
+    near: tuple[NearDuplicate, ...]
+    """Near duplicates that are not copies."""
+    label_issues: tuple[LabelIssue, ...]
     """Pictures whose labels are likely wrong."""
     skipped: tuple[str, ...]
-    """What was not looked for, and why."""
+    """Sentences that say what was not searched for, and why."""
 
     @property
     def wrong(self) -> list[Finding]:
-        """What should be mended before training."""
+        """Findings that should be fixed before training."""
         return [finding for finding in self.findings if finding.wrong and finding.items]
 
 
-def audit(subject: Subject, *, near: bool = True, labels: bool = True) -> Audit:
-    """Audit a source.
+def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) -> AuditResult:
+    """Audit the pictures of a source.
 
     Args:
-        subject: of `load_subject`, or of a dataset in memory.
-        near: look for near duplicates.
-        labels: look for likely label errors: trains three small networks.
+        pictures: as returned by `load_pictures` or `from_dataset`.
+        near: search for near duplicates.
+        labels: search for labels that are likely wrong; this trains three small networks.
 
     Raises:
         UserError: no picture can be read.
     """
-    if not len(subject):
-        raise UserError(f"{subject.source} has no picture that can be read.")
-    dataset = _as_dataset(subject)
-    config = fitted(quick(validation=0.0), len(subject))
-    config = replace(config, epochs=min(config.epochs, MOST_EPOCHS))
-    exact = exact_groups(subject.digests)
-    no_labels = _too_few(subject) if labels else "not asked for"
-    no_near = _too_many(subject) if near else "not asked for"
-    found: list[Suspect] = []
-    pairs: list[Pair] = []
+    if not len(pictures):
+        raise UserError(f"{pictures.source} has no picture that can be read.")
+    dataset = _as_dataset(pictures)
+    config = fitted(quick(validation=0.0), len(pictures))
+    config = replace(config, epochs=min(config.epochs, MAX_EPOCHS))
+    copies = find_copies(pictures.digests)
+    no_labels = _why_no_labels(pictures) if labels else "not requested"
+    no_near = _why_no_near(pictures) if near else "not requested"
+    issues: list[LabelIssue] = []
+    pairs: list[NearDuplicate] = []
     with torch.random.fork_rng([]):
         setup = make_setup(config, dataset, torch.device("cpu"))
         states: list[State] = []
         if not no_labels:
-            with counted("Judging labels", count_audit_steps(len(subject), config)) as advance:
-                probabilities, states = out_of_sample(setup, advance)
-            found = suspects(probabilities, subject.labels)
+            with counted("Checking labels", count_audit_steps(len(pictures), config)) as advance:
+                probabilities, states = predict_out_of_sample(setup, advance)
+            issues = find_label_issues(probabilities, pictures.labels)
         if not no_near:
-            pairs = _near(setup, states or [first_state(setup)])
-    digests = subject.digests
+            pairs = _near_duplicates(setup, states or [first_state(setup)])
+    digests = pictures.digests
     pairs = [p for p in pairs if not digests[p.first] or digests[p.first] != digests[p.second]]
     findings = [
-        *(file_findings(subject) if subject.paths else []),
-        *class_findings(subject),
-        *duplicate_findings(subject, exact, None if no_near else pairs),
-        *([] if no_labels else label_findings(subject, found)),
+        *(file_findings(pictures) if pictures.paths else []),
+        *class_findings(pictures),
+        *duplicate_findings(pictures, copies, None if no_near else pairs),
+        *([] if no_labels else label_findings(pictures, issues)),
     ]
     skipped = {"Labels that are likely wrong": no_labels, "Near duplicates": no_near}
-    return Audit(
-        subject,
+    return AuditResult(
+        pictures,
         tuple(findings),
-        tuple(tuple(group) for group in exact),
+        tuple(tuple(group) for group in copies),
         tuple(pairs),
-        tuple(found),
-        tuple(f"{what} were not looked for: {why}." for what, why in skipped.items() if why),
+        tuple(issues),
+        tuple(f"{what} were not searched for: {why}." for what, why in skipped.items() if why),
     )
 
 
-def _as_dataset(subject: Subject) -> Dataset:
+def _as_dataset(pictures: AuditedPictures) -> Dataset:
     """Return all pictures as a training split."""
-    everything = Split(subject.store, subject.labels, names=subject.names)
-    return Dataset(subject.source, everything, everything[:0], subject.classes)
+    everything = Split(pictures.store, pictures.labels, names=pictures.names)
+    return Dataset(pictures.source, everything, everything[:0], pictures.classes)
 
 
-def _too_few(subject: Subject) -> str:
-    """Return why labels cannot be judged, if so."""
-    if len(subject.classes) < 2:
+def _why_no_labels(pictures: AuditedPictures) -> str:
+    """Return why labels cannot be checked; an empty string if they can."""
+    if len(pictures.classes) < 2:
         return "there is only one class"
-    if len(subject) < FEWEST_PICTURES:
-        return f"that needs {FEWEST_PICTURES} pictures, not {len(subject)}"
+    if len(pictures) < MIN_PICTURES:
+        return f"that needs {MIN_PICTURES} pictures, not {len(pictures)}"
     return ""
 
 
-def _too_many(subject: Subject) -> str:
-    """Return why near duplicates cannot be looked for, if so."""
-    if len(subject) < 2:
+def _why_no_near(pictures: AuditedPictures) -> str:
+    """Return why near duplicates cannot be searched for; an empty string if they can."""
+    if len(pictures) < 2:
         return "there is only one picture"
-    if len(subject) > MOST_PICTURES:
-        return f"each picture is compared with each, and there are more than {MOST_PICTURES:,}"
+    if len(pictures) > MAX_PICTURES:
+        return f"each picture is compared with every other, and there are over {MAX_PICTURES:,}"
     return ""
 
 
-def _near(setup: Setup, states: Sequence[State]) -> list[Pair]:
+def _near_duplicates(setup: Setup, states: Sequence[State]) -> list[NearDuplicate]:
     pictures = setup.training
     models = [state.model for state in states if isinstance(state.model, WhiteNet)]  # `quick` is
     with counted("Comparing", len(pictures)) as advance:
         plain, mirrored = descriptors(models, pictures.parts(), setup.info)
-        return near_pairs(pictures.store, plain, mirrored, advance)
+        return find_near_duplicates(pictures.store, plain, mirrored, advance)
 
 
-def refuse_list(subject: Subject) -> None:
+def refuse_list(pictures: AuditedPictures) -> None:
     """Refuse to list pictures that a table cannot name.
 
     Raises:
-        UserError: the source is not of files, is an archive, or has a file whose name is no line of
-            text.
+        UserError: the pictures are not files, are in an archive, or have a file whose name is not
+            one line of UTF-8 text.
     """
-    if not subject.paths:
-        raise UserError(f"{subject.source} is not of files, so there is no list to write.")
-    if is_archive(Path(subject.source)):
+    if not pictures.paths:
+        raise UserError(f"{pictures.source} is not a folder of files, so no list can be written.")
+    if is_archive(Path(pictures.source)):
         raise UserError(
-            f"{subject.source} is an archive, and no table can name what is within: unpack it, and "
-            "audit the folder."
+            f"{pictures.source} is an archive, and a table cannot name files in an archive. Unpack "
+            "it, and audit the folder."
         )
-    for path, name in zip(subject.paths, subject.names, strict=True):
-        if NO_TEXT.search(str(path)):
-            raise UserError(f"{name} has a name that is no line of text (UTF-8): rename it first.")
+    for path, name in zip(pictures.paths, pictures.names, strict=True):
+        if NOT_TEXT.search(str(path)):
+            raise UserError(
+                f"{name} has a name that is not one line of UTF-8 text: rename the file."
+            )
 
 
-def cleaned_list(found: Audit) -> str:
-    """Return a table of the pictures without what is surely wrong, for `--data`.
+def cleaned_list(result: AuditResult) -> str:
+    """Return a table, for `--data`, of the pictures without those that are certainly wrong.
 
-    Left out are files that cannot be used, classes that cannot be learned, all but one of copies
-    within a class (in training, those of test or validation pictures), and all copies in two
-    classes of one split. Near duplicates and likely label errors stay: people have to judge them.
+    It leaves out files that cannot be used, classes that cannot be learned, all but one of the
+    copies within a class (if some are in a test or validation split, the training copies), and all
+    copies in two classes of one split. It keeps near duplicates and labels that are likely wrong,
+    because people have to judge those.
 
     Raises:
-        UserError: as of `refuse_list`.
+        UserError: see `refuse_list`.
     """
-    subject = found.subject
-    refuse_list(subject)
+    pictures = result.pictures
+    refuse_list(pictures)
     left_out = set()
-    for group in found.exact:
-        kept = _kept(subject, group)
-        left_out |= set(group) - kept
+    for group in result.copies:
+        left_out |= set(group) - _copies_to_keep(pictures, group)
     learned = {
         label
-        for label, split in zip(subject.labels.tolist(), subject.splits, strict=True)
+        for label, split in zip(pictures.labels.tolist(), pictures.splits, strict=True)
         if split in ("train", "")
     }
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["path", "label", "superclass", "split"])
-    for i, path in enumerate(subject.paths):
-        if i not in left_out and int(subject.labels[i]) in learned:
-            row = (str(path.absolute()), subject.class_of(i), subject.parents[i], subject.splits[i])
-            writer.writerow(map(escape_formula, row))
+    for i, path in enumerate(pictures.paths):
+        if i not in left_out and int(pictures.labels[i]) in learned:
+            columns = (
+                str(path.absolute()),
+                pictures.class_of(i),
+                pictures.parents[i],
+                pictures.splits[i],
+            )
+            writer.writerow(map(escape_formula, columns))
     return out.getvalue()
 
 
-def _kept(subject: Subject, group: Sequence[int]) -> set[int]:
-    """Return which of several copies stay: one of the test's, else of validation, else of train."""
+def _copies_to_keep(pictures: AuditedPictures, group: Sequence[int]) -> set[int]:
+    """Return which of several copies stays: one in test, else in validation, else in training."""
     for split in ("test", "validation", "train", ""):
-        members = [i for i in group if subject.splits[i] == split]
+        members = [i for i in group if pictures.splits[i] == split]
         if members:
-            agreed = len({int(subject.labels[i]) for i in members}) == 1
+            agreed = len({int(pictures.labels[i]) for i in members}) == 1
             return {members[0]} if agreed else set()
     return set()

@@ -1,110 +1,110 @@
-"""The audit's page and its JSON, from what was found."""
+"""Render what an audit found as an HTML page and as JSON."""
 
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from hundredfold.audit.audit import Audit
-from hundredfold.audit.findings import Finding, class_counts
-from hundredfold.audit.subject import Subject
+from hundredfold.audit.audit import AuditResult
+from hundredfold.audit.findings import Finding, count_by_split
+from hundredfold.audit.pictures import AuditedPictures
 from hundredfold.pictures.prepare import data_uri, load_picture
 from hundredfold.support.errors import UserError
 from hundredfold.support.html import render_page
 
-SHOWN = 24
-"""Groups of pictures of a finding that are shown; the rest are in the JSON."""
-LISTED = 100
-"""Lines of a finding that has no pictures."""
-MOST_IN_GROUP = 4
+MAX_GROUPS = 24
+"""Most items of a finding that are shown with pictures; the JSON has all of them."""
+MAX_LINES = 100
+"""Most items of a finding without pictures that are listed."""
+MAX_PICTURES = 4
+"""Most pictures of an item that are shown."""
 THUMBNAIL = 96
-"""Side in pixels of what is shown of a file."""
+"""Side in pixels of a picture that is read from its file."""
 
 
-class Shot(NamedTuple):
+class AuditPicture(NamedTuple):
     """A picture on the page."""
 
     source: str
+    """The picture as a data URI."""
     name: str
     label: str
 
 
-class Section(NamedTuple):
+class FindingSection(NamedTuple):
     """A finding on the page."""
 
     finding: Finding
-    groups: list[tuple[str, list[Shot]]]
-    """Words under each group, and its pictures."""
+    groups: list[tuple[str, list[AuditPicture]]]
+    """Text and pictures of each item; empty if the finding has no pictures."""
 
 
-def render(found: Audit) -> str:
-    """Return the page, whole in itself."""
-    sections = [_section(found, finding) for finding in found.findings if finding.items]
-    counts = class_counts(found.subject)
+def render_audit(result: AuditResult) -> str:
+    """Return the self-contained HTML page."""
+    sections = [_section(result, finding) for finding in result.findings if finding.items]
+    counts = count_by_split(result.pictures)
     return render_page(
         "hundredfold.audit",
-        subject=found.subject,
-        total=len(found.subject),
-        skipped=found.skipped,
+        "page.html",
+        pictures=result.pictures,
+        skipped=result.skipped,
         counts=counts,
-        most=max(max(names.values(), default=1) for names in counts.values()),
+        largest=max(max(names.values(), default=1) for names in counts.values()),
         wrong=[section for section in sections if section.finding.wrong],
-        odd=[section for section in sections if not section.finding.wrong],
-        clean=[finding for finding in found.findings if not finding.items],
-        listed=LISTED,
-        shown=SHOWN,
+        minor=[section for section in sections if not section.finding.wrong],
+        not_found=[finding for finding in result.findings if not finding.items],
+        max_lines=MAX_LINES,
+        max_groups=MAX_GROUPS,
     )
 
 
-def _section(found: Audit, finding: Finding) -> Section:
-    suggested = {s.picture: found.subject.classes[s.suggested] for s in found.suspects}
-    groups = []
-    for item, pictures in list(zip(finding.items, finding.pictures, strict=False))[:SHOWN]:
-        shots = [_shot(found.subject, i) for i in pictures[:MOST_IN_GROUP]]
-        if finding.key == "labels":
-            text = f"rather {suggested[pictures[0]]}?"
-        elif len(pictures) == 1:
-            text = item.split(": ", 1)[1]
-        else:
-            text = item.rpartition("(")[2].rstrip(")")
-        groups.append((text, shots))
-    return Section(finding, groups)
+def _section(result: AuditResult, finding: Finding) -> FindingSection:
+    groups = [
+        (item.detail, [_picture(result.pictures, i) for i in item.pictures[:MAX_PICTURES]])
+        for item in finding.items[:MAX_GROUPS]
+        if item.pictures
+    ]
+    return FindingSection(finding, groups)
 
 
-def _shot(subject: Subject, picture: int) -> Shot:
-    image = subject.store[picture]
-    if subject.paths:
-        with suppress(UserError):  # gone since: what was read of it will do
-            image = load_picture(subject.paths[picture], THUMBNAIL)
-    return Shot(data_uri(image), subject.names[picture], subject.class_of(picture))
+def _picture(pictures: AuditedPictures, index: int) -> AuditPicture:
+    image = pictures.store[index]
+    if pictures.paths:
+        with suppress(UserError):  # if the file is gone, show what was read of it
+            image = load_picture(pictures.paths[index], THUMBNAIL)
+    return AuditPicture(data_uri(image), pictures.names[index], pictures.class_of(index))
 
 
-def to_json(found: Audit) -> str:
-    """Return all that was found, as JSON."""
-    subject = found.subject
+def audit_json(result: AuditResult) -> str:
+    """Return everything that was found, as JSON."""
+    pictures = result.pictures
 
-    def named(pictures: Sequence[int]) -> list[str]:
-        return [subject.names[i] for i in pictures]
+    def named(indices: Sequence[int]) -> list[str]:
+        return [pictures.names[i] for i in indices]
 
     content = {
-        "source": subject.source,
-        "pictures": len(subject),
-        "classes": class_counts(subject),
+        "source": pictures.source,
+        "pictures": len(pictures),
+        "classes": count_by_split(pictures),
         "findings": {
-            finding.key: {"title": finding.title, "wrong": finding.wrong, "items": finding.items}
-            for finding in found.findings
+            finding.key: {
+                "title": finding.title,
+                "wrong": finding.wrong,
+                "items": [item.line for item in finding.items],
+            }
+            for finding in result.findings
         },
-        "exact": [named(group) for group in found.exact],
-        "near": [[*named(pair[:2]), round(pair.score, 4)] for pair in found.near],
+        "exact": [named(group) for group in result.copies],
+        "near": [[*named(pair[:2]), round(pair.score, 4)] for pair in result.near],
         "labels": [
             {
-                "picture": subject.names[suspect.picture],
-                "label": subject.classes[suspect.given],
-                "suggested": subject.classes[suspect.suggested],
-                "confidence": round(suspect.confidence, 4),
+                "picture": pictures.names[issue.picture],
+                "label": pictures.classes[issue.given],
+                "suggested": pictures.classes[issue.suggested],
+                "confidence": round(issue.confidence, 4),
             }
-            for suspect in found.suspects
+            for issue in result.label_issues
         ],
-        "skipped": list(found.skipped),
+        "skipped": list(result.skipped),
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

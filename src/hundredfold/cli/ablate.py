@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Annotated
 
 import tyro
@@ -14,10 +14,16 @@ from hundredfold.cli.lookup import look_up
 from hundredfold.cli.table import show_table
 from hundredfold.config import FlexibleFloat
 from hundredfold.data.load import load_data
-from hundredfold.experiments.ablate import Outcome, ablate
-from hundredfold.figures.ablation import Bar, draw_ablation
+from hundredfold.experiments.ablate import (
+    AblationResult,
+    VariantSummary,
+    ablate,
+    summarize,
+    variant_name,
+)
+from hundredfold.figures.ablation import VariantAccuracy, draw_ablation
 from hundredfold.figures.style import to_png
-from hundredfold.metrics.scores import metric_name, top1_key
+from hundredfold.metrics.scores import metric_name
 from hundredfold.recipes import RECIPES, fitted
 from hundredfold.support.console import console, escape
 from hundredfold.support.errors import UserError
@@ -27,35 +33,35 @@ from hundredfold.support.text import plural
 
 @dataclass(frozen=True)
 class AblateOptions:
-    """Train a recipe without each of its parts in turn, and say what each is worth.
+    """Train a recipe without each of its parts in turn, and compare the accuracies.
 
-    Without batch norm, augmentation, residuals, weight decay, gradient clipping and label
-    smoothing: those that the recipe has. All are judged on validation pictures. Called again, it
-    goes on where it was interrupted.
+    The parts are batch norm, augmentation, residuals, weight decay, gradient clipping, label
+    smoothing and lookahead, as far as the recipe has them. All variants are judged on validation
+    pictures. If you call it again after an interruption, it continues.
     """
 
     recipe: Annotated[str, tyro.conf.Positional] = "fast"
-    """What to take apart."""
+    """Name of the recipe."""
     seeds: int = 1
-    """Seeds 0, 1, ... of each variant; one alone may differ from another by half a point."""
+    """Number of seeds (0, 1, ...) of each variant; two seeds may differ by half a point."""
     epochs: float = 0.0
-    """Passes over the training pictures; the more there are, the more overfitting shows. 0 for two
-    of CIFAR-100, and more of fewer pictures."""
+    """Passes over the training pictures; more passes show more overfitting. 0 for two passes on
+    CIFAR-100, and for more on fewer pictures."""
     validation: float = 0.05
-    """Share of the training pictures held out to judge all by (0..0.5)."""
+    """Share of the training pictures held out to judge all variants (0..0.5)."""
     data: str = "auto"
-    """As in train."""
+    """See train."""
     out: str = "ablation"
     """Folder for the runs, ablation.json and ablation.png."""
     device: str = "auto"
-    """As in train."""
+    """See train."""
 
 
 EPOCHS = FlexibleFloat(2.0)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Take a recipe apart."""
+    """Train a recipe without each of its parts."""
     options = tyro.cli(AblateOptions, prog="hundredfold ablate", args=arguments)
     if options.seeds < 1:
         raise UserError(f"--seeds is {options.seeds}, but must be at least 1.")
@@ -69,46 +75,54 @@ def main(arguments: Sequence[str]) -> None:
         validate_on="validation",
     )
     config = fitted(config, len(dataset.train))
-    found: list[Outcome] = []
-    for outcome in ablate(config, dataset, options.seeds):
-        found.append(outcome)
-        _write(found, expanded(options.out))
-    what = f"{config.name}, {plural(config.epochs, 'epoch')}, n = {options.seeds}"
-    title = f"Accuracy, {config.labels}: {what}"
-    bars = _show(found, config.labels)
+    results: list[AblationResult] = []
+    for result in ablate(config, dataset, options.seeds):
+        results.append(result)
+        _save(results, expanded(options.out))
+    metric = f"{config.labels}_top1"
+    summaries = summarize(results, metric)
+    _show(summaries, metric_name(metric))
+    means = [
+        VariantAccuracy(variant_name(s.without), mean(s.training), mean(s.validation))
+        for s in summaries
+        if s.training
+    ]
     path = expanded(options.out) / "ablation.png"
-    if bars:
-        save_file(path, to_png(draw_ablation(bars, title)))
+    if means:
+        seeds = f"{config.name}, {plural(config.epochs, 'epoch')}, n = {options.seeds}"
+        title = f"Accuracy, {config.labels}: {seeds}"
+        save_file(path, to_png(draw_ablation(means, title, _reference(summaries))))
         console.print(f"Figure  {escape(str(path))}")
 
 
-def _write(found: Sequence[Outcome], folder: Path) -> None:
-    rows = [dataclasses.asdict(outcome) | {"run": str(outcome.run)} for outcome in found]
+def _save(results: Sequence[AblationResult], folder: Path) -> None:
+    rows = [dataclasses.asdict(result) | {"run": str(result.run)} for result in results]
     folder.mkdir(parents=True, exist_ok=True)
     save_file(folder / "ablation.json", json.dumps(rows, indent=2) + "\n")
 
 
-def _show(found: Sequence[Outcome], labels: str) -> list[Bar]:
-    """Print a row a variant, means over the seeds that trained; return those, whole first."""
-    bars, rows, metric = [], [], top1_key(labels)
-    whole: float | None = None
-    for part in dict.fromkeys(outcome.without for outcome in found):
-        seeds = [outcome for outcome in found if outcome.without == part]
-        trained = [outcome for outcome in seeds if not outcome.failure]
-        name, count = f"without {part}" if part else "whole", f"{len(trained)} of {len(seeds)}"
-        if not trained:
+def _reference(summaries: Sequence[VariantSummary]) -> float | None:
+    """Return the mean validation accuracy of the full recipe; None if its training failed."""
+    full = next(summary for summary in summaries if not summary.without)
+    return mean(full.validation) if full.validation else None
+
+
+def _show(summaries: Sequence[VariantSummary], metric: str) -> None:
+    """Print a row for each variant: means in per cent over the seeds that trained."""
+    rows, reference = [], _reference(summaries)
+    for summary in summaries:
+        name, values = variant_name(summary.without), summary.validation
+        count = f"{len(values)} of {summary.seeds}"
+        if not values:
             rows.append([name, count, "-", "-", "-", "did not converge"])
             continue
-        training = statistics.mean(outcome.training[metric] for outcome in trained)
-        values = [outcome.validation[metric] for outcome in trained]
-        validation = statistics.mean(values)
-        whole = validation if not part else whole
-        spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        against = f"{100 * (validation - whole):+.2f}" if part and whole is not None else ""
+        training, validation = mean(summary.training), mean(values)
+        spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+        difference = ""
+        if summary.without and reference is not None:
+            difference = f"{100 * (validation - reference):+.2f}"
         gap = f"{100 * (training - validation):.2f}"
-        shares = [f"{100 * training:.2f}", f"{100 * validation:.2f}{spread}"]
-        rows.append([name, count, *shares, gap, against])
-        bars.append(Bar(name, training, validation))
-    head = ["seeds", "training", "validation", "gap", "against whole"]
-    show_table([f"{metric_name(metric)}, in %", *head], rows)
-    return bars
+        accuracies = [f"{100 * training:.2f}", f"{100 * validation:.2f}{spread}"]
+        rows.append([name, count, *accuracies, gap, difference])
+    head = ["seeds", "training", "validation", "gap", "against full recipe"]
+    show_table([f"{metric}, in %", *head], rows)

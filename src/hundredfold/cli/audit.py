@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich import box
-from rich.table import Table
 
-from hundredfold.audit.audit import Audit, audit, cleaned_list, refuse_list
-from hundredfold.audit.page import render, to_json
-from hundredfold.audit.subject import load_subject
+from hundredfold.audit.audit import AuditResult, audit, cleaned_list, refuse_list
+from hundredfold.audit.page import audit_json, render_audit
+from hundredfold.audit.pictures import load_pictures
 from hundredfold.support.console import console, escape
 from hundredfold.support.errors import CheckFailed
 from hundredfold.support.files import expanded, make_folder, save_file
 from hundredfold.support.text import plural
 
-LONGEST = 200
-"""Letters of an example: a thousand copies of a file have a thousand names."""
+MAX_EXAMPLE = 200
+"""Most characters of an example: a thousand copies of a file have a thousand names."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -35,49 +33,48 @@ def audit_data(
     strict: bool = False,
     out: Path = Path("audit"),
 ) -> None:
-    """Audit data before training: files, classes, duplicates, labels. Changes no file of yours.
+    """Audit data before training: files, classes, duplicates, labels. Your files are not changed.
 
     Args:
-        data: Which data, as --data of train.
-        near: Look for near duplicates too, not only for copies.
-        labels: Look for labels that are likely wrong: trains three small networks.
-        fix: Table to write of the pictures without what is surely wrong, to train on by --data.
-        strict: Exit with code 1 where something must be mended.
-        out: Folder for the page and its JSON.
+        data: The data, as --data of train.
+        near: Search for near duplicates as well as for copies.
+        labels: Search for labels that are likely wrong. This trains three small networks.
+        fix: File to which a table of the pictures is written, without those that are certainly
+            wrong. Train on it with --data.
+        strict: Exit with code 1 if something should be fixed before training.
+        out: Folder for audit.html and audit.json.
     """
-    subject = load_subject(data)
+    pictures = load_pictures(data)
     if fix:
-        refuse_list(subject)
+        refuse_list(pictures)
     folder = make_folder(expanded(out))
-    found = audit(subject, near=near, labels=labels)
-    save_file(folder / "audit.html", render(found))
-    save_file(folder / "audit.json", to_json(found))
-    console.print(findings_table(found))
-    for sentence in found.skipped:
+    result = audit(pictures, near=near, labels=labels)
+    save_file(folder / "audit.html", render_audit(result))
+    save_file(folder / "audit.json", audit_json(result))
+    show_findings(result)
+    for sentence in result.skipped:
         console.print(escape(sentence))
     if fix:
-        content = cleaned_list(found)
+        content = cleaned_list(result)
         save_file(expanded(fix), content)
-        left = len(subject) + len(subject.bad) - content.count("\n") + 1
-        console.print(f"Cleaned {escape(fix)}, without {left:,} of the pictures")
+        left_out = len(pictures) + len(pictures.unusable) - content.count("\n") + 1
+        console.print(f"Cleaned {escape(fix)}, without {left_out:,} of the pictures")
     console.print(f"Page    {escape(str(folder / 'audit.html'))}")
-    if strict and found.wrong:
-        wrong = "; ".join(f"{f.title}: {len(f.items):,}" for f in found.wrong)
-        raise CheckFailed(f"To mend: {wrong}.")
+    if strict and result.wrong:
+        wrong = "; ".join(f"{f.title}: {len(f.items):,}" for f in result.wrong)
+        raise CheckFailed(f"To fix: {wrong}.")
 
 
-def findings_table(found: Audit) -> Table:
-    """Return what was found, a row a kind."""
-    subject = found.subject
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("found", justify="right")
-    table.add_column(escape(subject.source), overflow="fold")
-    table.add_column("such as", overflow="fold")
-    table.add_row(f"{len(subject):,}", f"pictures of {plural(len(subject.classes), 'class')}", "")
-    for finding in found.findings:
+def show_findings(result: AuditResult) -> None:
+    """Print what was found, a line with an example for each kind."""
+    pictures = result.pictures
+    total = f"{plural(len(pictures), 'picture')} of {plural(len(pictures.classes), 'class')}"
+    console.print(escape(f"{pictures.source}: {total}"))
+    for finding in result.findings:
         if finding.items:
-            style = "red" if finding.wrong else ""
-            number, example = f"{len(finding.items):,}", finding.items[0]
-            example = example if len(example) <= LONGEST else example[:LONGEST] + " ..."
-            table.add_row(number, finding.title, escape(example), style=style)
-    return table
+            example = finding.items[0].line
+            if len(example) > MAX_EXAMPLE:
+                example = example[:MAX_EXAMPLE] + " ..."
+            title = f"{finding.title} (to fix)" if finding.wrong else finding.title
+            line = f"{len(finding.items):7,}  {title}, for example {example}"
+            console.print(escape(line), style="red" if finding.wrong else "")

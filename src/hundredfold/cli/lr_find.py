@@ -23,18 +23,18 @@ from hundredfold.training.train import explained_memory
 
 @dataclass(frozen=True)
 class LrFindOptions:
-    """Find a learning rate: the training loss while the rate rises exponentially from 1e-6 to 10.
+    """Find a learning rate: measure the training loss while the rate rises from 1e-6 to 10.
 
-    Writes the curve to a picture, and suggests the rate at which the loss falls most steeply. All
-    rates of a recipe rise together, in its own proportion.
+    The rate rises exponentially. The command draws the curve and suggests the rate at which the
+    loss falls most steeply. All learning rates of a recipe rise in the same proportion.
     """
 
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
     """The configuration."""
     steps: int = 100
-    """Steps of the whole range (at least 10); it stops where the loss diverges."""
+    """Number of steps of the full range, at least 10. The test stops if the loss diverges."""
     figure: Path = Path("lr-find.png")
-    """Where the curve goes."""
+    """File for the figure of the curve, PNG."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -55,14 +55,14 @@ def main(arguments: Sequence[str]) -> None:
     console.print(
         f"The loss falls most steeply at {suggestion:.2g}, and is lowest at {curve.lowest:.2g}."
     )
-    own = f"{config.name} has{_rates(config, config.lr)}."
-    console.print(escape(f"{own} Curve  {options.figure}"))
-    also = ", with the other flags that you gave here" if flags else ""
-    again = f"{command()} train {shlex.quote(name)}{_rates(config, suggestion)}{also}"
-    console.print(escape(f"Next   {again}"))
+    console.print(escape(f"The recipe {config.name} has{_rate_flags(config, config.lr)}."))
+    console.print(escape(f"Figure  {options.figure}"))
+    others = ", with the other flags that you gave here" if flags else ""
+    train = f"{command()} train {shlex.quote(name)}{_rate_flags(config, suggestion)}{others}"
+    console.print(escape(f"Next    {train}"))
 
 
-def _rates(config: Config, lr: float) -> str:
-    """Return the flags of a learning rate: muon's own, of the convolutions, goes with it."""
+def _rate_flags(config: Config, lr: float) -> str:
+    """Return the flags that set a learning rate, with that of muon in the same proportion."""
     muon = f" --muon-lr {config.muon_lr * lr / config.lr:.3g}" if config.optimizer == "muon" else ""
     return f" --lr {lr:.3g}{muon}"

@@ -17,11 +17,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def report_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") -> None:
-    """Write a run's report.html, one page that needs nothing beside it, and its figures.
+    """Write the report of a run: report.html, a self-contained page, and its figures as files.
 
     Args:
         run: The run directory.
-        data: Where the data is now, as in train; empty for where the run found it.
+        data: Where the data is now, as in train. Empty for where it was during training.
     """
     found = find_run(run)
     path = write_report(found, data, lambda text: console.print(escape(text), style="yellow"))

@@ -1,1 +1,1 @@
-"""Questions that are asked of a recipe or of data: learning rates, search, ablation."""
+"""Experiments with a recipe or with data: learning rates, tuning, ablation, exploration."""

@@ -1,7 +1,7 @@
-"""The study that the tutorial asks its reader for: a recipe without each of its parts in turn."""
+"""Ablation: train a recipe without each of its parts in turn."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,53 +30,54 @@ WITHOUT: Mapping[str, dict[str, Any]] = {
     "label smoothing": {"label_smoothing": 0.0},
     "lookahead": {"lookahead": 0.0},
 }
-"""Parts of a recipe, and what leaves each out."""
+"""Changes to the configuration that leave out each part of a recipe."""
 NOT_IN = {"whitenet": ("residuals",), "timm": ("batch norm", "residuals")}
 """Parts that a kind of model has not, or has as it is."""
-TRAINING_PICTURES = 5000
-"""How many of them, at most, the accuracy on training pictures is measured on."""
+MAX_TRAINING_PICTURES = 5000
+"""Most training pictures on which the accuracy is measured."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AblationResult:
     """One training of an ablation."""
 
     without: str
-    """The part left out; empty for the whole recipe."""
+    """The part left out; empty for the full recipe."""
     seed: int
     run: Path
+    """The run directory."""
     training: dict[str, float]
-    """Metrics on training pictures without augmentation, as of `metrics.measure`; empty where
+    """Metrics on training pictures without augmentation, as returned by `measure`; empty if
     training failed."""
     validation: dict[str, float]
-    """Metrics on the validation pictures; empty where training failed."""
+    """Metrics on the validation pictures; empty if training failed."""
     failure: str = ""
-    """Why training failed, where it did: it may diverge without a part."""
+    """Why training failed, such as divergence; empty if it did not."""
 
     @property
     def gap(self) -> float:
-        """Accuracy on training pictures less that on validation pictures: overfitting."""
+        """Overfitting: accuracy on training pictures minus accuracy on validation pictures."""
         name = learned_top1(self.training)
         return self.training[name] - self.validation[name]
 
 
 def variants(config: Config) -> dict[str, Config]:
-    """Return the recipe and what it is without each part that it has, by the part's name.
+    """Return the recipe, and the recipe without each of its parts, by the name of the part.
 
-    The whole recipe comes first, under the empty name. All are judged on validation pictures, also
-    where the recipe judges on the test set: an ablation is made to choose by.
+    The full recipe comes first, under an empty name. All variants are judged on validation
+    pictures, even if the recipe is judged on the test set, because an ablation guides a choice.
     """
     if config.validate_on == "test" or not config.validation:
         config = dataclasses.replace(config, validation=0.05, validate_on="validation")
-    found = {"": dataclasses.replace(config, name=f"{config.name}-whole")}
+    configs = {"": dataclasses.replace(config, name=f"{config.name}-full")}
     for part, changes in WITHOUT.items():
         if part in NOT_IN.get(config.model.partition(":")[0], ()):
             continue
         changed = dataclasses.replace(config, **changes)
         if changed != config:
             name = f"{config.name}-without-{part.replace(' ', '-')}"
-            found[part] = dataclasses.replace(changed, name=name)
-    return found
+            configs[part] = dataclasses.replace(changed, name=name)
+    return configs
 
 
 def ablate(
@@ -86,18 +87,18 @@ def ablate(
     tell: Callable[[str], None] = say,
     *,
     quiet: bool = False,
-) -> Iterator[Outcome]:
-    """Train every variant of a recipe with every seed, and yield how each came out.
+) -> Iterator[AblationResult]:
+    """Train every variant of a recipe with every seed, and yield the result of each training.
 
-    What is finished in `config.out` already is not trained again: an ablation that was interrupted
-    goes on where it was.
+    A variant that is already finished in `config.out` is not trained again, so an interrupted
+    ablation continues.
 
     Args:
         config: the recipe; `out` is the folder of all its runs.
-        dataset: what to train on.
-        seeds: seeds 0, 1, ... of each variant.
-        tell: takes a line about what comes next.
-        quiet: print nothing of the trainings themselves.
+        dataset: the data to train on.
+        seeds: number of seeds (0, 1, ...) of each variant.
+        tell: receives a line about each training before it starts.
+        quiet: print nothing about the trainings themselves.
 
     Raises:
         UserError: the configuration has a budget, or does not fit the data or the machine.
@@ -105,51 +106,86 @@ def ablate(
     if config.budget:
         raise UserError("An ablation compares equal trainings: give it epochs, not a budget.")
     config = fitted(config, len(dataset.train))
-    whole = variants(config)[""]
-    refuse_unjudged(training_and_judged(dataset, whole)[1], whole)
-    done, digest = _finished(expanded(config.out)), dataset.digest()
+    full = variants(config)[""]
+    refuse_unjudged(training_and_judged(dataset, full)[1], full)
+    finished, digest = _finished_runs(expanded(config.out)), dataset.digest()
     for seed in range(seeds):
         for part, variant in variants(config).items():
             wanted = dataclasses.replace(as_recorded(variant, dataset), seed=seed)
-            what = f"without {part}" if part else "whole"
-            run = done.get((_key(wanted), digest))
-            tell(f"{config.name}, {what}, seed {seed}" + (f": already in {run}" if run else ""))
+            run = finished.get((_key(wanted), digest))
+            tell(
+                f"{config.name}, {variant_name(part)}, seed {seed}"
+                + (f": already in {run}" if run else "")
+            )
             try:
                 run = run or train(wanted, dataset, quiet=quiet)
             except DivergedError as error:
-                yield Outcome(part, seed, Path(), {}, {}, str(error))
+                yield AblationResult(part, seed, Path(), {}, {}, str(error))
                 continue
-            yield _outcome(part, run, dataset)
+            yield _measure(part, run, dataset)
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """The accuracies of a variant over its seeds."""
+
+    without: str
+    """The part left out; empty for the full recipe."""
+    seeds: int
+    """Number of seeds, including those whose training failed."""
+    training: tuple[float, ...]
+    """Accuracy (0..1) on training pictures for each seed whose training did not fail."""
+    validation: tuple[float, ...]
+    """Accuracy (0..1) on validation pictures for each of these seeds."""
+
+
+def summarize(results: Sequence[AblationResult], metric: str) -> list[VariantSummary]:
+    """Return a summary of each variant by one metric, the full recipe first."""
+    summaries = []
+    for part in dict.fromkeys(result.without for result in results):
+        members = [result for result in results if result.without == part]
+        trained = [result for result in members if not result.failure]
+        training = tuple(result.training[metric] for result in trained)
+        validation = tuple(result.validation[metric] for result in trained)
+        summaries.append(VariantSummary(part, len(members), training, validation))
+    return summaries
+
+
+def variant_name(without: str) -> str:
+    """Return the name of a variant, by the part left out."""
+    return f"without {without}" if without else "full recipe"
 
 
 def _key(config: Config) -> Config:
-    """Return what two runs on the same pictures must share to be the same training.
+    """Return the fields that two runs on the same pictures share if they are the same training.
 
-    Where the runs and the pictures lie does not matter.
+    The paths of the runs and of the pictures do not matter.
     """
     return dataclasses.replace(config, out="", data="", device="auto")
 
 
-def _finished(folder: Path) -> dict[tuple[Config, str], Run]:
-    """Return the finished runs in a folder by what they did with which data."""
-    found = {}
+def _finished_runs(folder: Path) -> dict[tuple[Config, str], Run]:
+    """Return the finished runs in a folder, by their `_key` and the digest of their data."""
+    runs = {}
     for path in sorted(folder.glob("*")):
         run = Run(path)
         try:
             if run.finished:
-                found[_key(run.config()), str(run.environment()["data_sha256"])] = run
-        except (UserError, KeyError):  # damaged: it is trained again
+                runs[_key(run.config()), str(run.environment()["data_sha256"])] = run
+        except (UserError, KeyError):  # a damaged run is trained again
             continue
-    return found
+    return runs
 
 
-def _outcome(part: str, run: Run, dataset: Dataset) -> Outcome:
-    """Measure a finished run on training pictures without augmentation."""
+def _measure(part: str, run: Run, dataset: Dataset) -> AblationResult:
+    """Return the result of a finished run, measured on training pictures without augmentation."""
     config, info = run.config(), run.info()
     dataset = dataset.with_labels(config.labels)
     training, _ = training_and_judged(dataset, config)
-    some = torch.randperm(len(training), generator=generator(0, "ablation"))[:TRAINING_PICTURES]
-    seen = training[some]
+    sample = torch.randperm(len(training), generator=generator(0, "ablation"))[
+        :MAX_TRAINING_PICTURES
+    ]
+    seen = training[sample]
     logits = predict_logits(run.model(), seen.images, info)
     measured = measure(logits, seen.labels, info.labels, info.parents)
-    return Outcome(part, config.seed, run.path, measured, run.history()[-1].validation)
+    return AblationResult(part, config.seed, run.path, measured, run.history()[-1].validation)

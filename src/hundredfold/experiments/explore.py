@@ -1,98 +1,113 @@
-"""Look at the data before training: pictures of it, and of what augmentation makes of it."""
+"""Show a dataset before training: pictures of each class, their augmentation, means and counts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from hundredfold.augment import border, crop_flip, plan_epoch, prepare
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
-from hundredfold.figures.data import draw_augmentation, draw_counts, draw_means, draw_samples
-from hundredfold.figures.style import to_png
+from hundredfold.experiments.explore_page import (
+    AugmentedPicture,
+    ClassSample,
+    render_exploration,
+)
 from hundredfold.support.files import expanded, make_folder, save_file
 from hundredfold.training.setup import Setup, make_setup
 
-CLASSES = 100
-"""At most so many on a page: of more, the pictures would be too small to look at."""
-AUGMENTED, VERSIONS = 10, 12
-"""Pictures shown augmented, and versions of each over all sizes together."""
+MAX_CLASSES = 100
+"""Most classes whose pictures the page shows, so that it stays small."""
+MAX_AUGMENTED, MAX_VERSIONS = 10, 12
+"""Number of pictures shown with their augmentation, and of versions of each over all sizes."""
 FLIPS = {
     "none": "never flipped",
-    "random": "flipped by a coin",
+    "random": "flipped at random",
     "alternate": "flipped every other epoch",
 }
 
 
-def explore(dataset: Dataset, config: Config, out: str | Path) -> list[Path]:
-    """Write pictures of a dataset into a folder: samples, their augmentation, means, counts.
+def explore(dataset: Dataset, config: Config, out: str | Path) -> Path:
+    """Write a self-contained page, explore.html, that shows a dataset before training.
 
-    Of more than 100 classes, 100 are shown, spread evenly. Counts that are equal are not drawn.
+    It shows training pictures of each class, augmented versions of some pictures, the mean picture
+    of each class, and the number of pictures per class where the classes differ. If there are more
+    than 100 classes, it shows 100 of them, spread evenly.
 
     Args:
-        dataset: what to look at.
-        config: whose augmentation to show, and which pictures it would hold out.
-        out: the folder; made where it is not there.
+        dataset: the dataset to show.
+        config: the configuration whose augmentation is shown. Pictures that it holds out for
+            validation are not shown.
+        out: folder of the page; created if it does not exist.
 
     Returns:
-        The files, PNG.
+        The path of the page.
 
     Raises:
         UserError: the configuration does not fit the data, or the folder cannot be written.
     """
     setup = make_setup(config, dataset.with_labels(config.labels), torch.device("cpu"))
-    training = trained_on(setup, dataset)
-    shown = choose_classes(dataset)
-    chosen = choose_pictures(training, shown)
-    names = [dataset.classes[i] for i in shown]
-    groups = [dataset.superclasses[dataset.parents[i]] if dataset.parents else "" for i in shown]
-    more = len(dataset.classes) > len(shown)
-    note = f"{len(shown)} of {len(dataset.classes):,} classes, spread evenly" if more else ""
-    means = class_means(dataset.train, shown)
-    figures = {
-        "samples": draw_samples([training[some].images for some in chosen], names, groups, note),
-        "augmentation": _draw_augmentation(setup, chosen, names),
-        "means": draw_means(means, names, groups, note),
-    }
-    counts = {name: each for name, each in class_counts(dataset).items() if len(set(each)) > 1}
-    if counts:
-        figures["counts"] = draw_counts(counts, dataset.classes)
-    return [_write(expanded(out) / f"{name}.png", to_png(f)) for name, f in figures.items()]
+    training = training_split(setup, dataset)
+    classes = choose_classes(dataset)
+    chosen = choose_pictures(training, classes)
+    page = render_exploration(
+        dataset,
+        _class_samples(dataset, classes, [training[places].images for places in chosen]),
+        _augmented_pictures(setup, chosen, [dataset.classes[label] for label in classes]),
+        describe_augmentation(setup),
+        unequal_counts(dataset),
+    )
+    path = make_folder(expanded(out)) / "explore.html"
+    save_file(path, page)
+    return path
 
 
-def trained_on(setup: Setup, dataset: Dataset) -> Split:
-    """Return the training pictures of a setup, with the labels of the dataset."""
+def _class_samples(
+    dataset: Dataset, classes: Sequence[int], pictures: Sequence[Tensor]
+) -> list[ClassSample]:
+    """Return what the page shows of each class; `pictures` has some (K, 3, H, W) of each."""
+    means = class_means(dataset.train, classes)
+    above = dataset.superclasses
+    return [
+        ClassSample(
+            dataset.classes[label], above[dataset.parents[label]] if above else "", images, mean
+        )
+        for label, images, mean in zip(classes, pictures, means, strict=True)
+    ]
+
+
+def training_split(setup: Setup, dataset: Dataset) -> Split:
+    """Return the training pictures of a setup, with the fine labels of the dataset."""
     config = setup.config
     if dataset.validation is not None:
         return dataset.train
     labels = dataset.with_labels(config.labels).train.labels
-    numbers = Split(torch.arange(len(labels)), labels)  # numbers in the pictures' place
-    kept, _ = hold_out(numbers, config.validation, config.seed)
+    indices = Split(torch.arange(len(labels)), labels)  # indices instead of pictures
+    kept, _ = hold_out(indices, config.validation, config.seed)
     return replace(setup.training, labels=dataset.train.labels[kept.images])
 
 
 def choose_classes(dataset: Dataset) -> list[int]:
-    """Return the classes to show, by superclass: all of them, or 100 spread evenly."""
+    """Return the classes to show, sorted by superclass: all, or 100 spread evenly."""
     count = len(dataset.classes)
     order = sorted(range(count), key=lambda i: (dataset.parents[i] if dataset.parents else 0, i))
-    return [order[i] for i in _spread(count, CLASSES)]
+    return [order[i] for i in _evenly_spaced(count, MAX_CLASSES)]
 
 
 def choose_pictures(split: Split, classes: Sequence[int]) -> list[Tensor]:
-    """Return places in the split, (at most K,) int64 for each class, spread evenly over it.
+    """Return, for each class, indices of at most K of its pictures, int64, spread over the split.
 
-    K is 6 of many classes and up to 12 of few.
+    K is 6 if there are many classes, and up to 12 if there are few.
     """
     most = max(6, min(12, 600 // len(classes)))
     members = [(split.labels == label).nonzero()[:, 0] for label in classes]
-    return [places[_spread(len(places), most)] for places in members]
+    return [places[_evenly_spaced(len(places), most)] for places in members]
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """Return 0..count-1, or so many of them, evenly spaced."""
+def _evenly_spaced(count: int, most: int) -> list[int]:
+    """Return at most `most` evenly spaced integers of 0..count-1."""
     shown = min(count, most)
     return [i * count // shown for i in range(shown)]
 
@@ -106,36 +121,40 @@ def class_counts(dataset: Dataset) -> dict[str, list[int]]:
     }
 
 
-def class_means(split: Split, classes: Sequence[int]) -> Tensor:
-    """Return the mean picture of each class, (C, 3, H, W) uint8; white where there is none."""
-    means = []
+def unequal_counts(dataset: Dataset) -> dict[str, list[int]]:
+    """Return `class_counts` of the splits in which the classes differ."""
+    counts = class_counts(dataset)
+    return {name: values for name, values in counts.items() if len(set(values)) > 1}
+
+
+def class_means(split: Split, classes: Sequence[int]) -> list[Tensor | None]:
+    """Return the mean picture of each class, (3, H, W) uint8; None for one without pictures."""
+    means: list[Tensor | None] = []
     for label in classes:
         members = split.select((split.labels == label).nonzero()[:, 0])
         total = torch.zeros(split.store.shape[1:], dtype=torch.float64)
         for part in members.parts():
             total += part.sum(0, dtype=torch.float64)
-        mean = (total / len(members)).round() if len(members) else torch.tensor(255.0)
-        means.append(mean.expand(split.store.shape[1:]).to(torch.uint8))
-    return torch.stack(means)
+        means.append((total / len(members)).round().to(torch.uint8) if len(members) else None)
+    return means
 
 
-def augmented(setup: Setup, chosen: Tensor, epochs: int, size: int) -> Tensor:
-    """Return training pictures just as the first epochs of a setup see them, turn after turn.
+def augmented(setup: Setup, chosen: Tensor, epochs: int, size: int) -> list[list[Tensor]]:
+    """Return training pictures exactly as training sees them in its first epochs.
 
-    Where pictures are drawn by their classes, one may have several turns in an epoch, or none.
+    With `balance="sampling"` an epoch may show a picture several times, or not at all.
 
     Args:
-        setup: whose training pictures and augmentation.
-        chosen: (P,) int64, places in its training split.
-        epochs: how many, from the first.
+        setup: the setup that has the training pictures and the augmentation.
+        chosen: (P,) int64, indices of pictures in its training split.
+        epochs: number of epochs.
         size: side in pixels.
 
     Returns:
-        (P, epochs, 3, size, size) uint8: the first turns; white where a picture has no more.
+        For each picture its first versions, at most `epochs` of them, each (3, size, size) uint8.
     """
     pad = border(setup.config, setup.training.store)
-    found = torch.full((len(chosen), epochs, 3, size, size), 255, dtype=torch.uint8)
-    turns = [0] * len(chosen)
+    versions: list[list[Tensor]] = [[] for _ in chosen]
     for epoch in range(epochs):
         plan = plan_epoch(setup.training.labels, pad, epoch, setup.config)
         order = plan.order[: setup.epoch_pictures]
@@ -144,46 +163,58 @@ def augmented(setup: Setup, chosen: Tensor, epochs: int, size: int) -> Tensor:
         images = crop_flip(images, plan.top[at], plan.left[at], plan.flip[at], pad)
         images = to_pixels(prepare(images, *setup.channels, size), *setup.channels)
         for row, image in zip(rows.tolist(), images, strict=True):
-            if turns[row] < epochs:
-                found[row, turns[row]] = image
-                turns[row] += 1
-    return found
+            if len(versions[row]) < epochs:
+                versions[row].append(image)
+    return versions
 
 
 def to_pixels(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Undo what `prepare` does to values: from (B, C, H, W) of network input to uint8.
+    """Return network input (B, C, H, W) as uint8 pixels: the inverse of `prepare`.
 
-    Nothing is clipped: resizing is an average, so no value leaves 0..255 by more than rounding
-    takes back.
+    Clipping is not needed: resizing averages, so all values are within 0..255 after rounding.
     """
     return (255 * (x * std.view(-1, 1, 1) + mean.view(-1, 1, 1))).round().to(torch.uint8)
 
 
-def _draw_augmentation(setup: Setup, chosen: Sequence[Tensor], names: Sequence[str]) -> Figure:
-    """Draw a few of the chosen pictures of each class beside their augmented versions."""
+def _augmented_pictures(
+    setup: Setup, chosen: Sequence[Tensor], names: Sequence[str]
+) -> list[AugmentedPicture]:
+    """Return some of the chosen pictures with their augmented versions at each training size.
+
+    Args:
+        setup: as in `augmented`.
+        chosen: for each class indices of pictures in the training split.
+        names: name of each class.
+    """
+    present = [i for i, places in enumerate(chosen) if len(places)]
+    classes = [present[i] for i in _evenly_spaced(len(present), MAX_AUGMENTED)]
+    shown = {i: chosen[i][: MAX_AUGMENTED // len(classes)] for i in classes}
+    places = torch.cat(list(shown.values()))
+    epochs = _versions_per_size(setup)
+    versions = {size: augmented(setup, places, epochs, size) for size in sorted(set(setup.sizes))}
+    labels = [names[i] for i, members in shown.items() for _ in members]
+    return [
+        AugmentedPicture(name, original, {size: rows[i] for size, rows in versions.items()})
+        for i, (name, original) in enumerate(
+            zip(labels, setup.training[places].images, strict=True)
+        )
+    ]
+
+
+def _versions_per_size(setup: Setup) -> int:
+    """Return the number of epochs whose versions of a picture are shown at each size."""
+    return max(1, MAX_VERSIONS // len(set(setup.sizes)))
+
+
+def describe_augmentation(setup: Setup) -> str:
+    """Return a sentence that says how the pictures are augmented and which versions are shown."""
     config = setup.config
-    filled = [i for i, places in enumerate(chosen) if len(places)]
-    rows = [filled[i] for i in _spread(len(filled), AUGMENTED)]
-    some = {i: chosen[i][: AUGMENTED // len(rows)] for i in rows}
-    places = torch.cat(list(some.values()))
-    originals = setup.training[places].images
-    sizes = sorted(set(setup.sizes))
-    epochs = max(1, VERSIONS // len(sizes))
-    pad = border(config, originals)
-    crop = f"cropped after {pad} px of reflected border" if pad else "not cropped"
-    how = "epoch after epoch"
+    pad = border(config, setup.training.store)
+    crop = f"cropped at random after {pad} px of reflected border" if pad else "not cropped"
+    order = "in the order of the epochs"
     if config.balance == "sampling":
-        how = f"as {epochs} epochs draw them by class"
-    return draw_augmentation(
-        originals,
-        {size: augmented(setup, places, epochs, size) for size in sizes},
-        [names[i] for i, of_one in some.items() for _ in of_one],
-        f"Training pictures as {config.name} augments them",
-        f"{how}: {crop}, {FLIPS[config.flip]}",
+        order = f"as the first {_versions_per_size(setup)} epochs draw them by class"
+    return (
+        f"Training pictures with the augmentation of {config.name}, {order}: {crop}, "
+        f"{FLIPS[config.flip]}."
     )
-
-
-def _write(path: Path, content: bytes) -> Path:
-    make_folder(path.parent)
-    save_file(path, content)
-    return path

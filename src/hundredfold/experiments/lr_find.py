@@ -1,7 +1,7 @@
-"""The learning-rate range test: the loss while the rate rises from next to nothing.
+"""The learning-rate range test: the loss while the learning rate rises exponentially.
 
-Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.3; as in fastai, the
-rate rises exponentially and the suggestion is where the loss falls most steeply.
+Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.3. As in fastai, the
+suggestion is the rate at which the loss falls most steeply.
 """
 
 import copy
@@ -21,88 +21,88 @@ from hundredfold.training.setup import Setup
 from hundredfold.training.state import State
 
 LOWEST, HIGHEST = 1e-6, 10.0
-"""Learning rates at both ends."""
+"""First and last learning rate."""
 SMOOTHING = 0.9
-"""Share of the mean loss so far in the next."""
-GIVE_UP = 2.0
-"""Times the lowest mean loss at which it has diverged."""
-FEWEST = 10
-"""Points from which on a slope means anything."""
+"""Weight of the previous mean in the exponential moving average of the loss."""
+DIVERGED = 2.0
+"""Ratio of the mean loss to its lowest value above which the loss has diverged."""
+MIN_STEPS = 10
+"""Fewest steps from which a slope is computed."""
 
 
 @dataclass(frozen=True)
 class LrCurve:
-    """What a range test found."""
+    """The result of a range test."""
 
     lr: tuple[float, ...]
-    """Of each step, rising."""
+    """Learning rate of each step, rising."""
     loss: tuple[float, ...]
-    """Mean before that step, of its own and of those before, these fading."""
+    """Training loss in nats before each step, as an exponential moving average."""
 
     @property
     def steepest(self) -> float:
-        """The rate at which the loss falls fastest by the logarithm of the rate: the suggestion.
+        """The suggested rate, at which the loss falls most steeply over the logarithm of the rate.
 
         Raises:
             UserError: there are too few points.
         """
-        if len(self.lr) < FEWEST:
+        if len(self.lr) < MIN_STEPS:
             raise UserError("The loss diverged at once: there is no learning rate to suggest.")
         slopes = torch.gradient(torch.tensor(self.loss), spacing=(torch.tensor(self.lr).log(),))[0]
         return self.lr[int(slopes.argmin())]
 
     @property
     def lowest(self) -> float:
-        """The rate at which the mean loss is lowest: too high for training by some ten times."""
+        """The rate at which the mean loss is lowest: about ten times too high for training."""
         return self.lr[self.loss.index(min(self.loss))]
 
 
 def find_lr(
     state: State, setup: Setup, steps: int = 100, advance: Callable[[int], None] = lambda _: None
 ) -> LrCurve:
-    """Take steps of ever higher rates with a copy of a state; the state itself is left untouched.
+    """Take steps with rising learning rates on a copy of a state; the state itself is not changed.
 
-    All of the optimizer's rates rise together, in the proportion that the configuration gives them.
+    All learning rates of the optimizer rise in the same proportion.
 
     Args:
-        state: what to begin from: weights, batch-norm statistics, the optimizer's moments.
-        setup: what to train on, and how.
-        steps: of the whole range; fewer are taken where the loss diverges.
-        advance: takes the number of steps just taken.
+        state: the initial weights, batch-norm statistics and optimizer moments.
+        setup: the training pictures and the configuration.
+        steps: number of steps of the full range; the test stops earlier if the loss diverges.
+        advance: receives the number of steps just taken.
 
     Raises:
-        UserError: fewer than FEWEST steps are asked for.
+        UserError: `steps` is less than MIN_STEPS.
     """
-    if steps < FEWEST:
-        raise UserError(f"--steps is {steps}, but must be at least {FEWEST}.")
+    if steps < MIN_STEPS:
+        raise UserError(f"--steps is {steps}, but must be at least {MIN_STEPS}.")
     with fork_rng(setup.device):
         return _range_test(copy.deepcopy(state), setup, steps, advance)
 
 
-def _range_test(trial: State, setup: Setup, steps: int, advance: Callable[[int], None]) -> LrCurve:
-    """Take the steps, on a state that nobody needs."""
-    trial.model.train()
+def _range_test(state: State, setup: Setup, steps: int, advance: Callable[[int], None]) -> LrCurve:
+    """Take the steps; this changes the state."""
+    state.model.train()
     ratio = (HIGHEST / LOWEST) ** (1 / (steps - 1))
     rates, losses, mean = [], [], 0.0
-    for step, (images, labels) in enumerate(itertools.islice(_without_end(setup), steps)):
+    for step, (images, labels) in enumerate(itertools.islice(_endless_batches(setup), steps)):
         rate = LOWEST * ratio**step
-        for group in trial.optimizer.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = rate * group["initial_lr"] / setup.config.lr
         try:
-            loss = gradients(trial, setup, images, labels).item()
+            loss = gradients(state, setup, images, labels).item()
         except DivergedError:
             break
-        trial.optimizer.step()
+        state.optimizer.step()
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         rates.append(rate)
         losses.append(mean / (1 - SMOOTHING ** (step + 1)))  # as Adam corrects its moments
         advance(1)
-        if losses[-1] > GIVE_UP * min(losses) or not math.isfinite(losses[-1]):
+        if losses[-1] > DIVERGED * min(losses) or not math.isfinite(losses[-1]):
             break
     return LrCurve(tuple(rates), tuple(losses))
 
 
-def _without_end(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batch after batch, epoch after epoch."""
+def _endless_batches(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of one epoch after the other without end."""
     for epoch in itertools.count():
         yield from batches(setup.training, epoch, setup.config, setup.device)

@@ -1,4 +1,4 @@
-"""A search for better hyperparameters on the validation split, by Optuna."""
+"""Search for better hyperparameters on the validation split with Optuna."""
 
 import dataclasses
 import hashlib
@@ -20,70 +20,75 @@ from hundredfold.training.state import first_state
 
 
 @dataclass(frozen=True)
-class Range:
-    """Where a field's values are looked for."""
+class SearchRange:
+    """The range in which values of a field are searched."""
 
     low: float
     high: float
-    kind: Literal["linear", "log", "whole"] = "linear"
+    kind: Literal["linear", "log", "integer"] = "linear"
 
     def suggest(self, trial: Any, name: str) -> float | int:
-        """Return an Optuna trial's value."""
-        if self.kind == "whole":
+        """Return the value that an Optuna trial suggests."""
+        if self.kind == "integer":
             return int(trial.suggest_int(name, int(self.low), int(self.high)))
         return float(trial.suggest_float(name, self.low, self.high, log=self.kind == "log"))
 
 
 FACTORS = {"lr": 4.0, "muon_lr": 4.0, "weight_decay": 8.0}
-"""Fields that are looked for around a recipe's own value: down and up by these."""
+"""Fields that are searched around the recipe's own value: the factors down and up."""
 RANGES = {
-    "label_smoothing": Range(0.0, 0.4),
-    "warmup": Range(0.05, 0.5),
-    "pad": Range(0, 6, "whole"),
+    "label_smoothing": SearchRange(0.0, 0.4),
+    "warmup": SearchRange(0.05, 0.5),
+    "pad": SearchRange(0, 6, "integer"),
 }
-FEWEST = 4
-"""Complete trials from which importances are known."""
+"""Fields that are searched in a fixed range."""
+MIN_TRIALS = 4
+"""Fewest complete trials from which importances are computed."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A trial."""
+class Trial:
+    """One training with suggested values."""
 
     number: int
     state: str
-    """complete, pruned (stopped since others were better by then), running or fail."""
+    """complete, pruned (stopped early because other trials were better), running or fail."""
     accuracy: float | None
-    """`Tuning.metric` of this trial; of a pruned one when it was stopped."""
+    """`TuningResult.metric` of this trial; for a pruned trial, its value when it was stopped."""
     values: dict[str, Any]
+    """Suggested value of each field."""
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TuningResult:
     """What a search has found so far."""
 
     study: str
+    """Name of the study in Optuna's storage."""
     metric: str
-    """What trials are judged by: this accuracy on the validation pictures (0..1), single view."""
-    outcomes: tuple[Outcome, ...]
+    """The accuracy (0..1) on the validation pictures, single view, by which trials are judged."""
+    trials: tuple[Trial, ...]
     best: Config
-    """The recipe with the best trial's values."""
+    """The recipe with the values of the best trial."""
     importance: dict[str, float]
-    """Of each field, the highest first: shares that add up to 1 (PED-ANOVA, Watanabe et al., 2023);
-    empty of fewer than FEWEST complete trials, or where all reached the same."""
+    """Importance of each field, highest first, as shares that add up to 1 (PED-ANOVA, Watanabe et
+    al., 2023); empty if fewer than MIN_TRIALS trials are complete, or if all reached the same
+    accuracy."""
 
 
-def search_space(config: Config, names: Sequence[str]) -> dict[str, Range]:
-    """Return where the fields of these names are looked for.
+def search_space(config: Config, names: Sequence[str]) -> dict[str, SearchRange]:
+    """Return the range of each field to search.
 
     Args:
         config: the recipe, fitted to the number of pictures (`recipes.fitted`).
-        names: fields; empty for the learning rates and the weight decay, as far as it has them.
+        names: names of the fields; empty for the learning rates and the weight decay, as far as
+            the recipe uses them.
 
     Raises:
         UserError: a field cannot be searched, or the recipe does not use it.
     """
     used = {
-        name: Range(value / factor, value * factor, "log")
+        name: SearchRange(value / factor, value * factor, "log")
         for name, factor in FACTORS.items()
         if (value := getattr(config, name)) > 0
     }
@@ -94,7 +99,8 @@ def search_space(config: Config, names: Sequence[str]) -> dict[str, Range]:
     for name in names:
         if name not in used | RANGES:
             raise UserError(
-                f"--vary {name}: of {config.name} there may be varied {', '.join(used | RANGES)}."
+                f"--vary {name}: the fields of {config.name} that can be varied are "
+                f"{', '.join(used | RANGES)}."
             )
     return {name: (used | RANGES)[name] for name in names}
 
@@ -102,45 +108,46 @@ def search_space(config: Config, names: Sequence[str]) -> dict[str, Range]:
 def tune(
     config: Config,
     dataset: Dataset,
-    space: dict[str, Range],
+    space: dict[str, SearchRange],
     trials: int,
     storage: str,
-    tell: Callable[[Outcome], None] = lambda _: None,
-) -> Tuning:
-    """Train with different values and judge them by the validation pictures; the test is not read.
+    tell: Callable[[Trial], None] = lambda _: None,
+) -> TuningResult:
+    """Train with different values and judge them on the validation pictures, not on the test set.
 
-    Called again, or in several processes or machines with one storage, it goes on with the same
-    study, up to that many trials in all. All trials have the recipe's seed.
+    Called again, or in several processes or on several machines with one storage, it continues the
+    same study, up to `trials` trials in total. All trials have the recipe's seed.
 
     Args:
-        config: the recipe, as each trial is to train it.
-        dataset: what to train on.
-        space: as of `search_space`.
-        trials: how many in all.
+        config: the recipe, as each trial trains it.
+        dataset: the data to train on.
+        space: as returned by `search_space`.
+        trials: total number of trials.
         storage: address of Optuna's storage, such as sqlite:///tune.db.
-        tell: takes each trial that has ended here.
+        tell: receives each trial that this call has finished.
 
     Raises:
-        UserError: the extra is not installed, the recipe holds no pictures out or follows the
-            clock, or the storage cannot be used.
+        UserError: Optuna is not installed, the recipe holds out no pictures or has a budget, or the
+            storage cannot be used.
     """
     optuna = _optuna()
     held_out = config.validation or dataset.validation is not None
     if config.budget or config.validate_on == "test" or not held_out:
         raise UserError("A search needs held-out pictures and epochs: --validation, no --budget.")
-    with deferred_stop() as stop:  # a storage half made could never be used
+    with deferred_stop() as stop:  # a half-created storage could never be used
         study = _study(optuna, config, dataset, space, storage)
     if stop.number:
         raise stop_exception(stop.number)
-    setup = make_setup(
-        config, dataset, pick_device(config.device)
-    )  # what varies leaves all else be
+    # One setup serves all trials: the fields that vary do not change it.
+    setup = make_setup(config, dataset, pick_device(config.device))
     refuse_unjudged(setup.judged, config)
 
     def objective(trial: Any) -> float:
-        # By the trial's number, which is unique: processes that search together never draw alike.
+        # The trial's number is unique, so that parallel processes never draw the same values.
         study.sampler = optuna.samplers.TPESampler(seed=config.seed + trial.number)
-        values: dict[str, Any] = {name: place.suggest(trial, name) for name, place in space.items()}
+        values: dict[str, Any] = {
+            name: search.suggest(trial, name) for name, search in space.items()
+        }
         varied = dataclasses.replace(config, **values)
         return _train(dataclasses.replace(setup, config=varied), trial, optuna)
 
@@ -149,32 +156,34 @@ def tune(
         study.optimize(
             objective,
             callbacks=[
-                lambda _, trial: tell(_outcome(trial)),
+                lambda _, trial: tell(_trial(trial)),
                 optuna.study.MaxTrialsCallback(trials, states=ended),
             ],
         )
-    return _tuning(optuna, study, config)
+    return _result(optuna, study, config)
 
 
 def _optuna() -> Any:
     with extra("tune", "Tuning needs"):
         import optuna  # noqa: PLC0415  # an extra
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # not what Ctrl-C interrupted
+    optuna.logging.set_verbosity(
+        optuna.logging.ERROR
+    )  # no message about a trial that Ctrl-C interrupted
     return optuna
 
 
 def _study(
-    optuna: Any, config: Config, dataset: Dataset, space: dict[str, Range], storage: str
+    optuna: Any, config: Config, dataset: Dataset, space: dict[str, SearchRange], storage: str
 ) -> Any:
-    """Return the study of just this search, new or as far as it is."""
+    """Return the study of this search: the existing one, or a new one."""
     same = dataclasses.replace(as_recorded(config, dataset), out="", device="", data="")
     what = to_json(same) + repr(sorted(space.items())) + dataset.digest()
     name = f"{config.name}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
-    return _created(optuna, storage, name)
+    return _create_study(optuna, storage, name)
 
 
-def _created(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
-    """Make a study or find it; another process may be making the same storage just now."""
+def _create_study(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
+    """Create or load a study; retry, because another process may be creating the same storage."""
     try:
         return optuna.create_study(
             storage=storage,
@@ -183,15 +192,19 @@ def _created(optuna: Any, storage: str, name: str, again: int = 2) -> Any:
             pruner=optuna.pruners.MedianPruner(),
             load_if_exists=True,
         )
-    except Exception as error:  # whatever the storage's driver comes up with
+    except Exception as error:  # the storage's driver may raise anything
         if again:
             time.sleep(1)
-            return _created(optuna, storage, name, again - 1)
+            return _create_study(optuna, storage, name, again - 1)
         raise UserError(f"--storage {storage} cannot be used: {first_line(error)}") from error
 
 
 def _train(setup: Setup, trial: Any, optuna: Any) -> float:
-    """Return the accuracy on the validation pictures after training, or give up on the way."""
+    """Return the accuracy on the validation pictures after training.
+
+    Raises:
+        optuna.TrialPruned: the training diverged, or other trials are better.
+    """
     name = top1_key(setup.config.labels)
     with fork_rng(setup.device):
         state = first_state(setup)
@@ -207,24 +220,25 @@ def _train(setup: Setup, trial: Any, optuna: Any) -> float:
     return state.history[-1].validation[name]
 
 
-def _outcome(trial: Any) -> Outcome:
+def _trial(trial: Any) -> Trial:
+    """Return an Optuna trial as a `Trial`."""
     reported = list(trial.intermediate_values.values())
     accuracy = trial.value if trial.value is not None else (reported or [None])[-1]
-    return Outcome(trial.number, trial.state.name.lower(), accuracy, dict(trial.params))
+    return Trial(trial.number, trial.state.name.lower(), accuracy, dict(trial.params))
 
 
-def _tuning(optuna: Any, study: Any, config: Config) -> Tuning:
+def _result(optuna: Any, study: Any, config: Config) -> TuningResult:
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     if not complete:
-        raise UserError("No trial came to its end: every one diverged. Lower --lr.")
+        raise UserError("No trial is complete: every one diverged. Lower --lr.")
     importance: dict[str, float] = {}
-    if len(complete) >= FEWEST and len({trial.value for trial in complete}) > 1:
+    if len(complete) >= MIN_TRIALS and len({trial.value for trial in complete}) > 1:
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         importance = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return Tuning(
+    return TuningResult(
         study=study.study_name,
         metric=top1_key(config.labels),
-        outcomes=tuple(_outcome(trial) for trial in study.trials),
+        trials=tuple(_trial(trial) for trial in study.trials),
         best=dataclasses.replace(config, **study.best_trial.params),
         importance=dict(importance),
     )

@@ -1,4 +1,4 @@
-"""The figure of an ablation: what each part is worth, and how far it overfits without it."""
+"""The figure of an ablation: accuracy and overfitting without each part of a recipe."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from matplotlib.ticker import PercentFormatter
 from hundredfold.figures.style import BLUE, GREY, INK, ORANGE, STYLE
 
 
-class Bar(NamedTuple):
-    """A variant's mean accuracies over its seeds, 0..1."""
+class VariantAccuracy(NamedTuple):
+    """Mean accuracies (0..1) of a variant over its seeds."""
 
     name: str
     training: float
@@ -19,30 +19,41 @@ class Bar(NamedTuple):
 
 
 @rc_context(STYLE)
-def draw_ablation(bars: Sequence[Bar], title: str) -> Figure:
-    """Draw each variant's accuracy on training and validation pictures, the gap between them."""
-    figure = Figure(figsize=(8, 1.6 + 0.5 * len(bars)), layout="constrained")
+def draw_ablation(
+    variants: Sequence[VariantAccuracy], title: str, reference: float | None
+) -> Figure:
+    """Draw the accuracy of each variant on training and validation pictures, and their gap.
+
+    Args:
+        variants: a row for each variant.
+        title: title of the figure.
+        reference: accuracy of the full recipe on validation pictures, marked by a line; None to
+            draw no line.
+    """
+    figure = Figure(figsize=(8, 1.6 + 0.5 * len(variants)), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)
-    for row, bar in enumerate(bars):
-        axes.plot((bar.validation, bar.training), (row, row), color=GREY, linewidth=3, zorder=1)
+    for row, variant in enumerate(variants):
+        axes.plot(
+            (variant.validation, variant.training), (row, row), color=GREY, linewidth=3, zorder=1
+        )
         axes.annotate(
-            f"gap {100 * (bar.training - bar.validation):.1f}",
-            (max(bar.training, bar.validation), row),
+            f"gap {100 * (variant.training - variant.validation):.1f}",
+            (max(variant.training, variant.validation), row),
             (9, 0),
             textcoords="offset points",
             va="center",
             fontsize=9,
         )
-    rows = range(len(bars))
+    rows = range(len(variants))
     for name, colour, values in (
-        ("training pictures, as they are", ORANGE, [bar.training for bar in bars]),
-        ("validation pictures", BLUE, [bar.validation for bar in bars]),
+        ("training pictures, not augmented", ORANGE, [variant.training for variant in variants]),
+        ("validation pictures", BLUE, [variant.validation for variant in variants]),
     ):
         axes.scatter(values, rows, color=colour, s=55, zorder=2, label=name)
-    if bars[0].name == "whole":
-        axes.axvline(bars[0].validation, color=INK, linewidth=0.8, linestyle=":", zorder=0)
-    axes.set_yticks(rows, [bar.name for bar in bars])
+    if reference is not None:
+        axes.axvline(reference, color=INK, linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_yticks(rows, [variant.name for variant in variants])
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.08)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

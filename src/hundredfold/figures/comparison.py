@@ -1,4 +1,4 @@
-"""The figure of several runs: accuracy against time, accuracy and loss along the schedule."""
+"""The figure of several runs: accuracy over time, accuracy and loss over the schedule."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -15,25 +15,26 @@ from hundredfold.metrics.scores import top1_key
 from hundredfold.runs.epoch import Epoch
 
 DASHES = ("-", "--", ":", "-.")
-"""Another for each round of the colours."""
-POINTS = 40
-"""Of a curve of losses, each the mean of as many steps: a single step is noise."""
+"""Line styles; the next one is used when all colours have been used."""
+MAX_POINTS = 40
+"""Most points of a loss curve. Each is the mean of several steps, as single steps are noisy."""
 FAR_APART = 5.0
-"""Ratio of the longest to the shortest training from which the axis of seconds is logarithmic."""
+"""Ratio of the longest to the shortest training above which the time axis is logarithmic."""
 
 Histories: TypeAlias = Mapping[str, Sequence[Sequence[Epoch]]]
-"""The finished epochs of each run, by the name of its group."""
+"""The finished epochs of each run of a group, by the name of the group."""
 Curve: TypeAlias = list[tuple[float, float]]
+"""Points (x, y)."""
 
 
 @rc_context(STYLE)
 def draw_comparison(histories: Histories, labels: str) -> Figure:
-    """Draw accuracy against training seconds, then accuracy and training loss by schedule.
+    """Draw accuracy over training time, and accuracy and training loss over the schedule.
 
     Args:
-        histories: of each run, one epoch at least. A group has one colour; the seeds of a larger
-            one are drawn faintly beneath their mean.
-        labels: fine or coarse, whose accuracy is drawn wherever an epoch was judged by it.
+        histories: at least one epoch of each run. A group has one colour; if it has several
+            seeds, they are drawn faintly beneath their mean.
+        labels: fine or coarse, the labels of the accuracy.
     """
     columns = 2 if max(map(len, histories)) > 30 else 4
     height = 3.8 + 0.25 * -(-len(histories) // columns)
@@ -60,19 +61,19 @@ def draw_comparison(histories: Histories, labels: str) -> Figure:
 
 
 def _accuracy(history: Sequence[Epoch], ends: Sequence[float], key: str) -> Curve:
-    """Return (end, accuracy) of the epochs that were judged."""
+    """Return the points (end, accuracy) of the epochs that were judged."""
     both = zip(ends, history, strict=True)
     return [(end, epoch.validation[key]) for end, epoch in both if key in epoch.validation]
 
 
 def _losses(history: Sequence[Epoch], ends: Sequence[float]) -> Curve:
-    """Return (progress, training loss) in at most POINTS means of equally many steps."""
+    """Return at most MAX_POINTS points (progress, training loss), means of equally many steps."""
     steps = [
         (start + (end - start) * (step + 1) / len(epoch.loss), value)
         for start, end, epoch in zip((0.0, *ends[:-1]), ends, history, strict=True)
         for step, value in enumerate(epoch.loss)
     ]
-    size = -(-len(steps) // POINTS)
+    size = -(-len(steps) // MAX_POINTS)
     return [_mean(steps[start : start + size]) for start in range(0, len(steps), size)]
 
 
@@ -84,7 +85,7 @@ def _mean(points: Iterable[tuple[float, float]]) -> tuple[float, float]:
 def _draw_group(
     axes: Axes, curves: Sequence[Curve], look: Mapping[str, Any], marker: str = ""
 ) -> None:
-    """Draw the mean of curves over the curves, or where their points do not match, the curves."""
+    """Draw the curves and their mean; only the curves if they differ in their number of points."""
     drawn = [curve for curve in curves if curve]
     if len(drawn) > 1 and len({len(curve) for curve in drawn}) == 1:
         for curve in drawn:
@@ -95,14 +96,14 @@ def _draw_group(
 
 
 def _shown(name: str) -> str:
-    """Return a name that a legend shows: it hides what begins with _."""
+    """Return a name that a legend shows: matplotlib hides names that begin with _."""
     return (" " if name.startswith("_") else "") + name
 
 
 def _finish(time: Axes, schedule: Axes, loss: Axes, labels: str) -> None:
-    """Set titles and axes."""
+    """Set titles, limits and labels of the axes."""
     time.set_title(f"Validation accuracy, {labels}")
-    schedule.set_title("The same over the schedule")
+    schedule.set_title("Validation accuracy over the schedule")
     loss.set_title("Training loss (nats)")
     time.set_xlim(left=0)
     time.set_xlabel("training time (s)")
@@ -117,7 +118,7 @@ def _finish(time: Axes, schedule: Axes, loss: Axes, labels: str) -> None:
 
 
 def _make_logarithmic(axes: Axes) -> None:
-    """Give seconds that are far apart the same room each."""
+    """Make a time axis logarithmic, with labels in seconds."""
     axes.set_xscale("log")
     axes.autoscale(axis="x")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

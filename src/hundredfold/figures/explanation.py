@@ -1,4 +1,4 @@
-"""The figure of an explanation: a picture, what in it matters, and what it is like."""
+"""The figure of an explanation: a picture, its occlusion map, and similar training pictures."""
 
 from collections.abc import Sequence
 
@@ -26,14 +26,14 @@ def draw_explanation(
     target: str,
     neighbours: Sequence[tuple[Tensor, str]],
 ) -> Figure:
-    """Draw a picture, its map of what speaks for a class, and pictures like it.
+    """Draw a picture, its occlusion map for a class, and similar training pictures.
 
     Args:
         image: (3, S, S) uint8.
-        heat: (S, S) in nats, above 0 for the class, below 0 against it.
-        heading: what to say of the picture.
+        heat: (S, S) in nats, positive for the class, negative against it.
+        heading: title of the picture.
         target: the class of the map.
-        neighbours: pictures (3, S, S) like it, each with a caption.
+        neighbours: similar pictures (3, S, S) uint8, each with a caption.
     """
     rows = (len(neighbours) + 3) // 4
     figure = Figure(figsize=(9.5, 4.4 + 2.1 * rows), layout="constrained")
@@ -53,7 +53,7 @@ def draw_explanation(
     top.colorbar(overlay, ax=mapped, shrink=0.8, label="nats lost without it")
     for part in below:
         part.suptitle(
-            "Pictures of the training set that the network finds most like it",
+            "Training pictures that the network finds most similar",
             fontsize=11,
             fontweight="bold",
             x=0.01,
@@ -68,13 +68,13 @@ def draw_explanation(
 
 
 def heat_picture(image: Tensor, heat: Tensor, side: int) -> Image.Image:
-    """Return a picture in grey under its map, both brought to `side` pixels, without any text.
+    """Return a picture in grey beneath its occlusion map, `side` pixels wide, without text.
 
     Args:
         image: (3, S, S) uint8.
-        heat: (S, S) in nats: orange where above 0, blue where below, the colour's strength relative
-            to the strongest.
-        side: in pixels.
+        heat: (S, S) in nats: positive values are drawn in orange, negative ones in blue, stronger
+            the further they are from 0.
+        side: side of the result in pixels.
     """
     grey = to_image(image).convert("L")
     most = max(heat.abs().max().item(), 1e-6)

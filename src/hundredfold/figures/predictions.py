@@ -1,4 +1,4 @@
-"""Figures of predictions: confusion, reliability, coverage, a single picture."""
+"""Figures of predictions: confusion matrix, reliability, coverage, a single picture."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,14 +27,15 @@ from hundredfold.metrics.scores import format_probability
 
 @rc_context(STYLE)
 def draw_confusion(confusion: Tensor, names: Sequence[str], parents: Sequence[int] = ()) -> Figure:
-    """Draw a confusion matrix, each row as shares of its label: right in blue, mistakes in orange.
+    """Draw a confusion matrix as shares of each label: correct in blue, mistakes in orange.
 
-    Orange is fullest at the commonest mistake, so that mistakes of a few per cent can be seen.
+    Orange is strongest at the most common mistake, so that mistakes of a few per cent are visible.
 
     Args:
-        confusion: (C, C) counts, row the label, column the prediction.
-        names: (C,) of the classes.
-        parents: (C,) superclasses; where given, the classes are ordered by them and set apart.
+        confusion: (C, C) counts; rows are labels, columns are predictions.
+        names: (C,) names of the classes.
+        parents: (C,) superclass of each class; if given, the classes are sorted by superclass, with
+            lines between superclasses.
     """
     order = sorted(range(len(names)), key=lambda i: (parents[i] if parents else 0, i))
     counts = confusion[order][:, order].double()
@@ -69,7 +70,7 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 
 
 def _label_cells(axes: Axes, names: Sequence[str]) -> None:
-    """Name rows and columns, as far as there is room for names."""
+    """Label rows and columns with the class names, unless there are too many."""
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     if len(names) > 120:
@@ -90,31 +91,31 @@ def _write_cells(axes: Axes, shares: Tensor) -> None:
 
 @rc_context(STYLE)
 def draw_reliability(before: Reliability, after: Reliability, labels: str) -> Figure:
-    """Draw accuracy by confidence, before and after temperature scaling, and how many there are.
+    """Draw accuracy over confidence and the share of pictures, before and after calibration.
 
     Args:
-        before: without the temperature.
-        after: with it.
-        labels: fine or coarse, whose accuracy it is.
+        before: reliability without temperature scaling.
+        after: reliability with temperature scaling.
+        labels: fine or coarse, the labels of the accuracy.
     """
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     bins = len(before.count)
     centres = [(i + 0.5) / bins for i in range(bins)]
     axes.set_title(f"Reliability, {labels}")
-    axes.plot((0, 1), (0, 1), "--", color=GREY, linewidth=1, label="as sure as right")
+    axes.plot((0, 1), (0, 1), "--", color=GREY, linewidth=1, label="perfectly calibrated")
     for name, result, colour in (("before", before, ORANGE), ("after", after, BLUE)):
-        kept = result.count > 0
+        filled = result.count > 0
         label = f"{name}: ECE {format_probability(result.error)}"
-        x, y = result.confidence[kept].tolist(), result.accuracy[kept].tolist()
+        x, y = result.confidence[filled].tolist(), result.accuracy[filled].tolist()
         axes.plot(x, y, "o-", color=colour, markersize=4, label=label)
         share = (result.count / result.count.sum()).tolist()
         counts.step(centres, share, where="mid", color=colour)
-    for part, label in ((axes, "accuracy"), (counts, "pictures")):
-        part.set_xlim(0, 1)
-        part.set_ylim(bottom=0)
-        part.set_ylabel(label)
-        part.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    for panel_axes, label in ((axes, "accuracy"), (counts, "pictures")):
+        panel_axes.set_xlim(0, 1)
+        panel_axes.set_ylim(bottom=0)
+        panel_axes.set_ylabel(label)
+        panel_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylim(0, 1)
     axes.legend(loc="upper left", fontsize=9)
     counts.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -124,20 +125,20 @@ def draw_reliability(before: Reliability, after: Reliability, labels: str) -> Fi
 
 @rc_context(STYLE)
 def draw_coverage(curves: Mapping[str, Tensor]) -> Figure:
-    """Draw accuracies by coverage, (N,) each: what leaving the least certain pictures would buy."""
+    """Draw accuracy over coverage, (N,) for each name: accuracy on the most confident pictures."""
     figure, axes = panel(4.6, 4.4)
-    axes.set_title("Answering only the surest")
+    axes.set_title("Answering only confident predictions")
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
         count = len(curve)
-        few = max(1, count // 100)  # of a handful of pictures the accuracy is noise
-        at = range(few, count + 1, max(1, count // 400))
-        y = [curve[i - 1].item() for i in at]
-        axes.plot([i / count for i in at], y, color=colour, label=name)
+        fewest = max(1, count // 100)  # the accuracy on very few pictures is noise
+        answered = range(fewest, count + 1, max(1, count // 400))
+        y = [curve[i - 1].item() for i in answered]
+        axes.plot([i / count for i in answered], y, color=colour, label=name)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlim(0, 1)
     axes.set_ylim(top=1)
-    axes.set_xlabel("share of the pictures that are answered")
+    axes.set_xlabel("share of pictures that are answered")
     axes.set_ylabel("accuracy on them")
     axes.legend(loc="lower left")
     return figure
@@ -145,10 +146,10 @@ def draw_coverage(curves: Mapping[str, Tensor]) -> Figure:
 
 @rc_context(STYLE)
 def draw_prediction(image: Tensor, label: str, predicted: str) -> Figure:
-    """Draw one picture, (3, H, W) uint8, with its label and what was predicted."""
+    """Draw a picture, (3, H, W) uint8, with its label and the predicted class."""
     figure, axes = panel(3.6, 4)
     axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_axis_off()
-    right = label == predicted
-    axes.set_title(f"label: {label}\npredicted: {predicted}", color=GREEN if right else ORANGE)
+    correct = label == predicted
+    axes.set_title(f"label: {label}\npredicted: {predicted}", color=GREEN if correct else ORANGE)
     return figure

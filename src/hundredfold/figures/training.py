@@ -1,4 +1,4 @@
-"""Figures of a training: accuracy, losses and learning rate."""
+"""Figures of a training: accuracy, loss and learning rate."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,16 @@ from hundredfold.runs.epoch import Epoch
 
 @rc_context(STYLE)
 def draw_curves(history: Sequence[Epoch], judged: str, epoch_pictures: int) -> Figure:
-    """Draw accuracy and losses by epoch and the learning rate by step, side by side.
+    """Draw accuracy and loss over epochs and the learning rate over steps, side by side.
 
     Args:
-        history: the finished epochs, of which the last may be a part of one.
-        judged: what each epoch was judged on: validation or test.
-        epoch_pictures: pictures that a whole epoch trains on.
+        history: the finished epochs; the last one may be partial.
+        judged: the pictures that each epoch was judged on: validation or test.
+        epoch_pictures: number of pictures in a full epoch.
     """
-    figure = Figure(figsize=(12, 3.6))  # each training ends with it: no time for a layout engine
+    figure = Figure(
+        figsize=(12, 3.6)
+    )  # no layout engine: it would slow down the end of every training
     figure.subplots_adjust(left=0.045, right=0.985, bottom=0.14, top=0.91, wspace=0.17)
     accuracy, loss, rate = figure.subplots(1, 3)
     ends = _ends(history, epoch_pictures)
@@ -33,13 +35,13 @@ def draw_curves(history: Sequence[Epoch], judged: str, epoch_pictures: int) -> F
 
 @rc_context(STYLE)
 def draw_range_test(lr: Sequence[float], loss: Sequence[float], suggestion: float) -> Figure:
-    """Draw the mean loss against the learning rate, with the rate that is suggested."""
+    """Draw the mean loss over the learning rate, and mark the suggested rate."""
     figure, axes = panel(6, 3.6)
     axes.set_title("Loss while the learning rate rises")
     axes.semilogx(lr, loss, color=BLUE)
     axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
     axes.axvline(suggestion, color=ORANGE, linestyle="--", label=f"steepest: {suggestion:.2g}")
-    axes.set_ylim(top=2 * loss[0] - min(loss))  # where it diverges it leaves the picture
+    axes.set_ylim(top=2 * loss[0] - min(loss))  # the diverging end is cut off
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss (nats)")
     axes.legend(loc="lower left")
@@ -48,7 +50,7 @@ def draw_range_test(lr: Sequence[float], loss: Sequence[float], suggestion: floa
 
 @rc_context(STYLE)
 def draw_history(history: Sequence[Epoch], judged: str, epoch_pictures: int) -> dict[str, Figure]:
-    """Draw the panels of `draw_curves` as figures of their own: accuracy, loss, rate."""
+    """Draw the panels of `draw_curves` as separate figures: accuracy, loss, rate."""
     ends = _ends(history, epoch_pictures)
     accuracy, axes = panel()
     _draw_accuracy(axes, history, ends, judged)
@@ -62,8 +64,10 @@ def draw_history(history: Sequence[Epoch], judged: str, epoch_pictures: int) -> 
 def _draw_accuracy(
     axes: Axes, history: Sequence[Epoch], ends: Sequence[float], judged: str
 ) -> None:
-    judges = any(epoch.validation for epoch in history)
-    axes.set_title(f"Accuracy on the {judged} pictures" if judges else "No pictures held out")
+    has_validation = any(epoch.validation for epoch in history)
+    axes.set_title(
+        f"Accuracy on the {judged} pictures" if has_validation else "No held-out pictures"
+    )
     for level, colour in (("fine", BLUE), ("coarse", ORANGE)):
         points = [
             (end, epoch.validation[top1_key(level)])
@@ -110,7 +114,7 @@ def _draw_loss(axes: Axes, history: Sequence[Epoch], ends: Sequence[float], judg
 
 
 def _ends(history: Sequence[Epoch], epoch_pictures: int) -> list[float]:
-    """Return where each epoch ends on an axis of epochs: the last may be a part of one."""
+    """Return the end of each epoch on an axis of epochs; the last one may be partial."""
     return [epoch.epoch - 1 + epoch.pictures / epoch_pictures for epoch in history]
 
 

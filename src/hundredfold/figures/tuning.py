@@ -1,4 +1,4 @@
-"""The figure of a search: what the trials reached, and which field mattered."""
+"""The figure of a search: the accuracy of each trial and the importance of each field."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -17,13 +17,13 @@ def draw_tuning(
     importance: Mapping[str, float],
     labels: str,
 ) -> Figure:
-    """Draw trials (number, accuracy 0..1) in their order, and each field's importance (0..1).
+    """Draw the accuracy of the trials in their order, and the importance of each field.
 
     Args:
-        complete: trials that came to their end.
-        pruned: trials that were stopped early.
-        importance: of each field, the highest first; empty where it is not known.
-        labels: fine or coarse, whose accuracy it is.
+        complete: number and accuracy (0..1) of each complete trial.
+        pruned: number and accuracy (0..1) of each trial that was stopped early.
+        importance: importance (0..1) of each field, highest first; empty if it is not known.
+        labels: fine or coarse, the labels of the accuracy.
     """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     trials, fields = figure.subplots(1, 2)

@@ -1,4 +1,4 @@
-"""The page of a report: what it shows, filled into its template."""
+"""Render the page of a report from its template."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,52 +14,53 @@ from hundredfold.metrics.calibration import FEW_PICTURES
 from hundredfold.metrics.confusion import confused_pairs, share_within_superclass
 from hundredfold.metrics.scores import METRICS, learned_top1, metric_name
 from hundredfold.pictures.prepare import data_uri
-from hundredfold.report.figures import Drawn
+from hundredfold.report.figures import RenderedFigure
 from hundredfold.runs.run import Run
 from hundredfold.support.console import duration
 from hundredfold.support.html import render_page
 from hundredfold.support.text import plural
 
-PAIRS, EXAMPLES, SHOWN = 10, 4, 24
-"""Pairs of confused classes, pictures of each, and pictures in each of the other galleries."""
+MAX_PAIRS, MAX_EXAMPLES, MAX_GALLERY = 10, 4, 24
+"""Number of confused pairs, of pictures for each pair, and of pictures in each gallery."""
 
 
 @dataclass(frozen=True)
-class Shot:
-    """A test picture with what the page says of it."""
+class ReportPicture:
+    """A test picture and its prediction, as shown on the page."""
 
     name: str
     """Its path, or its number in the test split, as `hundredfold predict --test` takes it."""
     source: str
-    """The picture as a data address, or empty where the data could not be had."""
+    """The picture as a data URI; empty if the data is not available."""
     label: str
     predicted: str
     confidence: float
 
 
-def render(
+def render_report(
     run: Run,
     levels: Sequence[ScoredPredictions],
-    drawn: Mapping[str, Drawn],
+    figures: Mapping[str, RenderedFigure],
     test: Split | None,
     missing: str,
 ) -> str:
-    """Return the page, whole in itself.
+    """Return the self-contained HTML page.
 
     Args:
         run: a finished run.
-        levels: of its labels, what it learned first.
-        drawn: every figure.
-        test: the test pictures, or None where they could not be had.
-        missing: why not.
+        levels: its predictions at each level of the labels, as returned by `levels`.
+        figures: as returned by `draw_figures`.
+        test: the test pictures, or None if they are not available.
+        missing: why they are not available.
     """
     first, config = levels[0], run.config()
     return render_page(
         "hundredfold.report",
+        "page.html",
         name=config.name,
         about=_about(run, first),
         tiles=_tiles(run.metrics()),
-        figures={name: _inline(figure.svg) for name, figure in drawn.items()},
+        figures={name: _inline(figure.svg) for name, figure in figures.items()},
         levels=levels,
         rows=[(level, _rows(level, levels)) for level in levels],
         inside=share_within_superclass(first.labels, first.predicted, first.parents)
@@ -75,7 +76,7 @@ def render(
 
 
 def _calibration(run: Run) -> str:
-    """Return where the temperature is from, in sentences."""
+    """Return sentences that say how the temperature was fitted."""
     pictures = run.metrics().get("calibration_pictures", 0)
     if not pictures:
         return "Without validation pictures no temperature could be fitted."
@@ -87,13 +88,13 @@ def _calibration(run: Run) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share of 0..1 as a text that no line break divides."""
+    """Return a share (0..1) as a percentage with a no-break space."""
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def _inline(svg: str) -> Markup:
-    """Return an SVG element that takes the page's text colour."""
-    return Markup(svg.replace(INK, "currentColor"))  # noqa: S704  # made by matplotlib, escaped there
+    """Return an SVG element that is drawn in the page's text colour."""
+    return Markup(svg.replace(INK, "currentColor"))  # noqa: S704  # matplotlib escapes its texts
 
 
 def _about(run: Run, level: ScoredPredictions) -> str:
@@ -109,21 +110,21 @@ def _about(run: Run, level: ScoredPredictions) -> str:
 
 
 def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the headline figures: value and name."""
+    """Return the headline figures: pairs of value and name."""
     test, flip = metrics["test"], metrics["test_flip"]
     shown = (key for key in METRICS if "_top" in key and key in test)
     tiles = [(percent(test[key]), metric_name(key)) for key in shown]
     learned = learned_top1(test)
     tiles.append((percent(flip[learned]), metric_name(f"flip_{learned}")))
     tiles.append((percent(test["ece"]), metric_name("ece")))
-    tiles.append((duration(metrics["seconds"]), "from first weights to these figures"))
+    tiles.append((duration(metrics["seconds"]), "total time of the run"))
     return tiles
 
 
 def _rows(level: ScoredPredictions, levels: Sequence[ScoredPredictions]) -> list[dict[str, Any]]:
-    """Return a row a class: its scores, and what it is most often taken for."""
+    """Return a table row for each class, lowest F1 first: its scores and most common mistake."""
     mistakes = level.confusion.clone().fill_diagonal_(0)
-    above = levels[-1].classes
+    superclasses = levels[-1].classes
     rows = []
     for i, (name, score) in enumerate(zip(level.classes, level.scores, strict=True)):
         other = int(mistakes[i].argmax())
@@ -131,9 +132,9 @@ def _rows(level: ScoredPredictions, levels: Sequence[ScoredPredictions]) -> list
         rows.append(
             {
                 "name": name,
-                "parent": above[level.parents[i]] if level.parents else "",
+                "parent": superclasses[level.parents[i]] if level.parents else "",
                 "score": score,
-                "taken_for": level.classes[other] if times else "",
+                "mistaken_for": level.classes[other] if times else "",
                 "times": times,
             }
         )
@@ -141,50 +142,53 @@ def _rows(level: ScoredPredictions, levels: Sequence[ScoredPredictions]) -> list
 
 
 def _pairs(level: ScoredPredictions, test: Split | None) -> list[dict[str, Any]]:
-    """Return the most confused pairs, each with its surest mistakes."""
-    found = []
-    for pair in confused_pairs(level.confusion, PAIRS):
+    """Return the most confused pairs, each with its most confident mistakes."""
+    pairs = []
+    for pair in confused_pairs(level.confusion, MAX_PAIRS):
         first, second = pair.first, pair.second
-        there = (level.labels == first) & (level.predicted == second)
-        back = (level.labels == second) & (level.predicted == first)
-        examples = _surest(level, there | back)[:EXAMPLES]
-        found.append(
+        first_as_second = (level.labels == first) & (level.predicted == second)
+        second_as_first = (level.labels == second) & (level.predicted == first)
+        examples = _most_confident(level, first_as_second | second_as_first)[:MAX_EXAMPLES]
+        pairs.append(
             {
                 "first": level.classes[first],
                 "second": level.classes[second],
                 "pair": pair,
-                "shots": [_shot(level, i, test) for i in examples.tolist()],
+                "pictures": [_picture(level, i, test) for i in examples.tolist()],
             }
         )
-    return found
+    return pairs
 
 
-def _galleries(level: ScoredPredictions, test: Split | None) -> list[tuple[str, str, list[Shot]]]:
-    """Return galleries: heading, what it shows, pictures."""
-    wrong = _surest(level, ~level.correct)[:SHOWN]
-    unsure = _surest(level, level.correct).flip(0)[:SHOWN]
+def _galleries(
+    level: ScoredPredictions, test: Split | None
+) -> list[tuple[str, str, list[ReportPicture]]]:
+    """Return the galleries: heading, explanation, pictures."""
+    wrong = _most_confident(level, ~level.correct)[:MAX_GALLERY]
+    unsure = _most_confident(level, level.correct).flip(0)[:MAX_GALLERY]
     return [
         (
-            "Surest mistakes",
-            "Wrong with the most confidence: look for wrong labels, and for what misleads.",
-            [_shot(level, i, test) for i in wrong.tolist()],
+            "Most confident mistakes",
+            "Wrong predictions with the highest probability. Look for wrong labels, and for what "
+            "misleads the model.",
+            [_picture(level, i, test) for i in wrong.tolist()],
         ),
         (
-            "Least certain right answers",
-            "Right, but only just.",
-            [_shot(level, i, test) for i in unsure.tolist()],
+            "Least confident correct predictions",
+            "Correct predictions with the lowest probability.",
+            [_picture(level, i, test) for i in unsure.tolist()],
         ),
     ]
 
 
-def _surest(level: ScoredPredictions, which: Tensor) -> Tensor:
-    """Return the (M,) numbers of the pictures that `which`, (N,) bool, names, the surest first."""
+def _most_confident(level: ScoredPredictions, which: Tensor) -> Tensor:
+    """Return the indices (M,) of the pictures that are true in `which` (N,), by confidence."""
     chosen = which.nonzero()[:, 0]
     return chosen[level.confidence[chosen].argsort(descending=True, stable=True)]
 
 
-def _shot(level: ScoredPredictions, index: int, test: Split | None) -> Shot:
-    return Shot(
+def _picture(level: ScoredPredictions, index: int, test: Split | None) -> ReportPicture:
+    return ReportPicture(
         test.names[index] if test and test.names else f"no. {index}",
         data_uri(test[index : index + 1].store[0]) if test else "",
         level.classes[int(level.labels[index])],
@@ -194,17 +198,17 @@ def _shot(level: ScoredPredictions, index: int, test: Split | None) -> Shot:
 
 
 def _tables(run: Run) -> dict[str, list[tuple[str, str]]]:
-    """Return what the run was, as tables of names and values."""
+    """Return time, configuration and environment of the run as tables of names and values."""
     metrics = run.metrics()
-    parts = {
+    seconds = {
         "training": metrics["train_seconds"],
         "validation": metrics["validation_seconds"],
         "test, two views": metrics["test_seconds"],
     }
-    parts["everything else"] = max(0.0, metrics["seconds"] - sum(parts.values()))
+    seconds["everything else"] = max(0.0, metrics["seconds"] - sum(seconds.values()))
     total = max(metrics["seconds"], 1e-9)
-    times = [(name, f"{duration(s)} ({s / total:.0%})") for name, s in parts.items()]
-    rate = ("training pictures a second", f"{metrics['images_per_second']:,.0f}")
+    times = [(name, f"{duration(s)} ({s / total:.0%})") for name, s in seconds.items()]
+    rate = ("training pictures per second", f"{metrics['images_per_second']:,.0f}")
     return {
         "Time": [*times, rate],
         "Configuration": [(name, _text(value)) for name, value in asdict(run.config()).items()],

@@ -1,4 +1,4 @@
-"""Pages that are whole in themselves: what they share, filled in from a template."""
+"""Render self-contained HTML pages from Jinja templates."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from markupsafe import Markup
 from hundredfold.support.text import printable
 
 
-def render_page(package: str, **values: Any) -> str:
-    """Return the page.html of a package, which extends base.html, filled in; values are escaped."""
+def render_page(package: str, template: str, **values: Any) -> str:
+    """Return a page: a package's template, which extends base.html, with escaped values."""
     loaders = [PackageLoader(package, ""), PackageLoader("hundredfold.support", "")]
     environment = Environment(
-        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, finalize=_plain
+        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, finalize=_visible
     )
-    return environment.get_template("page.html").render(**values)
+    return environment.get_template(template).render(**values)
 
 
-def _plain(value: Any) -> Any:
-    """Return a value without characters that nobody sees, or that turn what is around them."""
+def _visible(value: Any) -> Any:
+    """Return a text without invisible characters and without those that change text direction."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -17,8 +17,6 @@ from hundredfold.config import Config, parse_interval
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_data
 from hundredfold.evaluation.evaluate import measure_model
-from hundredfold.figures.style import to_png
-from hundredfold.figures.training import draw_curves
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.calibration import fit_temperature
 from hundredfold.models.build import count_parameters
@@ -269,6 +267,9 @@ def _header(setup: Setup, model: nn.Module) -> list[str]:
 
 def _finish(sitting: Sitting) -> dict[str, Any]:
     """Read the test split, write the final metrics and the curves; return the metrics."""
+    from hundredfold.figures.style import to_png  # noqa: PLC0415  # matplotlib takes 0.3 s to load
+    from hundredfold.figures.training import draw_curves  # noqa: PLC0415
+
     began, setup, state = time.perf_counter(), sitting.setup, sitting.state
     info, calibration = setup.info, 0
     if len(setup.judged) and setup.config.validate_on == "validation":

@@ -1,4 +1,4 @@
-"""What is audited: every picture of a source, whatever its split."""
+"""Load every picture of a source for an audit, from all of its splits."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from hundredfold.data.load import find_source, load_data
 from hundredfold.pictures.walk import Skipped, in_natural_order
 
 SIDE = 32
-"""Pixels a side that pictures are compared at."""
+"""Side in pixels at which pictures are compared."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The pictures of a source that can be read, and what is known of the rest."""
+class AuditedPictures:
+    """All readable pictures of a source, and facts about its other files."""
 
     source: str
     store: Tensor
@@ -29,23 +29,23 @@ class Subject:
     """(N,) int64, indices into `classes`."""
     classes: tuple[str, ...]
     parents: tuple[str, ...]
-    """(N,) superclass of each picture; empty texts where there are none."""
+    """(N,) superclass of each picture; empty strings if there are none."""
     splits: tuple[str, ...]
-    """(N,) train, validation or test; empty texts where the source does not say."""
+    """(N,) train, validation or test; empty strings if the source does not say."""
     names: tuple[str, ...]
-    """(N,) what people call each picture."""
+    """(N,) name of each picture for people: a path, or its split and number."""
     digests: tuple[str, ...]
-    """(N,) of each content."""
+    """(N,) digest of each picture's content; empty if it is not known."""
     facts: tuple[FileInfo, ...] = ()
-    """(N,) of each file; empty where the pictures are none."""
+    """(N,) facts about each file; empty if the pictures are not files."""
     paths: tuple[Path, ...] = ()
-    """(N,) the files; empty where there are none."""
-    bad: tuple[Skipped, ...] = ()
-    """Pictures that cannot be read."""
-    lost: tuple[Skipped, ...] = ()
-    """Classes without a picture that can be used."""
-    passed: tuple[Skipped, ...] = ()
-    """Other files."""
+    """(N,) path of each file; empty if the pictures are not files."""
+    unusable: tuple[Skipped, ...] = ()
+    """Pictures that cannot be used, each with the reason."""
+    lost_classes: tuple[Skipped, ...] = ()
+    """Classes without a usable picture, each with the reason."""
+    other_files: tuple[Skipped, ...] = ()
+    """Files that are not pictures, each with the reason."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,26 +55,26 @@ class Subject:
         return self.classes[int(self.labels[picture])]
 
 
-def load_subject(source: str) -> Subject:
-    """Load what `--data` would name, to audit it.
+def load_pictures(source: str) -> AuditedPictures:
+    """Load the pictures of a source, named as for `--data`.
 
     Raises:
-        UserError: as `load_data` does.
+        UserError: see `load_data`.
     """
     path = find_source(source)
     if path is None or cifar100.is_at(path):
-        return of_dataset(load_data(source))
-    return _own(path)
+        return from_dataset(load_data(source))
+    return _from_files(path)
 
 
-def _own(path: Path) -> Subject:
+def _from_files(path: Path) -> AuditedPictures:
     source = read_collection(path, SIDE)
     usable = [i for i, fact in enumerate(source.infos) if not fact.problem]
     entries = [source.entries[i] for i in usable]
     classes = in_natural_order(entry.label for entry in entries)
     index = {name: i for i, name in enumerate(classes)}
     facts = tuple(source.infos[i] for i in usable)
-    return Subject(
+    return AuditedPictures(
         source=str(source.path),
         store=source.store[torch.tensor(usable, dtype=torch.int64)],
         labels=torch.tensor([index[entry.label] for entry in entries], dtype=torch.int64),
@@ -85,24 +85,24 @@ def _own(path: Path) -> Subject:
         digests=tuple(fact.digest for fact in facts),
         facts=facts,
         paths=tuple(entry.path for entry in entries),
-        bad=tuple(source.unusable),
-        lost=tuple(source.empty_classes),
-        passed=source.skipped,
+        unusable=tuple(source.unusable),
+        lost_classes=tuple(source.empty_classes),
+        other_files=source.skipped,
     )
 
 
-def of_dataset(dataset: Dataset) -> Subject:
-    """Return a dataset's pictures, training first; their names are their numbers in their split."""
+def from_dataset(dataset: Dataset) -> AuditedPictures:
+    """Return a dataset's pictures, training first, named by their split and number in it."""
     splits = dataset.splits
     store = torch.cat([split.images for split in splits.values()])
     labels = torch.cat([split.labels for split in splits.values()])
-    above = dataset.parents and [dataset.superclasses[parent] for parent in dataset.parents]
-    return Subject(
+    superclasses = dataset.parents and [dataset.superclasses[parent] for parent in dataset.parents]
+    return AuditedPictures(
         source=dataset.source,
         store=store,
         labels=labels,
         classes=dataset.classes,
-        parents=tuple(above[label] if above else "" for label in labels.tolist()),
+        parents=tuple(superclasses[label] if superclasses else "" for label in labels.tolist()),
         splits=tuple(name for name, split in splits.items() for _ in range(len(split))),
         names=tuple(f"{name} {i}" for name, split in splits.items() for i in range(len(split))),
         digests=tuple(_digest(image) for image in store),
