@@ -62,7 +62,7 @@ def profile(name: str, size: int, steps: int) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         times.append(time.perf_counter())
-        set_schedule(optimizer, number, setup.steps, config)
+        set_schedule(optimizer, number, setup.steps, schedule=config.schedule, warmup=config.warmup)
         optimizer.step()
         times.append(time.perf_counter())
         rows.append([end - start for start, end in itertools.pairwise(times)])

@@ -110,7 +110,10 @@ def step(state: State, setup: Setup, images: Tensor, labels: Tensor) -> tuple[Te
     Raises:
         DivergedError: the loss is not finite; on a CPU no weight has moved.
     """
-    lr = set_schedule(state.optimizer, state.progress * setup.steps, setup.steps, setup.config)
+    config, step = setup.config, state.progress * setup.steps
+    lr = config.lr * set_schedule(
+        state.optimizer, step, setup.steps, schedule=config.schedule, warmup=config.warmup
+    )
     if setup.recorded and len(labels) == setup.config.batch_size:
         size = training_size(setup.sizes, state.progress)
         loss = state.recorder.take(size, partial(_take, state, setup), images, labels)
