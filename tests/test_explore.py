@@ -68,7 +68,7 @@ def test_the_augmented_page_is_what_training_sees(tiny: Dataset) -> None:
     assert sorted(int(setup.training.labels[i]) for i in shown) == list(range(6))
     last = dict(shown)
     for epoch in range(6):
-        order = plan_epoch(setup.training.labels, config.pad, epoch, config).order.tolist()
+        order = plan_epoch(setup.training.labels, 32, epoch, config).order.tolist()
         images = torch.cat(
             [batch for batch, _ in batches(setup.training, epoch, config, setup.device)]
         )

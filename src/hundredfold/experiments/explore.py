@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hundredfold.augment import border, crop_flip, plan_epoch, prepare
+from hundredfold.augment import augment, describe, plan_epoch, prepare
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.figures.data import draw_augmentation, draw_counts, draw_means, draw_samples
@@ -20,11 +20,6 @@ CLASSES = 100
 """At most so many on a page: of more, the pictures would be too small to look at."""
 AUGMENTED, VERSIONS = 10, 12
 """Pictures shown augmented, and versions of each over all sizes together."""
-FLIPS = {
-    "none": "never flipped",
-    "random": "flipped by a coin",
-    "alternate": "flipped every other epoch",
-}
 
 
 def explore(dataset: Dataset, config: Config, out: str | Path) -> list[Path]:
@@ -133,15 +128,15 @@ def augmented(setup: Setup, chosen: Tensor, epochs: int, size: int) -> Tensor:
     Returns:
         (P, epochs, 3, size, size) uint8: the first turns; white where a picture has no more.
     """
-    pad = border(setup.config, setup.training.store)
+    side = setup.training.store.shape[-1]
     found = torch.full((len(chosen), epochs, 3, size, size), 255, dtype=torch.uint8)
     turns = [0] * len(chosen)
     for epoch in range(epochs):
-        plan = plan_epoch(setup.training.labels, pad, epoch, setup.config)
+        plan = plan_epoch(setup.training.labels, side, epoch, setup.config)
         order = plan.order[: setup.epoch_pictures]
         rows, at = (chosen[:, None] == order).nonzero(as_tuple=True)
-        images = setup.training[chosen[rows]].images
-        images = crop_flip(images, plan.top[at], plan.left[at], plan.flip[at], pad)
+        pictures = setup.training[chosen[rows]]
+        images, _ = augment(pictures.images, pictures.labels, plan[at])
         images = to_pixels(prepare(images, *setup.channels, size), *setup.channels)
         for row, image in zip(rows.tolist(), images, strict=True):
             if turns[row] < epochs:
@@ -169,8 +164,6 @@ def _draw_augmentation(setup: Setup, chosen: Sequence[Tensor], names: Sequence[s
     originals = setup.training[places].images
     sizes = sorted(set(setup.sizes))
     epochs = max(1, VERSIONS // len(sizes))
-    pad = border(config, originals)
-    crop = f"cropped after {pad} px of reflected border" if pad else "not cropped"
     how = "epoch after epoch"
     if config.balance == "sampling":
         how = f"as {epochs} epochs draw them by class"
@@ -179,7 +172,7 @@ def _draw_augmentation(setup: Setup, chosen: Sequence[Tensor], names: Sequence[s
         {size: augmented(setup, places, epochs, size) for size in sizes},
         [names[i] for i, of_one in some.items() for _ in of_one],
         f"Training pictures as {config.name} augments them",
-        f"{how}: {crop}, {FLIPS[config.flip]}",
+        f"{how}: {describe(config, originals.shape[-1])}",
     )
 
 
