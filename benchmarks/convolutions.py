@@ -15,7 +15,7 @@ import tyro
 from common import save_result, spread
 from torch import Tensor, nn
 
-from hundredfold.models.build import MODELS
+from hundredfold.models.architectures import MODELS
 from hundredfold.models.winograd import Conv3x3, Winograd, best_tile
 from hundredfold.recipes import RECIPES
 from hundredfold.support.device import keep_memory

@@ -8,14 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from hundredfold.models.architectures import MODELS, MOST_CHANNELS, MOST_SIDE, TIMM, is_model
 from hundredfold.support.errors import UserError
-
-MODELS = ("resnet9", "whitenet", "whiteresnet")
-MOST_CHANNELS = 16_384
-MOST_SIDE = 224
-"""Of pictures, in pixels."""
-TIMM = "timm:"
-"""What the names of timm's models begin with."""
 
 
 class FlexibleFloat(float):
@@ -192,11 +186,6 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("checkpoint", _is_interval(c.checkpoint), "a time such as 90s or 5min, or 100steps"),
         ("seed", 0 <= c.seed < 2**31, "between 0 and 2147483647"),
     ]
-
-
-def is_model(name: str) -> bool:
-    """Return whether a model may be called so: one of MODELS, or one of timm's."""
-    return name in MODELS or re.fullmatch(rf"{TIMM}[\w.-]+", name) is not None
 
 
 def parse_interval(text: str) -> tuple[float, float]:

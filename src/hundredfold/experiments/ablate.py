@@ -13,6 +13,7 @@ from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.scores import learned_top1, measure
+from hundredfold.models.architectures import fixed_options
 from hundredfold.recipes import fitted
 from hundredfold.runs.run import Run
 from hundredfold.support.console import say
@@ -31,8 +32,6 @@ WITHOUT: Mapping[str, dict[str, Any]] = {
     "lookahead": {"lookahead": 0.0},
 }
 """Parts of a recipe, and what leaves each out."""
-NOT_IN = {"whitenet": ("residuals",), "timm": ("batch norm", "residuals")}
-"""Parts that a kind of model has not, or has as it is."""
 TRAINING_PICTURES = 5000
 """How many of them, at most, the accuracy on training pictures is measured on."""
 
@@ -70,7 +69,7 @@ def variants(config: Config) -> dict[str, Config]:
         config = dataclasses.replace(config, validation=0.05, validate_on="validation")
     found = {"": dataclasses.replace(config, name=f"{config.name}-whole")}
     for part, changes in WITHOUT.items():
-        if part in NOT_IN.get(config.model.partition(":")[0], ()):
+        if changes.keys() & fixed_options(config.model):
             continue
         changed = dataclasses.replace(config, **changes)
         if changed != config:

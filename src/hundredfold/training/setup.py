@@ -9,7 +9,7 @@ from torch import Tensor
 from hundredfold.augment import channel_stats, class_weights
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
-from hundredfold.models.build import MODELS
+from hundredfold.models.architectures import MODELS
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.timm import normalisation
 from hundredfold.recipes import fitted

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from hundredfold.augment import generator, prepare
 from hundredfold.models.build import build_model
-from hundredfold.models.whitenet import WhiteNet
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import MODEL_PREFIX
 from hundredfold.support.device import memory_format
@@ -21,8 +20,9 @@ from hundredfold.training.optim import build_optimizer
 from hundredfold.training.setup import Setup
 
 SLOW_PREFIX = "slow."
-WHITENING_PICTURES = 1000
-"""Their 900,000 patches settle the stem's 27 x 27 covariance to a fraction of a percent."""
+INITIAL_PICTURES = 1000
+"""Number of pictures that a model may initialise itself from. Their 900,000 patches determine the
+27 x 27 covariance of the whitening stem to a fraction of a percent."""
 
 
 @dataclass
@@ -136,11 +136,11 @@ def first_state(setup: Setup) -> State:
     config, info = setup.config, setup.info
     torch.manual_seed(config.seed)
     model = build_model(info, config.weights)
-    if isinstance(model, WhiteNet):
+    if initialise := getattr(model, "initialise_from", None):
         rng = generator(config.seed, "whitening")
-        chosen = torch.randperm(len(setup.training), generator=rng)[:WHITENING_PICTURES]
+        chosen = torch.randperm(len(setup.training), generator=rng)[:INITIAL_PICTURES]
         images = setup.training[chosen.to(setup.training.store.device)].store.cpu()
-        model.whiten_(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
+        initialise(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
     model = model.to(setup.device).to(memory_format=memory_format(setup.device))
     setup.processes.spread(model)
     return State(model, build_optimizer(model, config), _slow(model) if config.lookahead else {})
