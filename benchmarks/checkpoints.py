@@ -19,7 +19,7 @@ from hundredfold.config import Config, parse_interval
 from hundredfold.recipes import RECIPES
 from hundredfold.runs.run import Run
 from hundredfold.training.batches import batches
-from hundredfold.training.loop import step
+from hundredfold.training.loop import train_step
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
@@ -42,12 +42,12 @@ def cost(name: str, times: int, folder: Path) -> dict[str, Any]:
     dataset = load_cifar100().with_labels(config.labels)
     setup = make_setup(config, dataset, torch.device("cpu"))
     state, run = first_state(setup), Run(folder)
-    step(state, setup, *next(batches(setup.training, 0, config, setup.device)))
+    train_step(state, setup, *next(batches(setup.train_split, 0, config, setup.device)))
     written, read = [], []
     for _ in range(times):
-        state.step += 1
+        state.steps_done += 1
         began = time.perf_counter()
-        run.save_checkpoint(state.tensors, state.facts)
+        run.save_checkpoint(state.checkpoint(setup))
         written.append(time.perf_counter() - began)
         began = time.perf_counter()
         last = run.checkpoint()

@@ -20,7 +20,7 @@ from speedrun import Speedrun
 
 from hundredfold import Dataset, gpu, load_data, measure, predict_logits
 from hundredfold.support.environment import device_name
-from hundredfold.training.loop import epochs
+from hundredfold.training.loop import train_epochs
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
@@ -47,7 +47,7 @@ def ours(dataset: Dataset, seed: int, *, compiled: bool) -> dict[str, float]:
     began = time.perf_counter()
     setup = make_setup(gpu(seed=seed, compile=compiled), dataset, CUDA)
     state = first_state(setup)
-    list(epochs(state, setup))
+    list(train_epochs(state, setup))
     torch.cuda.synchronize()
     seconds = time.perf_counter() - began
     logits = predict_logits(state.model, dataset.test.images, setup.info)

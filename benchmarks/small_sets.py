@@ -20,7 +20,7 @@ from common import save_result, spread
 
 from hundredfold import Dataset, fast, load_data, measure, predict_logits
 from hundredfold.recipes import fitted
-from hundredfold.training.loop import epochs
+from hundredfold.training.loop import train_epochs
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
@@ -77,7 +77,7 @@ def trained(dataset: Dataset, lr: float, seed: int) -> dict[str, float]:
     config = fast(**{**vars(config), "lr": lr or config.lr})
     setup = make_setup(config, dataset, CPU)
     state = first_state(setup)
-    losses = [epoch.train_loss for epoch in epochs(state, setup)]
+    losses = [epoch.train_loss for epoch in train_epochs(state, setup)]
     logits = predict_logits(state.model, dataset.test.parts(), setup.info)
     found = measure(logits, dataset.test.labels, "fine")
     highest = max(losses[1:])

@@ -19,6 +19,7 @@ from hundredfold import load_cifar100
 from hundredfold.augment import prepare
 from hundredfold.inference.logits import predict_logits
 from hundredfold.recipes import RECIPES
+from hundredfold.support.device import keep_memory
 from hundredfold.training.batches import batches
 from hundredfold.training.optim import set_schedule
 from hundredfold.training.setup import make_setup
@@ -42,15 +43,16 @@ class Options:
 def profile(name: str, size: int, steps: int) -> dict[str, float]:
     """Return the median seconds of each part of a step at a size, and of evaluating 1,000 pictures.
 
-    The parts of `loop.step`, one after the other with a clock between.
+    The parts of `loop.train_step`, one after the other with a clock between.
     """
+    keep_memory()  # as in training
     config = RECIPES[name](device="cpu")
     dataset = load_cifar100().with_labels(config.labels)
     setup = make_setup(config, dataset, torch.device("cpu"))
     state = first_state(setup)
     model, optimizer = state.model.train(), state.optimizer
     rows: list[list[float]] = []
-    source = batches(setup.training, 0, config, setup.device)
+    source = batches(setup.train_split, 0, config, setup.device)
     for number in range(steps + 2):
         times = [time.perf_counter()]
         images, labels = next(source)

@@ -24,7 +24,7 @@ from torch import nn
 
 from hundredfold import load_cifar100, tutorial
 from hundredfold.models.resnet9 import ResNet9
-from hundredfold.training.loop import epochs
+from hundredfold.training.loop import train_epochs
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
@@ -51,10 +51,10 @@ def ours(steps: int) -> float:
     config = tutorial(device="cpu")
     part = replace(dataset, train=dataset.train[: steps * config.batch_size])
     setup = make_setup(config, part, torch.device("cpu"))
-    setup = replace(setup, judged=setup.judged[:0])
+    setup = replace(setup, validation_split=setup.validation_split[:0])
     state = first_state(setup)
     started = time.perf_counter()
-    next(epochs(state, setup))
+    next(train_epochs(state, setup))
     return steps * config.batch_size / (time.perf_counter() - started)
 
 

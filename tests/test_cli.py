@@ -80,7 +80,7 @@ def test_the_tutorial_warns_of_the_test_set(capsys: pytest.CaptureFixture[str]) 
     widths = ["--widths", "4", "4", "4", "4"]
     assert main(["train", "tutorial", *SMALL[:2], *widths, "--epochs", "1"]) == 0
     out = capsys.readouterr().out
-    assert "judged on the TEST set" in out
+    assert "evaluated on the TEST set" in out
     assert "test coarse" in out
     assert "top-1 coarse" in out
     assert "top-1 fine" not in out
@@ -200,7 +200,7 @@ def test_asked_to_stop_it_keeps_what_it_has(number: int, code: int, tmp_path: Pa
     assert "hundredfold.training.loop" in error
     assert "torch._dynamo" not in error  # 1.4 s of compiler that training has no use for
     run = Run(next(path.relative_to(tmp_path) for path in runs.iterdir()))
-    assert re.search(rf"To go on: \S+ resume {run}", output)
+    assert re.search(rf"To continue: \S+ resume {run}", output)
     assert len(run.history()) >= 1
     assert not run.finished
     assert run.checkpoint()

@@ -63,14 +63,14 @@ def test_the_augmented_page_is_what_training_sees(tiny: Dataset) -> None:
     config = fast(batch_size=16, seed=5)
     pixels = page(explore(tiny, config, "out")[1])
     setup = make_setup_of(tiny, config)
-    left = [find(pixels, picture, 96) for picture in setup.training.images]
+    left = [find(pixels, picture, 96) for picture in setup.train_split.images]
     shown = {i: min(found) for i, found in enumerate(left) if found}
-    assert sorted(int(setup.training.labels[i]) for i in shown) == list(range(6))
+    assert sorted(int(setup.train_split.labels[i]) for i in shown) == list(range(6))
     last = dict(shown)
     for epoch in range(6):
-        order = plan_epoch(setup.training.labels, 32, epoch, config).order.tolist()
+        order = plan_epoch(setup.train_split.labels, 32, epoch, config).order.tolist()
         images = torch.cat(
-            [batch for batch, _ in batches(setup.training, epoch, config, setup.device)]
+            [batch for batch, _ in batches(setup.train_split, epoch, config, setup.device)]
         )
         for i, (_, row) in shown.items():
             found = [x for x, y in find(pixels, images[order.index(i)], 96) if y == row]
@@ -111,7 +111,7 @@ def test_turns_are_those_of_the_batches(balance: Any, batch_size: int, flip: Any
     setup = make_setup_of(Dataset("numbers", split, split, ("a", "b", "c")), config)
     seen: dict[int, list[torch.Tensor]] = {i: [] for i in range(count)}
     for epoch in range(epochs):
-        for batch, _ in batches(setup.training, epoch, config, setup.device):
+        for batch, _ in batches(setup.train_split, epoch, config, setup.device):
             for picture in batch:
                 seen[int(picture[0, 0, 0])].append(picture)
     assert {len(turns) for turns in seen.values()} > {epochs}
@@ -153,7 +153,7 @@ def test_labels_are_the_datasets_though_the_recipe_learns_superclasses(tiny: Dat
     for config in (fast(validation=0.25), tutorial(), fast(labels="coarse", validation=0.25)):
         setup = make_setup_of(tiny, config)
         training = trained_on(setup, tiny)
-        assert len(training) == len(setup.training)
+        assert len(training) == len(setup.train_split)
         for picture, label in zip(training.images, training.labels, strict=True):
             assert known[picture.numpy().tobytes()] == label
         explore(tiny, config, config.name)
@@ -224,7 +224,7 @@ def test_two_classes(count: int) -> None:
     assert sum(map(len, found)) == 2 * min(count, 12)
     assert samples.shape[0] < 400
     setup = make_setup_of(dataset, fast())
-    originals = [find(augmentation, picture, 96) for picture in setup.training.images]
+    originals = [find(augmentation, picture, 96) for picture in setup.train_split.images]
     assert sum(map(bool, originals)) == 2 * min(count, 5)
     assert means.shape[1] < 700
 

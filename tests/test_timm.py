@@ -14,7 +14,7 @@ from hundredfold.experiments.ablate import ablate, variants
 from hundredfold.inference.predict import Predictor
 from hundredfold.support.errors import UserError
 from hundredfold.training.batches import batches
-from hundredfold.training.loop import step
+from hundredfold.training.loop import train_step
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import first_state
 
@@ -189,12 +189,12 @@ def test_only_the_head_is_trained_while_the_rest_is_frozen(config: Config, tiny:
     setup = setup_of(config, tiny)
     state = first_state(setup)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
-    images, labels = next(batches(setup.training, 0, config, CPU))
-    step(state, setup, images, labels)
+    images, labels = next(batches(setup.train_split, 0, config, CPU))
+    train_step(state, setup, images, labels)
     moved = {name for name, v in state.model.state_dict().items() if not v.equal(before[name])}
     assert moved == {"fc.weight", "fc.bias"}
     state.progress = 0.5
-    step(state, setup, images, labels)
+    train_step(state, setup, images, labels)
     moved = {name for name, v in state.model.state_dict().items() if not v.equal(before[name])}
     assert {"conv1.0.weight", "fc.weight", "conv1.1.running_mean"} < moved
 

@@ -1,4 +1,4 @@
-"""Trainings that are stopped on the way, for tests of what comes after."""
+"""Trainings that are stopped early, for tests of what follows."""
 
 import signal
 from pathlib import Path
@@ -6,25 +6,25 @@ from pathlib import Path
 import pytest
 
 from hundredfold import Config, Dataset, Run, train
-from hundredfold.training.loop import Step
+from hundredfold.training.loop import StepRecord
 from hundredfold.training.progress import Display
 
 
 class Stopper(Display):
-    """Sends this process a signal once so many steps were taken."""
+    """Sends this process a signal after a number of steps."""
 
     def __init__(self, steps: int, number: int = signal.SIGINT) -> None:
         super().__init__(quiet=True)
         self.left, self.number = steps, number
 
-    def step(self, step: Step, progress: float) -> None:
+    def step(self, step: StepRecord, progress: float) -> None:
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(self.number)
 
 
 def interrupted(config: Config, data: Dataset, steps: int) -> Run:
-    """Return a run that was stopped after so many steps."""
+    """Return a run that was stopped after a number of steps."""
     before = set(Path(config.out).glob("*"))
     with pytest.raises(KeyboardInterrupt):
         train(config, data, display=Stopper(steps))

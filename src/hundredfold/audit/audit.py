@@ -146,7 +146,7 @@ def _too_many(subject: Subject) -> str:
 
 
 def _near(setup: Setup, states: Sequence[State]) -> list[Pair]:
-    pictures = setup.training
+    pictures = setup.train_split
     models = [state.model for state in states if isinstance(state.model, WhiteNet)]  # `quick` is
     with counted("Comparing", len(pictures)) as advance:
         plain, mirrored = descriptors(models, pictures.parts(), setup.info)

@@ -19,7 +19,7 @@ from hundredfold.runs.run import Run
 from hundredfold.support.console import say
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.support.files import expanded
-from hundredfold.training.setup import as_recorded, refuse_unjudged, training_and_judged
+from hundredfold.training.setup import as_recorded, require_validation, split_dataset
 from hundredfold.training.train import train
 
 WITHOUT: Mapping[str, dict[str, Any]] = {
@@ -105,7 +105,7 @@ def ablate(
         raise UserError("An ablation compares equal trainings: give it epochs, not a budget.")
     config = fitted(config, len(dataset.train))
     whole = variants(config)[""]
-    refuse_unjudged(training_and_judged(dataset, whole)[1], whole)
+    require_validation(split_dataset(dataset, whole)[1], whole)
     done, digest = _finished(expanded(config.out)), dataset.digest()
     for seed in range(seeds):
         for part, variant in variants(config).items():
@@ -146,7 +146,7 @@ def _outcome(part: str, run: Run, dataset: Dataset) -> Outcome:
     """Measure a finished run on training pictures without augmentation."""
     config, info = run.config(), run.info()
     dataset = dataset.with_labels(config.labels)
-    training, _ = training_and_judged(dataset, config)
+    training, _ = split_dataset(dataset, config)
     some = torch.randperm(len(training), generator=generator(0, "ablation"))[:TRAINING_PICTURES]
     seen = training[some]
     logits = predict_logits(run.model(), seen.images, info)

@@ -66,7 +66,7 @@ def trained_on(setup: Setup, dataset: Dataset) -> Split:
     labels = dataset.with_labels(config.labels).train.labels
     numbers = Split(torch.arange(len(labels)), labels)  # numbers in the pictures' place
     kept, _ = hold_out(numbers, config.validation, config.seed)
-    return replace(setup.training, labels=dataset.train.labels[kept.images])
+    return replace(setup.train_split, labels=dataset.train.labels[kept.images])
 
 
 def choose_classes(dataset: Dataset) -> list[int]:
@@ -128,14 +128,14 @@ def augmented(setup: Setup, chosen: Tensor, epochs: int, size: int) -> Tensor:
     Returns:
         (P, epochs, 3, size, size) uint8: the first turns; white where a picture has no more.
     """
-    side = setup.training.store.shape[-1]
+    side = setup.train_split.store.shape[-1]
     found = torch.full((len(chosen), epochs, 3, size, size), 255, dtype=torch.uint8)
     turns = [0] * len(chosen)
     for epoch in range(epochs):
-        plan = plan_epoch(setup.training.labels, side, epoch, setup.config)
+        plan = plan_epoch(setup.train_split.labels, side, epoch, setup.config)
         order = plan.order[: setup.epoch_pictures]
         rows, at = (chosen[:, None] == order).nonzero(as_tuple=True)
-        pictures = setup.training[chosen[rows]]
+        pictures = setup.train_split[chosen[rows]]
         images, _ = augment(pictures.images, pictures.labels, plan[at])
         images = to_pixels(prepare(images, *setup.channels, size), *setup.channels)
         for row, image in zip(rows.tolist(), images, strict=True):
@@ -161,7 +161,7 @@ def _draw_augmentation(setup: Setup, chosen: Sequence[Tensor], names: Sequence[s
     rows = [filled[i] for i in _spread(len(filled), AUGMENTED)]
     some = {i: chosen[i][: AUGMENTED // len(rows)] for i in rows}
     places = torch.cat(list(some.values()))
-    originals = setup.training[places].images
+    originals = setup.train_split[places].images
     sizes = sorted(set(setup.sizes))
     epochs = max(1, VERSIONS // len(sizes))
     how = "epoch after epoch"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hundredfold.support.device import own_generators
+from hundredfold.support.device import keep_memory, own_generators
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import gradients
@@ -81,6 +81,8 @@ def find_lr(
 
 def _range_test(trial: State, setup: Setup, steps: int, advance: Callable[[int], None]) -> LrCurve:
     """Take the steps, on a state that nobody needs."""
+    if setup.device.type == "cpu":
+        keep_memory()
     trial.model.train()
     ratio = (HIGHEST / LOWEST) ** (1 / (steps - 1))
     rates, losses, mean = [], [], 0.0
@@ -105,4 +107,4 @@ def _range_test(trial: State, setup: Setup, steps: int, advance: Callable[[int],
 def _without_end(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batch after batch, epoch after epoch."""
     for epoch in itertools.count():
-        yield from batches(setup.training, epoch, setup.config, setup.device)
+        yield from batches(setup.train_split, epoch, setup.config, setup.device)

@@ -13,8 +13,8 @@ from hundredfold.support.device import own_generators, pick_device
 from hundredfold.support.errors import DivergedError, UserError, extra, first_line
 from hundredfold.support.jsonio import to_json
 from hundredfold.support.signals import deferred_stop, stopped
-from hundredfold.training.loop import Step, training
-from hundredfold.training.setup import Setup, as_recorded, make_setup, refuse_unjudged
+from hundredfold.training.loop import StepRecord, train_events
+from hundredfold.training.setup import Setup, as_recorded, make_setup, require_validation
 from hundredfold.training.state import first_state
 
 
@@ -134,7 +134,7 @@ def tune(
     setup = make_setup(
         config, dataset, pick_device(config.device)
     )  # what varies leaves all else be
-    refuse_unjudged(setup.judged, config)
+    require_validation(setup.validation_split, config)
 
     def objective(trial: Any) -> float:
         # By the trial's number, which is unique: processes that search together never draw alike.
@@ -195,8 +195,8 @@ def _train(setup: Setup, trial: Any, optuna: Any) -> float:
     with own_generators(setup.device):
         state = first_state(setup)
         try:
-            for event in training(state, setup):
-                if isinstance(event, Step):
+            for event in train_events(state, setup):
+                if isinstance(event, StepRecord):
                     continue
                 trial.report(event.validation[name], event.epoch)
                 if state.progress < 1 and trial.should_prune():
