@@ -72,7 +72,7 @@ def test_a_run_resumes_from_any_replayed_step(sample: Dataset) -> None:
 
 
 def test_compiling_is_refused_without_cuda_graphs(sample: Dataset) -> None:
-    with pytest.raises(UserError, match="--compile is for one CUDA GPU"):
+    with pytest.raises(UserError, match="--compile needs one CUDA GPU"):
         make_setup(fast(compile=True), sample, torch.device("cpu"))
 
 

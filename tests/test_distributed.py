@@ -194,7 +194,7 @@ def test_several_processes_refuse_a_budget_and_need_torchrun(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(UserError, match="--budget follows the clock of one process"):
+    with pytest.raises(UserError, match="--budget follows the clock of a single process"):
         make_setup(Config(budget="9s"), load_sample(), torch_cpu(), Processes(0, 2))
     with pytest.raises(UserError, match=r"Cannot join 1 other process: .* torchrun"):
         train(Config(data="sample", device="cpu"), quiet=True)
