@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from hundredfold.config import Config, parse_interval
 from hundredfold.data.dataset import Split
 from hundredfold.evaluation.evaluate import measure_model
-from hundredfold.figures.style import to_png
-from hundredfold.figures.training import draw_curves
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.calibration import fit_temperature
 from hundredfold.models.build import count_parameters
@@ -189,6 +187,9 @@ def _header(setup: Setup, model: nn.Module) -> list[str]:
 
 def _finish(session: Session) -> dict[str, Any]:
     """Evaluate on the test split, write the final metrics and the curves; return the metrics."""
+    from hundredfold.figures.style import to_png  # noqa: PLC0415  # matplotlib takes 0.3 s to load
+    from hundredfold.figures.training import draw_curves  # noqa: PLC0415
+
     started, run, setup, state = time.perf_counter(), session.run, session.setup, session.state
     info, calibration_pictures, held_out = setup.info, 0, len(setup.validation_split)
     if held_out and setup.config.validate_on == "validation":
