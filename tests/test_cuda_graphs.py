@@ -6,6 +6,7 @@ from itertools import islice
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hundredfold import Config, Dataset, UserError, fast, load_data, strong
 from hundredfold.training.loop import train_events
@@ -40,9 +41,15 @@ def test_on_a_cpu_no_step_is_recorded(sample: Dataset) -> None:
 
 
 @needs_cuda
+@pytest.mark.parametrize("soft_labels", [False, True])
 def test_replayed_steps_equal_launched_ones(
-    sample: Dataset, monkeypatch: pytest.MonkeyPatch
+    soft_labels: bool, sample: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if soft_labels:
+        monkeypatch.setattr(
+            "hundredfold.training.batches.augment",
+            lambda images, labels, _: (images, F.one_hot(labels, 100).float()),
+        )
     state, setup = start(SMALL, sample)
     assert setup.uses_cuda_graphs
     replayed = losses(state, setup)
