@@ -38,6 +38,10 @@ def fast(**changes: Any) -> Config:
     Coarse predictions are sums of the fine probabilities. `hundredfold train fast` on CIFAR-100,
     n = 10: coarse 71.85 % (std 0.32), fine 59.18 % (0.26), single view; 99 s (3) in total on two
     cores of an AMD EPYC (AVX2), torch 2.14.1 (benchmarks/results/2026-11-27-fast.json).
+
+    Examples:
+        >>> fast(epochs=6.0).epochs
+        6.0
     """
     return _recipe(
         changes,
@@ -56,7 +60,12 @@ def fast(**changes: Any) -> Config:
 
 
 def quick(**changes: Any) -> Config:
-    """`fast` with fewer channels and its former learning rates, for less than a minute."""
+    """`fast` with fewer channels and its former learning rates, for less than a minute.
+
+    Examples:
+        >>> quick(data="sample").data
+        'sample'
+    """
     return _recipe(
         changes,
         name="quick",
@@ -75,7 +84,12 @@ def quick(**changes: Any) -> Config:
 
 
 def medium(**changes: Any) -> Config:
-    """`strong` with fewer channels, for ten minutes or more on a CPU."""
+    """`strong` with fewer channels, for ten minutes or more on a CPU.
+
+    Examples:
+        >>> medium(seed=1).seed
+        1
+    """
     return _recipe(
         changes,
         name="medium",
@@ -102,6 +116,10 @@ def strong(**changes: Any) -> Config:
     `hundredfold train strong` on CIFAR-100, n = 2: fine 75.56 % (std 0.28), coarse 84.87 % (0.23),
     single view; 44 min (2) on two cores of an AMD EPYC (AVX2), torch 2.14.1
     (benchmarks/results/2026-11-27-strong.json).
+
+    Examples:
+        >>> strong(budget="30min").budget
+        '30min'
     """
     return _recipe(
         changes,
@@ -128,6 +146,10 @@ def best(**changes: Any) -> Config:
     `hundredfold train best --budget 82min` on CIFAR-100, n = 1: fine 76.77 %, coarse 85.59 %,
     single view; 78.20 % and 86.92 % with flip TTA; 18.1 epochs on two cores of an AMD EPYC (AVX2),
     torch 2.14.1 (benchmarks/results/2026-11-27-best.json).
+
+    Examples:
+        >>> best(validation=0.1).validation
+        0.1
     """
     return _recipe(
         changes,
@@ -156,6 +178,10 @@ def gpu(**changes: Any) -> Config:
     It holds no pictures out, so its probabilities are not calibrated. On CIFAR-100, n = 20: fine
     75.55 % (std 0.23), coarse 85.00 % (0.20), single view; 4.71 s (0.11) from pictures in memory to
     a trained network on an H100, torch 2.11.0 (benchmarks/results/2026-11-27-gpu.json).
+
+    Examples:
+        >>> gpu().validation
+        0.0
     """
     return _recipe(
         changes,
@@ -183,6 +209,10 @@ def finetune(**changes: Any) -> Config:
 
     It needs `pip install 'hundredfold[timm]'` and either network access once or a file of weights
     (--weights). Its accuracy has not been measured: no pretrained weights were available.
+
+    Examples:
+        >>> finetune(model="timm:resnet50").freeze
+        0.3
     """
     return _recipe(
         changes,
@@ -207,6 +237,10 @@ def tutorial(**changes: Any) -> Config:
     Each epoch is evaluated on the test set because the notebook does so. There is one difference:
     the standard deviations of the channels are those of all pixels, not the mean of the deviations
     within each picture (docs/LOG.md, 2026-11-25).
+
+    Examples:
+        >>> tutorial().labels
+        'coarse'
     """
     return _recipe(
         changes,
@@ -230,7 +264,12 @@ def tutorial(**changes: Any) -> Config:
 
 
 def tutorial_400(**changes: Any) -> Config:
-    """`tutorial` with batches of 400 pictures, a variant that the notebook has as well."""
+    """`tutorial` with batches of 400 pictures, a variant that the notebook has as well.
+
+    Examples:
+        >>> tutorial_400().batch_size
+        400
+    """
     return _recipe(
         changes,
         name="tutorial-400",

@@ -101,6 +101,13 @@ def resume(
         UserError: the run is finished or damaged, another process is training it, or its data or
             its configuration has changed.
         KeyboardInterrupt, SystemExit: as in `train`.
+
+    Examples:
+        >>> try:
+        ...     run = resume(run)
+        ... except UserError:
+        ...     print("This run is finished already.")
+        This run is finished already.
     """
     run = find_run(run)
     display, config = display or Display(quiet), run.config()
@@ -224,6 +231,10 @@ def reproduce(
 
     Raises:
         UserError: the run is unfinished, follows the clock or is damaged, or its data has changed.
+
+    Examples:
+        >>> all(part.difference == "" for part in reproduce(run))
+        True
     """
     run = find_run(run)
     config, device = run.config(), pick_device(run.config().device)

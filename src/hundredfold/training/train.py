@@ -53,6 +53,11 @@ def train(
             read or written.
         KeyboardInterrupt: training was interrupted by Ctrl-C; `resume` continues it.
         SystemExit: training was interrupted by SIGTERM; `resume` continues it.
+
+    Examples:
+        >>> run = train(quick(data="sample", epochs=0.2, device="cpu"), quiet=True)
+        >>> run.finished
+        True
     """
     display, device = display or Display(quiet), pick_device(config.device)
     with joined() as processes, explained_memory(config), own_generators(device):
