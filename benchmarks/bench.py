@@ -1,10 +1,10 @@
-"""Recipes over several seeds, beside the tutorial in one sitting: accuracy, time, ratio.
+"""Measure recipes over several seeds and the tutorial: accuracy, time and ratio of the times.
 
     python benchmarks/bench.py --runs fast "fast --labels coarse --epochs 6.6" --seeds 5 --save
 
-Each run is a command line of `hundredfold train`; each seed reads the test set once, at its end.
-The tutorial's time is that of its 400,000 pictures at the speed measured before, between and after
-the runs: its own validation and test are not counted.
+Each run is a command line of `hundredfold train`; each seed uses the test set once, at its end. The
+time of the tutorial is that of its 400,000 pictures at the speed measured before, between and after
+the runs; its validation and test are not counted.
 """
 
 import json
@@ -27,31 +27,31 @@ class Options:
     """What to measure."""
 
     runs: tuple[str, ...] = ("fast", "fast --labels coarse --epochs 6.6")
-    """Recipes, each with the flags that it should have."""
+    """Recipes, each with its flags."""
     seeds: int = 5
-    """Seeds 0, 1, ...: one training of each run for each."""
+    """Number of seeds 0, 1, ..., each with one training of each run."""
     steps: int = 30
-    """Steps of the tutorial to measure its speed by, each time."""
+    """Number of steps for each measurement of the tutorial's speed."""
     peer: Path | None = None
-    """A script that trains the tutorial as its reader would; see throughput.py."""
+    """A script that runs the tutorial as its reader would; see throughput.py."""
     data: Path | None = None
-    """The peer's folder of pickles."""
+    """Folder with the pickle files for the peer."""
     out: Path | None = None
-    """Folder to keep the run directories in."""
+    """Folder in which the run directories are kept."""
     name: str = "bench"
-    """What the result's file is called."""
+    """Name of the result's file."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
 
 def parse(line: str) -> Config:
-    """Return the configuration of a command line: a recipe and its flags."""
+    """Return the configuration that a command line, a recipe and its flags, describes."""
     name, *flags = shlex.split(line)
     return tyro.cli(Config, default=RECIPES[name](data="cifar100"), args=flags)
 
 
 def tutorial_seconds(options: Options) -> dict[str, float]:
-    """Return the time that the tutorial's training would take: ours, and the peer's if named."""
+    """Return the time of the tutorial's training in seconds, by hundredfold and by the peer."""
     speeds = {"ours": ours(options.steps)}
     if options.peer and options.data:
         speeds["peer"] = theirs(options.peer, options.data, options.steps)
@@ -60,7 +60,7 @@ def tutorial_seconds(options: Options) -> dict[str, float]:
 
 
 def one(config: Config, seed: int, out: Path | None) -> dict[str, float]:
-    """Train a seed; return its figures."""
+    """Train with a seed; return the figures."""
     with tempfile.TemporaryDirectory() as folder:
         metrics = train(replace(config, seed=seed, out=str(out or folder)), quiet=True).metrics()
     figures = {
@@ -73,11 +73,11 @@ def one(config: Config, seed: int, out: Path | None) -> dict[str, float]:
 
 
 Figures = dict[str, list[dict[str, float]]]
-"""Of each run, each seed's."""
+"""Figures of each seed, by run."""
 
 
 def summary(configs: dict[str, Config], results: Figures, base: dict[str, Any]) -> dict[str, Any]:
-    """Return each run's figures over its seeds, their ratio to the tutorial, its configuration."""
+    """Return the figures of each run over its seeds, the ratio of times, and the configuration."""
     rows = {}
     for line, seeds in results.items():
         row: dict[str, Any] = {key: spread([figures[key] for figures in seeds]) for key in seeds[0]}
@@ -90,7 +90,7 @@ def summary(configs: dict[str, Config], results: Figures, base: dict[str, Any]) 
 
 
 def main() -> None:
-    """Measure in turn, print and save; what is saved is complete up to the last seed."""
+    """Measure, print and save; after each seed, the result is saved."""
     options = tyro.cli(Options)
     if options.peer and not options.data:
         raise SystemExit("--peer needs --data, the folder of pickles that it reads.")
@@ -107,7 +107,7 @@ def main() -> None:
         rows = summary(configs, results, base)
         if options.save:
             what = (
-                "test set read once a seed, at its end; seconds from first weights to last figure"
+                "test set used once per seed, at its end; seconds from first weights to last figure"
             )
             save_result(options.name, what, {"tutorial_seconds": base, "runs": rows})
     for line, row in rows.items():

@@ -1,4 +1,4 @@
-"""What a checkpoint costs: its size, the seconds to write and to read it, and the share of a run.
+"""Measure checkpoints: size, time to write and to read, and share of a training's time.
 
 python benchmarks/checkpoints.py --save
 """
@@ -19,7 +19,7 @@ from hundredfold.config import Config, parse_interval
 from hundredfold.recipes import RECIPES
 from hundredfold.runs.run import Run
 from hundredfold.training.batches import batches
-from hundredfold.training.loop import step
+from hundredfold.training.loop import train_step
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
@@ -29,29 +29,29 @@ class Options:
     """What to measure."""
 
     recipes: tuple[str, ...] = ("quick", "fast", "strong", "tutorial")
-    """Names of recipes."""
+    """Names of the recipes."""
     times: int = 10
-    """Checkpoints written of each."""
+    """Number of checkpoints to write for each."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
 
 def cost(name: str, times: int, folder: Path) -> dict[str, Any]:
-    """Return what checkpoints of a recipe cost, after a step that fills the optimizer's state."""
+    """Return the costs of a recipe's checkpoints, after a step that fills the optimizer's state."""
     config = dataclasses.replace(RECIPES[name](device="cpu"), batch_size=16)
     dataset = load_cifar100().with_labels(config.labels)
     setup = make_setup(config, dataset, torch.device("cpu"))
     state, run = first_state(setup), Run(folder)
-    step(state, setup, *next(batches(setup.training, 0, config, setup.device)))
+    train_step(state, setup, *next(batches(setup.train_split, 0, config, setup.device)))
     written, read = [], []
     for _ in range(times):
-        state.step += 1
-        began = time.perf_counter()
-        run.save_checkpoint(state.tensors, state.facts)
-        written.append(time.perf_counter() - began)
-        began = time.perf_counter()
+        state.steps_done += 1
+        started = time.perf_counter()
+        run.save_checkpoint(state.checkpoint(setup))
+        written.append(time.perf_counter() - started)
+        started = time.perf_counter()
         last = run.checkpoint()
-        read.append(time.perf_counter() - began)
+        read.append(time.perf_counter() - started)
         assert last
     size = max(path.stat().st_size for path in (folder / "checkpoints").iterdir())
     seconds, _ = parse_interval(Config().checkpoint)

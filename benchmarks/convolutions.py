@@ -1,4 +1,4 @@
-"""Each convolution of a recipe's network, forward and backward: torch's own beside Winograd's.
+"""Time each convolution of a recipe's network, forward and backward, by torch and by Winograd.
 
 python benchmarks/convolutions.py --recipes fast strong tutorial --save
 """
@@ -15,7 +15,7 @@ import tyro
 from common import save_result, spread
 from torch import Tensor, nn
 
-from hundredfold.models.build import MODELS
+from hundredfold.models.architectures import MODELS
 from hundredfold.models.winograd import Conv3x3, Winograd, best_tile
 from hundredfold.recipes import RECIPES
 from hundredfold.support.device import keep_memory
@@ -28,15 +28,15 @@ class Options:
     """What to measure."""
 
     recipes: tuple[str, ...] = ("fast", "strong", "tutorial")
-    """Names of recipes."""
+    """Names of the recipes."""
     rounds: int = 5
-    """Passes of each that are measured, after one that is not."""
+    """Number of measured passes of each convolution, after one that is not measured."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
 
 def shapes(name: str, size: int) -> list[tuple[int, int, int]]:
-    """Return (channels, filters, side) of each 3x3 convolution of a recipe's network at a size."""
+    """Return (channels, filters, side) of each 3x3 convolution in a recipe's network at a size."""
     config = RECIPES[name]()
     found: list[tuple[int, int, int]] = []
     model = MODELS[config.model](100, **({"widths": config.widths} if config.widths else {}))
@@ -53,7 +53,7 @@ def shapes(name: str, size: int) -> list[tuple[int, int, int]]:
 
 
 def passes(convolve: Convolve, x: Tensor, w: Tensor, n: int) -> list[float]:
-    """Return the milliseconds of n passes forward and backward."""
+    """Return the times of n passes forward and backward, in milliseconds."""
     times = []
     for _ in range(n + 1):
         started = time.perf_counter()
@@ -64,7 +64,10 @@ def passes(convolve: Convolve, x: Tensor, w: Tensor, n: int) -> list[float]:
 
 
 def measure(shape: tuple[int, int, int], batch: int, first: bool, n: int) -> dict[str, Any]:
-    """Return a convolution's milliseconds both ways; the first one's input needs no gradient."""
+    """Return the times of a convolution in milliseconds, computed by torch and as in training.
+
+    The input of the first convolution needs no gradient.
+    """
     channels, filters, side = shape
     m = best_tile(channels, filters, side, side)
     x = torch.randn(batch, channels, side, side).contiguous(memory_format=torch.channels_last)
@@ -80,29 +83,31 @@ def measure(shape: tuple[int, int, int], batch: int, first: bool, n: int) -> dic
 
 
 def by_tiles(m: int, x: Tensor, w: Tensor) -> Tensor:
-    """Convolve by tiles of m x m outputs."""
+    """Convolve in tiles of m x m outputs."""
     y: Tensor = Winograd.apply(x.permute(0, 2, 3, 1), w, m)
     return y.permute(0, 3, 1, 2)
 
 
 def main() -> None:
-    """Measure, print a line a convolution and a sum a recipe and size, save."""
+    """Measure; print a line for each convolution and a sum for each recipe and size; save."""
     options = tyro.cli(Options)
     keep_memory()
     rows: list[dict[str, Any]] = []
     for name in options.recipes:
         config = RECIPES[name]()
         for size in config.sizes or (32,):
-            part = []
+            convolutions = []
             for number, shape in enumerate(shapes(name, size)):
-                part.append(measure(shape, config.batch_size, number == 0, options.rounds))
-                print(name, size, part[-1], flush=True)
-            torchs, ours = (sum(row[key]["mean"] for row in part) for key in ("torch_ms", "ms"))
-            print(f"{name} at {size} px: {torchs:.0f} ms by torch, {ours:.0f} as trained")
+                convolutions.append(measure(shape, config.batch_size, number == 0, options.rounds))
+                print(name, size, convolutions[-1], flush=True)
+            torchs, ours = (
+                sum(row[key]["mean"] for row in convolutions) for key in ("torch_ms", "ms")
+            )
+            print(f"{name} at {size} px: {torchs:.0f} ms by torch, {ours:.0f} ms as in training")
             about = {"recipe": name, "size": size, "batch": config.batch_size}
-            rows += [about | row for row in part]
+            rows += [about | row for row in convolutions]
     if options.save:
-        what = "milliseconds of each convolution, forward and backward; tile 0 is torch's own"
+        what = "milliseconds of each convolution, forward and backward; tile 0 means torch's own"
         save_result("convolutions", what, {"rows": rows})
 
 

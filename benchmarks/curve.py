@@ -1,11 +1,11 @@
-"""Accuracy against time: what `hundredfold train --budget` reaches, and how well it keeps to it.
+"""Measure the accuracy of `hundredfold train --budget`, and how well it keeps to its budget.
 
     python benchmarks/curve.py --budgets 10s 30s 1min 3min 10min --save
     python benchmarks/curve.py --draw benchmarks/results/DATE-curve.json
 
-The picture shows recipes `strong` and `best` too, from benchmarks/bench.py, and the tutorial: its
-epochs as its reader runs it on this machine, from benchmarks/peer.py, and the 71.75 % that it
-reports from another.
+The figure also shows recipes `strong` and `best`, measured by benchmarks/bench.py, and the
+tutorial: its epochs on this machine, measured by benchmarks/peer.py, and the 71.75 % that the
+tutorial reports from another machine.
 """
 
 import json
@@ -29,26 +29,26 @@ PICTURE = Path(__file__).parents[1] / "docs" / "accuracy-time.png"
 TUTORIAL_ACCURACY, TUTORIAL_HOURS = 0.7175, 5.9
 GREY = "#555"
 FORMER = "top1"
-"""What results of before 28 November 2026 call `fine_top1`."""
+"""Name of `fine_top1` in results from before 28 November 2026."""
 TICKS = ("10s", "30s", "1min", "3min", "10min", "30min", "1h", "2h", "6h")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure, or what to draw."""
+    """What to measure or to draw."""
 
     budgets: tuple[str, ...] = ("10s", "30s", "1min", "3min")
-    """Time budgets, one training each."""
+    """Time budgets, with one training for each."""
     seed: int = 0
-    """Of each training."""
+    """Seed of each training."""
     save: bool = False
     """Write the result to benchmarks/results."""
     draw: Path | None = None
-    """A result to draw into docs/accuracy-time.png, in place of measuring."""
+    """A result to draw into docs/accuracy-time.png instead of measuring."""
 
 
 def measure(budget: str, seed: int) -> dict[str, Any]:
-    """Train within a budget as the command line would; return what came of it."""
+    """Train within a budget as the command line does; return the results."""
     dataset = load_cifar100()
     name = choose_recipe(fast(budget=budget), dataset)
     with tempfile.TemporaryDirectory() as out:
@@ -66,8 +66,8 @@ def measure(budget: str, seed: int) -> dict[str, Any]:
     }
 
 
-def whole(recipe: str) -> dict[str, Any]:
-    """Return the point of a recipe that was named, from its newest result of bench.py."""
+def recipe_point(recipe: str) -> dict[str, Any]:
+    """Return the point of a recipe from its newest result of bench.py."""
     (row,) = json.loads(max(RESULTS.glob(f"*-{recipe}.json")).read_text())["runs"].values()
     test = {
         key: row[f"test.{key}"]["mean"]
@@ -78,7 +78,7 @@ def whole(recipe: str) -> dict[str, Any]:
 
 
 def draw_tutorial(axes: Axes) -> None:
-    """Draw its epochs on this machine, and the end that it reports from another."""
+    """Draw the tutorial's epochs on this machine, and its reported result from another."""
     epochs = json.loads(max(RESULTS.glob("*-peer.json")).read_text())["epochs"]
     times, values = zip(*((epoch["seconds"], epoch["val_acc"]) for epoch in epochs), strict=True)
     axes.plot(times, values, "s-", color=GREY, markersize=4, label="coarse, the tutorial here")
@@ -109,9 +109,9 @@ def draw(points: list[dict[str, Any]]) -> None:
     axes.xaxis.set_major_formatter(FixedFormatter(TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_xlabel("time from first weights to last test figure")
+    axes.set_xlabel("time from the first weights to the last test figure")
     axes.set_title(
-        "CIFAR-100 test accuracy, single view, by `--budget`; the last `strong` and `best`"
+        "CIFAR-100 test accuracy, single view, by `--budget`; last points: `strong` and `best`"
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
@@ -122,17 +122,23 @@ def draw(points: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Measure every budget in turn, or draw."""
+    """Measure all budgets, or draw."""
     options = tyro.cli(Options)
     if options.draw:
-        draw([*json.loads(options.draw.read_text())["points"], whole("strong"), whole("best")])
+        draw(
+            [
+                *json.loads(options.draw.read_text())["points"],
+                recipe_point("strong"),
+                recipe_point("best"),
+            ]
+        )
         return
     points = []
     for budget in options.budgets:
         points.append(measure(budget, options.seed))
         print(json.dumps(points[-1]), flush=True)
     if options.save:
-        what = "one training a budget, test set read once at its end"
+        what = "one training per budget, test set used once at its end"
         save_result("curve", what, {"points": points})
 
 

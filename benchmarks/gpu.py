@@ -1,10 +1,11 @@
-"""Recipe `gpu` over many seeds, beside the fastest public method on the same card.
+"""Measure recipe `gpu` over many seeds, and the fastest public method on the same GPU.
 
     python benchmarks/gpu.py --seeds 20 --save
 
-Both read the test set once a seed, at its end, single view. Both are timed as in that method's
-contest: from pictures in the computer's memory to a trained network, without testing and writing
-files, in a process that has trained once before: there that method compiles, and a GPU wakes up.
+Both use the test set once per seed, at the end, with a single view. Both are timed as in the
+contest of that method: from pictures in the computer's memory to a trained network, without testing
+and without writing files. Each trains once before without being timed, since that method compiles
+then, and a GPU needs to warm up.
 """
 
 import time
@@ -20,13 +21,13 @@ from speedrun import Speedrun
 
 from hundredfold import Dataset, gpu, load_data, measure, predict_logits
 from hundredfold.support.environment import device_name
-from hundredfold.training.loop import epochs
+from hundredfold.training.loop import train_epochs
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
 CUDA = torch.device("cuda")
 WARM = 1000
-"""Seed of the trainings that are not counted."""
+"""Seed of the trainings that are not timed."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,22 @@ class Options:
     """What to measure."""
 
     seeds: int = 20
-    """Trainings of `gpu`: seeds 0, 1, ..."""
+    """Number of trainings of `gpu`, with seeds 0, 1, ..."""
     peers: int = 10
-    """Trainings of the public method, and of `gpu` compiled, each beside one of those."""
+    """Number of trainings of the public method and of `gpu --compile`, each after one of `gpu`."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
 
 def ours(dataset: Dataset, seed: int, *, compiled: bool) -> dict[str, float]:
-    """Train recipe `gpu`; return its figures."""
+    """Train with recipe `gpu`; return the accuracy and the time."""
     torch.cuda.synchronize()
-    began = time.perf_counter()
+    started = time.perf_counter()
     setup = make_setup(gpu(seed=seed, compile=compiled), dataset, CUDA)
     state = first_state(setup)
-    list(epochs(state, setup))
+    list(train_epochs(state, setup))
     torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     logits = predict_logits(state.model, dataset.test.images, setup.info)
     metrics = measure(logits, dataset.test.labels, "fine", dataset.parents)
     return {"fine": metrics["fine_top1"], "coarse": metrics["coarse_top1"], "seconds": seconds}
@@ -66,8 +67,8 @@ def main() -> None:
     }
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for name, way in ways.items():
-        began = time.perf_counter()
-        print("warm:", name, way(WARM), f"{time.perf_counter() - began:.1f} s", flush=True)
+        started = time.perf_counter()
+        print("warm:", name, way(WARM), f"{time.perf_counter() - started:.1f} s", flush=True)
     for seed in range(options.seeds):
         for name, way in ways.items():
             if name == "gpu" or seed < options.peers:
@@ -84,7 +85,7 @@ def main() -> None:
     figures["card"] = device_name(CUDA)
     print(figures)
     if options.save:
-        save_result("gpu", "test set read once a seed, at its end", figures)
+        save_result("gpu", "test set used once per seed, at the end", figures)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Read many JPEG files: hundredfold beside torchvision's ImageFolder with a DataLoader.
+"""Read many JPEG files with hundredfold, and with torchvision's ImageFolder and a DataLoader.
 
     python benchmarks/loader.py --pictures 100000 --size 64
 
-Makes that many JPEGs of 256 px (once, in --folder), then measures, each in a process of its own:
-one pass of ImageFolder + DataLoader with a worker for each core (resized, cropped to the size, as
-uint8 tensors); hundredfold's first reading, which decodes; its reading from what it kept; an epoch
-of batches, cropped and flipped, from it; and an audit without the search for near duplicates and
-label errors. Memory is the peak of the process's own: pages of a mapped file, which the system
-takes back when it needs them, are told apart.
+The script creates the JPEG files (256 px, once, in --folder), and then measures the following, each
+in a separate process: one pass of ImageFolder and DataLoader with a worker for each core (resized
+and cropped to the size, as uint8 tensors); the first reading by hundredfold, which decodes the
+files; a reading from its cache; an epoch of batches, cropped and flipped; and an audit without the
+search for near duplicates and label errors. The peak of the process's own memory is reported apart
+from that with the pages of mapped files, which the system takes back when it needs them.
 """
 
 import dataclasses
@@ -40,20 +40,20 @@ SIDE, CLASSES = 256, 100
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Read many JPEG files: hundredfold beside ImageFolder with a DataLoader."""
+    """Read many JPEG files with hundredfold, and with ImageFolder and a DataLoader."""
 
     pictures: int = 100_000
-    """How many JPEGs of 256 px."""
+    """Number of JPEG files of 256 px."""
     size: int = 64
-    """Side that they are brought to."""
+    """Side in pixels to which they are resized."""
     folder: Path = Path("jpegs")
-    """Where they are, or will be made."""
+    """Folder of the files; they are created if they are not there."""
     save: bool = True
-    """Keep the result in benchmarks/results."""
+    """Write the result to benchmarks/results."""
 
 
 def make(folder: Path, start: int, stop: int) -> None:
-    """Write pictures of smooth random colours with some grain: some 20 kB each, like photos."""
+    """Write pictures of smooth random colours with some grain, about 20 kB each, as photos have."""
     rng = np.random.default_rng(start)
     for i in range(start, stop):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
@@ -65,7 +65,7 @@ def make(folder: Path, start: int, stop: int) -> None:
 
 
 def make_all(folder: Path, count: int) -> None:
-    """Write all pictures, unless they are there."""
+    """Write all pictures, unless they exist."""
     if (folder / f"class{(count - 1) % CLASSES:02}" / f"{count - 1}.jpg").exists():
         return
     for label in range(CLASSES):
@@ -76,8 +76,8 @@ def make_all(folder: Path, count: int) -> None:
 
 
 def image_folder(options: Options) -> int:
-    """Read every picture once through torchvision; return how many."""
-    from torch.utils.data import DataLoader  # noqa: PLC0415  # measured in a process of its own
+    """Read every picture once with torchvision; return their number."""
+    from torch.utils.data import DataLoader  # noqa: PLC0415  # measured in a separate process
     from torchvision.datasets import ImageFolder  # noqa: PLC0415
     from torchvision.transforms import v2  # noqa: PLC0415
 
@@ -88,13 +88,13 @@ def image_folder(options: Options) -> int:
 
 
 def read(options: Options) -> int:
-    """Read every picture through hundredfold; return how many."""
+    """Read every picture with hundredfold; return their number."""
     dataset = load_data(str(options.folder), lambda _: None, size=options.size)
     return len(dataset.train) + len(dataset.test)
 
 
 def epoch(options: Options) -> int:
-    """Take one epoch of batches of the training pictures, once they have been read."""
+    """Take one epoch of batches of the training pictures after they have been read."""
     dataset = load_data(str(options.folder), lambda _: None, size=options.size)
     epoch.started = time.perf_counter()  # type: ignore[attr-defined]
     config = fast(data=str(options.folder))
@@ -107,14 +107,14 @@ def audited(options: Options) -> int:
 
 
 def own_memory() -> float:
-    """Return the memory of this process that no file backs, in GiB."""
+    """Return the memory of this process that is not backed by a file, in GiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return int(fields["RssAnon"].split()[0]) / 2**20
 
 
 def measure(work: Callable[[Options], int], options: Options, queue: Any) -> None:
-    """Do the work in this process; put what it took."""
+    """Do the work in this process; put the time and the memory that it took into the queue."""
     peak, done = 0.0, threading.Event()
 
     def watch() -> None:
@@ -144,7 +144,7 @@ def measure(work: Callable[[Options], int], options: Options, queue: Any) -> Non
 
 
 def main() -> None:
-    """Make the pictures, measure, save."""
+    """Create the pictures, measure and save."""
     options = tyro.cli(Options)
     make_all(options.folder, options.pictures)
     shutil.rmtree(cache_folder() / "pictures", ignore_errors=True)
@@ -152,7 +152,7 @@ def main() -> None:
     works = {
         "ImageFolder and DataLoader, one pass": image_folder,
         "hundredfold, first reading": read,
-        "hundredfold, from what was kept": read,
+        "hundredfold, from its cache": read,
         "hundredfold, an epoch of batches": epoch,
         "hundredfold, audit of files and copies": audited,
     }
@@ -165,7 +165,7 @@ def main() -> None:
         process.join()
         print(name, results[name], flush=True)
     if options.save:
-        what = f"{options.pictures:,} JPEG files of {SIDE} px, brought to {options.size} px"
+        what = f"{options.pictures:,} JPEG files of {SIDE} px, resized to {options.size} px"
         save_result("loader", what, {"results": results})
 
 

@@ -1,11 +1,12 @@
-"""The fastest public way to 75 % on CIFAR-100 that we know, written anew from its description.
+"""The fastest public method to reach 75 % on CIFAR-100 known to us, written from its description.
 
-The CIFAR-100 speedrun of October 2026 (75 % of the test pictures, one A100) was led by networks in
-the line of Jordan's airbench96 (2024): a frozen whitening layer, three groups of three convolutions
-96/256/768 wide with a residual connection each, Nesterov SGD with lookahead, label smoothing 0.25,
-brightness and contrast changed at random, a first quarter at 24 pixels, batches of 1024, 8.75
-epochs, half precision, torch.compile. Its authors give 75.34 % (std 0.28, n = 40) in 5.76 s on an
-A100. Compiling is not timed, neither there nor here. Needs a CUDA GPU.
+The CIFAR-100 speedrun of October 2026 (75 % of the test pictures, one A100) was led by networks
+that follow Jordan's airbench96 (2024): a frozen whitening layer; three groups of three convolutions
+with 96, 256 and 768 channels and a residual connection each; Nesterov SGD with lookahead; label
+smoothing 0.25; random changes of brightness and contrast; the first quarter at 24 pixels; batches
+of 1024; 8.75 epochs; half precision; torch.compile. Its authors report 75.34 % (std 0.28, n = 40)
+in 5.76 s on an A100. The time for compiling is not counted, neither there nor here. It needs a CUDA
+GPU.
 """
 
 import itertools
@@ -22,14 +23,14 @@ from hundredfold.training.optim import look_ahead, triangle
 WIDTHS, BATCH, EPOCHS = (96, 256, 768), 1024, 8.75
 MOMENTUM, DECAY, BIAS_LR, SMOOTHING = 0.85, 0.0153, 32.0, 0.25
 RATE = 10.8 / (1024 * (1 + 1 / (1 - MOMENTUM)))
-"""For the summed loss of a batch."""
+"""Learning rate for the sum of the losses of a batch."""
 WARMUP, END, JITTER, SMALL, SMALL_SHARE = 0.23, 0.07, 0.3, 24, 0.25
 WHITENING_EPOCHS = 3
-"""In which the bias of the whitening layer learns."""
+"""Number of epochs in which the bias of the whitening layer is trained."""
 
 
 class Block(nn.Module):
-    """Three convolutions, the first with pooling, a residual connection around the others."""
+    """Three convolutions: the first with pooling, the others with a residual connection."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class Net(nn.Module):
 
 
 class Speedrun:
-    """The method, compiled once for all its trainings."""
+    """The method, compiled once for all trainings."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.data = dataset
@@ -84,11 +85,11 @@ class Speedrun:
         return net
 
     def run(self, seed: int) -> dict[str, float]:
-        """Train with a seed, and test; the first time compiles.
+        """Train with a seed, and test. The first call compiles the network.
 
         Returns:
-            seconds, from pictures in the computer's memory to a trained network; accuracy `fine` of
-            the test pictures (0..1), single view.
+            The `seconds` from pictures in the computer's memory to a trained network, and the
+            accuracy `fine` on the test pictures (0..1), single view.
         """
         torch.cuda.synchronize()
         began = time.perf_counter()
@@ -153,7 +154,7 @@ class Speedrun:
 
 
 def _augment(x: Tensor, flipped: Tensor, small: int) -> Tensor:
-    """Crop from a border of 2 pixels, flip where told, change brightness and contrast, resize."""
+    """Crop from a border of 2 pixels, flip some, change brightness and contrast, and resize."""
     count, _, side, _ = x.shape
     x = F.pad(x, (2, 2, 2, 2), mode="reflect").permute(0, 2, 3, 1)
     corner = torch.randint(0, 5, (2, count, 1), device=x.device)

@@ -1,4 +1,4 @@
-"""Where the seconds of a training step go: data, forward, backward, optimizer; and evaluation.
+"""Time the parts of a training step: data, forward, backward, optimizer; and evaluation.
 
 python benchmarks/step_profile.py --recipes fast strong --save
 """
@@ -19,12 +19,13 @@ from hundredfold import load_cifar100
 from hundredfold.augment import prepare
 from hundredfold.inference.logits import predict_logits
 from hundredfold.recipes import RECIPES
+from hundredfold.support.device import keep_memory
 from hundredfold.training.batches import batches
 from hundredfold.training.optim import set_schedule
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
-PARTS = ("crop and flip", "normalise and resize", "forward", "backward", "optimizer")
+STAGES = ("crop and flip", "normalise and resize", "forward", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -32,25 +33,26 @@ class Options:
     """What to measure."""
 
     recipes: tuple[str, ...] = ("quick", "fast", "strong")
-    """Names of recipes."""
+    """Names of the recipes."""
     steps: int = 8
-    """Steps measured at each size, after two that are not."""
+    """Number of measured steps at each size, after two that are not measured."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
 
 def profile(name: str, size: int, steps: int) -> dict[str, float]:
-    """Return the median seconds of each part of a step at a size, and of evaluating 1,000 pictures.
+    """Return the median time of each part of a step at a size, and of evaluating 1,000 pictures.
 
-    The parts of `loop.step`, one after the other with a clock between.
+    Times are in seconds. The parts are those of `loop.train_step`, one after the other.
     """
+    keep_memory()  # as in training
     config = RECIPES[name](device="cpu")
     dataset = load_cifar100().with_labels(config.labels)
     setup = make_setup(config, dataset, torch.device("cpu"))
     state = first_state(setup)
     model, optimizer = state.model.train(), state.optimizer
     rows: list[list[float]] = []
-    source = batches(setup.training, 0, config, setup.device)
+    source = batches(setup.train_split, 0, config, setup.device)
     for number in range(steps + 2):
         times = [time.perf_counter()]
         images, labels = next(source)
@@ -62,7 +64,7 @@ def profile(name: str, size: int, steps: int) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         times.append(time.perf_counter())
-        set_schedule(optimizer, number, setup.steps, config)
+        set_schedule(optimizer, number, setup.steps, schedule=config.schedule, warmup=config.warmup)
         optimizer.step()
         times.append(time.perf_counter())
         rows.append([end - start for start, end in itertools.pairwise(times)])
@@ -70,19 +72,19 @@ def profile(name: str, size: int, steps: int) -> dict[str, float]:
     started = time.perf_counter()
     predict_logits(model, dataset.test.images[:1000], setup.info)
     evaluation = time.perf_counter() - started
-    return dict(zip(PARTS, medians, strict=True)) | {"evaluation of 1,000": evaluation}
+    return dict(zip(STAGES, medians, strict=True)) | {"evaluation of 1,000": evaluation}
 
 
 def main() -> None:
-    """Measure, print a row a recipe and size, save."""
+    """Measure, print a row for each recipe and size, and save."""
     options = tyro.cli(Options)
     rows: list[dict[str, Any]] = []
     for name in options.recipes:
         config = RECIPES[name]()
         for size in config.sizes or (32,):
             parts = profile(name, size, options.steps)
-            step = sum(parts[part] for part in PARTS)
-            data = (parts[PARTS[0]] + parts[PARTS[1]]) / step
+            step = sum(parts[stage] for stage in STAGES)
+            data = (parts[STAGES[0]] + parts[STAGES[1]]) / step
             figures = {part: round(seconds, 4) for part, seconds in parts.items()}
             figures |= {"step": round(step, 4), "data share": round(data, 4)}
             rows.append({"recipe": name, "size": size, "batch": config.batch_size, **figures})

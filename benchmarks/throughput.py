@@ -1,10 +1,11 @@
-"""How fast is the tutorial's recipe: ours beside a peer that runs it as its reader would.
+"""Measure the speed of the tutorial's recipe, and of a peer script that runs the tutorial.
 
     python benchmarks/throughput.py --peer notebook.py --data FOLDER
 
-The peer is any script that trains the tutorial's network by --data FOLDER --steps N and prints a
-line of JSON with `images_per_s`. Rounds alternate, peer first, so that both meet the same machine.
-The floor is what the network's convolutions alone would reach, all else being free.
+The peer is any script that takes --data FOLDER --steps N, trains the tutorial's network as a reader
+of the tutorial would, and prints a line of JSON with `images_per_s`. Rounds alternate, the peer
+first, so that both run under the same load of the machine. The limit is the speed of the network's
+convolutions alone.
 """
 
 import json
@@ -24,7 +25,7 @@ from torch import nn
 
 from hundredfold import load_cifar100, tutorial
 from hundredfold.models.resnet9 import ResNet9
-from hundredfold.training.loop import epochs
+from hundredfold.training.loop import train_epochs
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
@@ -34,32 +35,32 @@ class Options:
     """What to measure."""
 
     peer: Path
-    """The peer's script."""
+    """Script of the peer."""
     data: Path
-    """Folder with the official pickles train and test."""
+    """Folder with the official pickle files train and test."""
     steps: int = 60
-    """Steps a round."""
+    """Number of steps per round."""
     rounds: int = 3
-    """Rounds of each."""
+    """Number of rounds of each."""
     save: bool = False
     """Write the result to benchmarks/results."""
 
 
 def ours(steps: int) -> float:
-    """Return the images/s of `steps` steps of recipe tutorial, from the first step on."""
+    """Return the images/s of recipe tutorial over a number of steps, from the first step on."""
     dataset = load_cifar100().with_labels("coarse")
     config = tutorial(device="cpu")
-    part = replace(dataset, train=dataset.train[: steps * config.batch_size])
-    setup = make_setup(config, part, torch.device("cpu"))
-    setup = replace(setup, judged=setup.judged[:0])
+    subset = replace(dataset, train=dataset.train[: steps * config.batch_size])
+    setup = make_setup(config, subset, torch.device("cpu"))
+    setup = replace(setup, validation_split=setup.validation_split[:0])
     state = first_state(setup)
     started = time.perf_counter()
-    next(epochs(state, setup))
+    next(train_epochs(state, setup))
     return steps * config.batch_size / (time.perf_counter() - started)
 
 
 def run_peer(peer: Path, data: Path, *flags: str) -> Iterator[dict[str, Any]]:
-    """Yield each line that the peer prints, as it comes."""
+    """Yield the content of each line that the peer prints, as soon as it is printed."""
     command = [sys.executable, str(peer), "--data", str(data), *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield from map(json.loads, process.stdout or ())
@@ -73,7 +74,7 @@ def theirs(peer: Path, data: Path, steps: int) -> float:
     return float(last["images_per_s"])
 
 
-def floor() -> float:
+def convolution_limit() -> float:
     """Return the images/s of the eight convolutions alone, forward and backward, channels_last."""
     seconds, batch = 0.0, 64
     model = ResNet9(20)
@@ -82,7 +83,7 @@ def floor() -> float:
         conv.to(memory_format=torch.channels_last)
         shape = (batch, conv.in_channels, side, side)
         x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-        x.requires_grad_(conv.in_channels != 3)  # nobody asks for the pictures' gradient
+        x.requires_grad_(conv.in_channels != 3)  # the pictures need no gradient
         times = []
         for _ in range(8):
             started = time.perf_counter()
@@ -94,7 +95,7 @@ def floor() -> float:
 
 
 def main() -> None:
-    """Measure in turn, print and save."""
+    """Measure alternately, print and save."""
     options = tyro.cli(Options)
     peer, own = [], []
     for number in range(options.rounds):
@@ -108,7 +109,7 @@ def main() -> None:
         "ours": own,
         "ratio_mean": round(statistics.mean(ratios), 3),
         "ratio_std": round(statistics.stdev(ratios), 3) if len(ratios) > 1 else None,
-        "floor": round(floor(), 1),
+        "floor": round(convolution_limit(), 1),
     }
     print(json.dumps(figures, indent=2))
     if options.save:

@@ -1,4 +1,4 @@
-"""Augmentation against slow per-picture versions."""
+"""Compare augmentation with slow versions that treat one picture at a time."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from hundredfold import Config, Dataset
 from hundredfold.augment import (
+    augment,
     border,
     channel_stats,
     class_weights,
     crop_flip,
+    describe,
     generator,
     plan_epoch,
     prepare,
@@ -23,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def slow_crop_flip(image: np.ndarray, top: int, left: int, flip: bool, pad: int) -> np.ndarray:
-    """Pad, crop and flip one picture (C, H, W) the obvious way."""
+    """Pad, crop and flip one picture (C, H, W) with numpy."""
     _, height, width = image.shape
     padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="reflect")
     crop = padded[:, top : top + height, left : left + width]
@@ -46,7 +48,7 @@ def test_crop_flip_equals_the_per_picture_version(data: st.DataObject, pad: int,
 
 def test_balanced_sampling_draws_every_class_equally_often() -> None:
     labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
-    order = plan_epoch(labels, 2, 0, Config(balance="sampling")).order
+    order = plan_epoch(labels, 32, 0, Config(balance="sampling")).order
     shares = labels[order].bincount() / len(labels)
     torch.testing.assert_close(shares, torch.full((3,), 1 / 3), atol=0.02, rtol=0)
 
@@ -63,14 +65,14 @@ def test_class_weights_equal_scikit_learns() -> None:
 
 
 @pytest.mark.parametrize("pad, side, want", [(2, 32, 2), (2, 64, 4), (4, 128, 16), (0, 64, 0)])
-def test_the_border_grows_with_the_pictures(pad: int, side: int, want: int) -> None:
-    assert border(Config(pad=pad), torch.empty(1, 3, side, side)) == want
+def test_the_border_grows_with_the_size_of_the_pictures(pad: int, side: int, want: int) -> None:
+    assert border(Config(pad=pad), side) == want
 
 
 @pytest.mark.parametrize("flip", ["none", "random", "alternate"])
-def test_batches_are_the_planned_pictures_each_once(flip: str, tiny: Dataset) -> None:
+def test_batches_show_each_planned_picture_once(flip: str, tiny: Dataset) -> None:
     config = Config(pad=4, flip=flip, batch_size=20, seed=3)  # type: ignore[arg-type]
-    plan = plan_epoch(tiny.train.labels, config.pad, 1, config)
+    plan = plan_epoch(tiny.train.labels, 32, 1, config)
     got = list(batches(tiny.train, 1, config, CPU))
     assert [len(labels) for _, labels in got] == [20, 20, 20, 20, 16]
     assert plan.order.sort().values.equal(torch.arange(96))
@@ -86,7 +88,7 @@ def test_alternating_flips_show_both_sides_in_any_two_epochs() -> None:
     config = Config(flip="alternate")
     flipped = []
     for epoch in range(4):
-        plan = plan_epoch(torch.zeros(500), 2, epoch, config)
+        plan = plan_epoch(torch.zeros(500), 32, epoch, config)
         by_picture = torch.zeros(500, dtype=torch.bool)
         by_picture[plan.order] = plan.flip
         flipped.append(by_picture)
@@ -96,16 +98,35 @@ def test_alternating_flips_show_both_sides_in_any_two_epochs() -> None:
     assert flipped[3].equal(flipped[1])
 
 
-def test_an_epochs_plan_depends_on_seed_and_epoch_alone() -> None:
-    first = plan_epoch(torch.zeros(100), 2, 3, Config(seed=1))
-    torch.rand(7)  # the global generator has no say
-    assert plan_epoch(torch.zeros(100), 2, 3, Config(seed=1)).order.equal(first.order)
-    assert not plan_epoch(torch.zeros(100), 2, 4, Config(seed=1)).order.equal(first.order)
-    assert not plan_epoch(torch.zeros(100), 2, 3, Config(seed=2)).order.equal(first.order)
+def test_a_plan_depends_only_on_seed_and_epoch() -> None:
+    first = plan_epoch(torch.zeros(100), 32, 3, Config(seed=1))
+    torch.rand(7)  # the global generator must have no influence
+    assert plan_epoch(torch.zeros(100), 32, 3, Config(seed=1)).order.equal(first.order)
+    assert not plan_epoch(torch.zeros(100), 32, 4, Config(seed=1)).order.equal(first.order)
+    assert not plan_epoch(torch.zeros(100), 32, 3, Config(seed=2)).order.equal(first.order)
+
+
+def test_a_plans_parts_make_the_batches_of_the_whole() -> None:
+    images = torch.randint(0, 256, (50, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.arange(50)
+    plan = plan_epoch(labels, 32, 0, Config(pad=3))
+    images, labels = images[plan.order], labels[plan.order]
+    whole, _ = augment(images, labels, plan)
+    for places in (slice(0, 20), slice(21, 50, 2), torch.tensor([7, 3, 30])):
+        part, part_labels = augment(images[places], labels[places], plan[places])
+        assert part.equal(whole[places])
+        assert part_labels.equal(plan.order[places])
+
+
+def test_the_augmentation_is_described_in_words() -> None:
+    assert describe(Config(pad=2, flip="alternate"), 64) == (
+        "cropped after adding 4 px of reflected border, flipped every other epoch"
+    )
+    assert describe(Config(pad=0, flip="none"), 32) == "not cropped, never flipped"
 
 
 def test_crop_offsets_are_uniform_over_the_whole_border() -> None:
-    plan = plan_epoch(torch.zeros(90_000), 4, 0, Config(pad=4))
+    plan = plan_epoch(torch.zeros(90_000), 32, 0, Config(pad=4))
     for offsets in (plan.top, plan.left):
         counts = torch.bincount(offsets, minlength=9)
         assert len(counts) == 9
@@ -155,7 +176,7 @@ def test_cifar100_has_the_published_channel_statistics(cifar: Dataset) -> None:
     assert std == pytest.approx((0.2673, 0.2564, 0.2762), abs=5e-4)
 
 
-def test_generators_of_different_purpose_differ() -> None:
+def test_generators_for_different_purposes_differ() -> None:
     draws = {tuple(torch.rand(3, generator=generator(*key)).tolist()) for key in KEYS}
     assert len(draws) == len(KEYS)
 

@@ -80,7 +80,7 @@ def test_the_tutorial_warns_that_it_uses_the_test_set(capsys: pytest.CaptureFixt
     widths = ["--widths", "4", "4", "4", "4"]
     assert main(["train", "tutorial", *SMALL[:2], *widths, "--epochs", "1"]) == 0
     out = capsys.readouterr().out
-    assert "judged on the TEST set" in out
+    assert "evaluated on the TEST set" in out
     assert "test coarse" in out
     assert "top-1 coarse" in out
     assert "top-1 fine" not in out
@@ -199,7 +199,7 @@ def test_a_stopped_training_keeps_its_results(number: int, code: int, tmp_path: 
     assert "hundredfold.training.loop" in error
     assert "torch._dynamo" not in error  # a compiler that takes 1.4 s to import and is not needed
     run = Run(next(path.relative_to(tmp_path) for path in runs.iterdir()))
-    assert re.search(rf"To go on: \S+ resume {run}", output)
+    assert re.search(rf"To continue: \S+ resume {run}", output)
     assert len(run.history()) >= 1
     assert not run.finished
     assert run.checkpoint()

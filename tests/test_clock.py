@@ -1,10 +1,10 @@
-"""Progress by the clock, against simulated machines and slow sums."""
+"""Compare progress by the clock with simulated machines and with slow sums."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hundredfold.training.clock import Clock, advance, mean_seconds, part
+from hundredfold.training.clock import Clock, advance, mean_seconds, phase_at, restored_clock
 
 shares = st.floats(0, 1, exclude_max=True)
 times = st.lists(st.floats(0.01, 10), min_size=1, max_size=4).map(tuple)
@@ -20,16 +20,16 @@ def test_mean_seconds_equals_a_sum_over_many_slices(
     assert mean_seconds(progress, seconds) == pytest.approx(slow, abs=max(seconds) / 500)
 
 
-def test_parts_are_equal() -> None:
-    assert [part(step / 6, 3) for step in range(6)] == [0, 0, 1, 1, 2, 2]
-    assert part(1.0, 3) == 2
+def test_phases_have_equal_lengths() -> None:
+    assert [phase_at(step / 6, 3) for step in range(6)] == [0, 0, 1, 1, 2, 2]
+    assert phase_at(1.0, 3) == 2
 
 
 def simulate(budget: float, expected: tuple[float, ...], factor: float) -> tuple[float, float]:
-    """Return (when a run ends, where its last step was) on a machine slower by `factor`."""
+    """Return (end of a run, progress of its last step) on a machine slower by `factor`."""
     clock, now, progress, last = Clock(budget, expected), 0.0, 0.0, 0.0
     while progress < 1:
-        now += factor * expected[part(progress, len(expected))]
+        now += factor * expected[phase_at(progress, len(expected))]
         last, progress = progress, advance(progress, now, clock)
         assert progress > last
     return now, last
@@ -45,10 +45,10 @@ def test_a_run_ends_on_time_on_a_faster_or_slower_machine(
     budget = steps * mean
     end, last = simulate(budget, seconds, factor)
     assert abs(end - budget) <= 0.5 * factor * max(seconds) + 1e-6  # half a step
-    assert last > 1 - 3 / (budget / factor / mean)  # and the schedule came to its end
+    assert last > 1 - 3 / (budget / factor / mean)  # the schedule was nearly complete
 
 
-def test_at_the_expected_speed_progress_goes_in_equal_steps() -> None:
+def test_at_the_expected_speed_all_steps_have_the_same_length() -> None:
     clock, progress = Clock(10.0, (1.0,)), 0.0
     for step in range(9):
         progress = advance(progress, step + 1.0, clock)
@@ -56,11 +56,18 @@ def test_at_the_expected_speed_progress_goes_in_equal_steps() -> None:
     assert advance(progress, 10.0, clock) == 1.0
 
 
-def test_no_time_left_ends_the_run() -> None:
+def test_a_restored_clock_has_as_much_time_left() -> None:
+    clock = Clock(110.0, (1.0, 2.0), began=90.0, expected=12.0)
+    assert restored_clock(clock.state(100.0), 500.0) == Clock(510.0, (1.0, 2.0), 490.0, 12.0)
+    unstarted = Clock(110.0, (1.0,))
+    assert restored_clock(unstarted.state(100.0), 500.0) == Clock(510.0, (1.0,))
+
+
+def test_a_run_ends_when_no_time_is_left() -> None:
     assert advance(0.3, 11.0, Clock(10.0, (1.0, 2.0))) == 1.0
 
 
-def test_a_pause_for_validation_shortens_the_rest() -> None:
+def test_time_for_validation_shortens_the_rest() -> None:
     clock, now, progress = Clock(100.0, (1.0,)), 0.0, 0.0
     while progress < 1:
         last, now = progress, now + 1

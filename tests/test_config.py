@@ -1,4 +1,4 @@
-"""Configuration: JSON round trips, refusals, recipes."""
+"""The configuration: JSON round trips, refused values, recipes."""
 
 import dataclasses
 from typing import Any
@@ -38,7 +38,7 @@ def test_recipes_round_trip_and_carry_their_name(name: str) -> None:
     assert RECIPES[name](seed=7) == dataclasses.replace(config, seed=7)
 
 
-def test_the_tutorial_recipe_is_the_notebooks() -> None:
+def test_the_tutorial_recipe_has_the_values_of_the_notebook() -> None:
     config = tutorial()
     assert (config.model, config.labels, config.batch_size, config.epochs) == (
         "resnet9",
@@ -75,7 +75,7 @@ def test_the_tutorial_recipe_is_the_notebooks() -> None:
         ("seed", -1, "--seed"),
     ],
 )
-def test_values_that_cannot_work_are_refused(field: str, value: Any, said: str) -> None:
+def test_invalid_values_are_refused(field: str, value: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         Config(**{field: value})
 
@@ -92,12 +92,12 @@ def test_values_that_cannot_work_are_refused(field: str, value: Any, said: str) 
         ('{"flip": "sometimes"}', "bad value for flip"),
     ],
 )
-def test_json_that_is_no_configuration_is_refused(text: str, said: str) -> None:
+def test_json_that_is_not_a_configuration_is_refused(text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         from_json(Config, text, "x")
 
 
-def test_json_numbers_become_floats() -> None:
+def test_whole_numbers_in_json_become_floats() -> None:
     config = from_json(Config, '{"lr": 1}', "x")
     assert isinstance(config.lr, float)
 
@@ -110,5 +110,5 @@ def test_json_numbers_become_floats() -> None:
     + [(bad, 0) for bad in ("1.5.5h", "1h1h", "5min5min", ".", ".5h", "5.h", "30s5min", "1h30")]
     + [("9" * 400, 0)],
 )
-def test_durations_as_people_write_them(text: str, seconds: float) -> None:
+def test_durations_are_parsed(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds

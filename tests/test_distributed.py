@@ -1,4 +1,4 @@
-"""Several processes: the same training as by one, and nothing lost when one of them dies."""
+"""Several processes train as one does, and lose nothing when one of them dies."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ from hundredfold import Config, Run, UserError, load_sample, train
 from hundredfold.inference.logits import predict_logits
 from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.training.batches import batch_at, count_steps
-from hundredfold.training.loop import Step, judge, training
+from hundredfold.training.loop import StepRecord, predict_validation, train_events
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 
@@ -30,7 +30,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 
 @given(pictures=st.integers(2, 300), size=st.integers(1, 5), batch=st.integers(2, 64))
-def test_the_shares_of_a_batch_are_the_batch(pictures: int, size: int, batch: int) -> None:
+def test_the_shares_of_a_batch_make_up_the_batch(pictures: int, size: int, batch: int) -> None:
     everything = list(range(pictures))
     seen = []
     for step in range(count_steps(pictures, batch)):
@@ -48,7 +48,7 @@ def test_the_shares_of_a_batch_are_the_batch(pictures: int, size: int, batch: in
 
 
 def compare_with_one() -> None:
-    """In each of two processes: train beside the other, and alone, and compare."""
+    """Train in each of two processes, together and alone, and compare."""
     config = Config(
         data="sample", widths=(8, 16), batch_size=51, epochs=1, lr=0.01, optimizer="sgd",
         batch_norm=False, balance="loss", lookahead=0.9,
@@ -61,21 +61,26 @@ def compare_with_one() -> None:
         both = make_setup(config, few, device, processes)
         alone = make_setup(config, few, device)
         states = [first_state(setup) for setup in (both, alone)]
-        pairs = zip(training(states[0], both), training(states[1], alone), strict=True)
+        pairs = zip(train_events(states[0], both), train_events(states[1], alone), strict=True)
         for ours, its in pairs:
-            if isinstance(ours, Step) and isinstance(its, Step):
+            if isinstance(ours, StepRecord) and isinstance(its, StepRecord):
                 assert ours.pictures == its.pictures
                 assert abs(ours.loss.item() - its.loss.item()) < 1e-4
         assert states[0].history[0].pictures == states[1].history[0].pictures
-        for count in (0, 11, 500, 1003):  # each judged picture counts once
-            some = few.train[:count]
-            found = judge(states[0].model, dataclasses.replace(both, judged=some))
-            assert found.equal(predict_logits(states[0].model, some.parts(), both.info))
+        for count in (0, 11, 500, 1003):  # each picture counts once
+            split = few.train[:count]
+            found = predict_validation(
+                states[0].model, dataclasses.replace(both, validation_split=split)
+            )
+            assert found.equal(predict_logits(states[0].model, split.parts(), both.info))
         setup = dataclasses.replace(both, config=dataclasses.replace(config, batch_norm=True))
         setup = dataclasses.replace(setup, info=dataclasses.replace(setup.info, batch_norm=True))
         state = first_state(setup)
-        list(training(state, setup))
-        for value in (*state.model.parameters(), *state.model.buffers()):  # in both to the bit
+        list(train_events(state, setup))
+        for value in (
+            *state.model.parameters(),
+            *state.model.buffers(),
+        ):  # the same bits in both processes
             total = value.detach().clone()
             processes.all_sum(total)
             assert total.equal(2 * value)
@@ -91,7 +96,7 @@ def torch_cpu() -> Any:
 
 
 @pytest.mark.long
-def test_two_processes_take_the_steps_of_one() -> None:
+def test_two_processes_take_the_same_steps_as_one() -> None:
     done = subprocess.run(
         [*LAUNCH, "--nproc-per-node=2", __file__], capture_output=True, text=True, check=False
     )
@@ -100,7 +105,7 @@ def test_two_processes_take_the_steps_of_one() -> None:
 
 
 def two(*arguments: str, restarts: int = 0) -> list[str]:
-    """Return the command for two processes."""
+    """Return the command that starts two processes."""
     launch = [*LAUNCH, "--nproc-per-node=2", f"--max-restarts={restarts}"]
     return [*launch, "-m", "hundredfold", *arguments]
 
@@ -111,10 +116,10 @@ def only_run() -> Run:
 
 
 @contextmanager
-def struck_on_the_way(
+def killed_while_training(
     command: list[str], number: int = signal.SIGKILL
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a command, and send its second process a signal after the first epoch."""
+    """Start a command, and send a signal to its second process after the first epoch."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as started:
@@ -127,7 +132,7 @@ def struck_on_the_way(
 
 
 def second_process() -> int:
-    """Return the process number of the second process that trains in this folder."""
+    """Return the ID of the second process that trains in this folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -149,8 +154,8 @@ def same(one: Run, other: Run) -> bool:
 
 
 @needs_proc
-def test_a_process_that_dies_ends_all_with_a_word() -> None:
-    with struck_on_the_way(two("train", *TRAIN)) as started:
+def test_when_one_process_dies_all_end_with_an_explanation() -> None:
+    with killed_while_training(two("train", *TRAIN)) as started:
         said = started.communicate(timeout=120)[0]
     assert started.returncode != 0
     assert "Another process of this training has ended" in " ".join(said.split())
@@ -159,19 +164,19 @@ def test_a_process_that_dies_ends_all_with_a_word() -> None:
 
 
 @needs_proc
-def test_a_request_to_end_stops_all_with_a_checkpoint() -> None:
-    with struck_on_the_way(two("train", *TRAIN), signal.SIGTERM) as started:
+def test_sigterm_to_one_process_stops_all_with_a_checkpoint() -> None:
+    with killed_while_training(two("train", *TRAIN), signal.SIGTERM) as started:
         said = started.communicate(timeout=120)[0]
-    assert "Stopped. To go on" in said
+    assert "Stopped. To continue" in said
     last = only_run().checkpoint()
     assert last
-    assert last.facts["step"] % 30 != 0  # not one of those that were due
+    assert last.steps_done % 30 != 0  # not one of the regular checkpoints
 
 
 @needs_proc
 @pytest.mark.long
-def test_torchruns_next_try_goes_on_to_the_bit() -> None:
-    with struck_on_the_way(two("train", *TRAIN, restarts=1)) as started:
+def test_a_restart_by_torchrun_resumes_to_the_same_bits() -> None:
+    with killed_while_training(two("train", *TRAIN, restarts=1)) as started:
         said = started.communicate(timeout=120)[0]
     assert started.returncode == 0, said
     mended = only_run()
@@ -184,10 +189,12 @@ def test_torchruns_next_try_goes_on_to_the_bit() -> None:
     assert mended.environment()["processes"] == 2
 
 
-def test_what_several_processes_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_refuse_a_budget_and_need_torchrun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(UserError, match="--budget follows the clock of one process"):
+    with pytest.raises(UserError, match="--budget follows the clock of a single process"):
         make_setup(Config(budget="9s"), load_sample(), torch_cpu(), Processes(0, 2))
     with pytest.raises(UserError, match=r"Cannot connect to 1 other process: .* torchrun"):
         train(Config(data="sample", device="cpu"), quiet=True)
@@ -196,4 +203,4 @@ def test_what_several_processes_cannot_do(monkeypatch: pytest.MonkeyPatch) -> No
 if __name__ == "__main__":
     compare_with_one()
     sys.stdout.flush()
-    os._exit(0)  # as the command line does
+    os._exit(0)  # without waiting for threads, as the command line does

@@ -74,14 +74,14 @@ def test_the_page_shows_the_augmented_pictures_that_training_sees(tiny: Dataset)
     assert [name for name, _ in shown] == list(tiny.classes)
     setup = make_setup_of(tiny, config)
     originals = [
-        next(i for i, picture in enumerate(setup.training.images) if picture.equal(images[0]))
+        next(i for i, picture in enumerate(setup.train_split.images) if picture.equal(images[0]))
         for _, images in shown
     ]
-    assert setup.training.labels[originals].tolist() == list(range(6))
+    assert setup.train_split.labels[originals].tolist() == list(range(6))
     for epoch in range(6):
-        order = plan_epoch(setup.training.labels, config.pad, epoch, config).order.tolist()
+        order = plan_epoch(setup.train_split.labels, config.pad, epoch, config).order.tolist()
         seen = torch.cat(
-            [batch for batch, _ in batches(setup.training, epoch, config, setup.device)]
+            [batch for batch, _ in batches(setup.train_split, epoch, config, setup.device)]
         )
         for i, (_, images) in zip(originals, shown, strict=True):
             assert images[7 + epoch].equal(seen[order.index(i)])  # after 6 versions of 24 pixels
@@ -118,7 +118,7 @@ def test_versions_are_those_of_the_batches(balance: Any, batch_size: int, flip: 
     setup = make_setup_of(Dataset("numbers", split, split, ("a", "b", "c")), config)
     seen: dict[int, list[torch.Tensor]] = {i: [] for i in range(count)}
     for epoch in range(epochs):
-        for batch, _ in batches(setup.training, epoch, config, setup.device):
+        for batch, _ in batches(setup.train_split, epoch, config, setup.device):
             for picture in batch:
                 seen[int(picture[0, 0, 0])].append(picture)
     assert {len(versions) for versions in seen.values()} > {epochs}
@@ -158,7 +158,7 @@ def test_labels_are_the_datasets_though_the_recipe_learns_superclasses(tiny: Dat
     for config in (fast(validation=0.25), tutorial(), fast(labels="coarse", validation=0.25)):
         setup = make_setup_of(tiny, config)
         training = training_split(setup, tiny)
-        assert len(training) == len(setup.training)
+        assert len(training) == len(setup.train_split)
         for picture, label in zip(training.images, training.labels, strict=True):
             assert known[picture.numpy().tobytes()] == label
         for name, images in cards(section(explore(tiny, config, config.name), AUGMENTATION)):

@@ -10,8 +10,9 @@ import hundredfold
 ROOT = Path(hundredfold.__file__).parent
 LAYERS = [  # each may import from the ones above it, and no other
     {"support"},
-    {"pictures", "metrics", "config"},
-    {"augment", "models", "recipes"},
+    {"pictures", "metrics", "models"},
+    {"config"},
+    {"augment", "recipes"},
     {"data", "runs"},
     {"inference", "figures", "track"},
     {"evaluation"},

@@ -1,4 +1,4 @@
-"""Every model forward and backward; the whitening stem against its definition."""
+"""Run every model forward and backward; compare the whitening stem with its definition."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hundredfold.models.build import MODELS, build_model, count_parameters
+from hundredfold.models.architectures import MODELS, fixed_options
+from hundredfold.models.build import build_model, count_parameters
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.whitenet import WhiteNet, patch_covariance, stem_stride, whitening_filters
 from hundredfold.support.errors import UserError
@@ -36,7 +37,7 @@ def build(name: Any, classes: int, widths: tuple[int, ...] = (), **flags: bool) 
 @pytest.mark.parametrize("size", [20, 24, 32])
 @pytest.mark.parametrize("classes", [2, 100])
 @pytest.mark.parametrize("flags", [{}, {"batch_norm": False}, {"residual": False}])
-def test_models_go_forward_and_backward(
+def test_every_model_runs_forward_and_backward(
     name: str, size: int, classes: int, flags: dict[str, bool]
 ) -> None:
     model = build(name, classes, WIDTHS[name], **flags)
@@ -73,7 +74,7 @@ def test_widths_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["whitenet", "whiteresnet"])
-def test_whitenets_equal_a_plain_composition(name: str) -> None:
+def test_whitenets_equal_a_composition_of_torchs_functions(name: str) -> None:
     model, deep = build(name, 5, (6, 7)).train(), name == "whiteresnet"
     images = torch.randn(4, 3, 20, 20)
     stride = 1 if deep else 2
@@ -99,8 +100,21 @@ def test_whitenets_equal_a_plain_composition(name: str) -> None:
     torch.testing.assert_close(model(images), want)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet9", set()),
+        ("whitenet", {"residual"}),
+        ("whiteresnet", set()),
+        ("timm:resnet18", {"batch_norm", "residual"}),
+    ],
+)
+def test_options_that_a_model_does_not_have_are_known(name: str, options: set[str]) -> None:
+    assert fixed_options(name) == options
+
+
 @pytest.mark.parametrize("name", ["resnet9", "whiteresnet"])
-def test_without_residuals_only_the_additions_are_gone(name: str) -> None:
+def test_without_residuals_only_the_additions_are_missing(name: str) -> None:
     images = torch.randn(4, 3, 32, 32)
     whole, plain = build(name, 5, WIDTHS[name]), build(name, 5, WIDTHS[name], residual=False)
     plain.load_state_dict(whole.state_dict())
@@ -110,12 +124,12 @@ def test_without_residuals_only_the_additions_are_gone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_without_batch_norm_pictures_do_not_see_each_other(name: str) -> None:
+def test_without_batch_norm_pictures_do_not_affect_each_other(name: str) -> None:
     model = build(name, 5, WIDTHS[name], batch_norm=False)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
-            assert module.bias is not None  # what batch norm's bias was for
+            assert module.bias is not None  # it replaces the bias of batch norm
     torch.manual_seed(0)
     images = torch.randn(4, 3, 32, 32)
     model = model.train()
@@ -126,7 +140,7 @@ def test_without_batch_norm_pictures_do_not_see_each_other(name: str) -> None:
 
 
 def natural_images(count: int = 64) -> torch.Tensor:
-    """Return smooth random pictures, whose neighbouring pixels are correlated like a photo's."""
+    """Return smooth random pictures, whose neighbouring pixels are correlated as in photos."""
     noise = torch.randn(count, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     return F.avg_pool2d(noise, 3, stride=1) + 0.1 * noise[:, :, 1:-1, 1:-1]
 
@@ -139,7 +153,7 @@ def test_whitening_makes_the_patch_covariance_the_identity() -> None:
     torch.testing.assert_close(covariance, torch.eye(27).double(), atol=1e-4, rtol=0)
 
 
-def test_epsilon_damps_directions_of_little_variance() -> None:
+def test_epsilon_damps_directions_with_little_variance() -> None:
     images = natural_images()
     filters = whitening_filters(images, epsilon=0.05).flatten(1).double()
     variances = (filters @ patch_covariance(images, 3) @ filters.T).diagonal()
@@ -161,26 +175,26 @@ def test_patch_covariance_equals_a_loop_over_patches() -> None:
 
 
 @pytest.mark.parametrize("side", [32, 48, 64, 95, 96, 128, 191, 192, 224])
-def test_larger_pictures_have_a_larger_stride_in_the_stem(side: int) -> None:
+def test_the_stride_of_the_stem_grows_with_the_pictures(side: int) -> None:
     assert 16 <= side / stem_stride(side) < 48
     model = WhiteNet(3, (8, 8, 8), side=side)
-    model.whiten_(torch.randn(3, 3, side, side))
+    model.initialise_from(torch.randn(3, 3, side, side))
     seen: list[torch.Size] = []
     model.groups[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
     assert model(torch.randn(2, 3, side, side)).isfinite().all()
     assert 16 <= seen[0][2] <= 48 and seen[0][1] == 54
 
 
-def test_whitenets_stem_is_the_filters_and_their_negatives_and_frozen() -> None:
+def test_the_whitening_stem_is_frozen_and_has_each_filter_and_its_negative() -> None:
     model, images = WhiteNet(10, (8, 16)), natural_images()
-    model.whiten_(images)
+    model.initialise_from(images)
     positive, negative = model.stem.weight.chunk(2)
     assert positive.equal(-negative)
     assert positive.equal(whitening_filters(images))
     assert not model.stem.weight.requires_grad
 
 
-def test_whitenets_groups_start_as_the_identity_on_what_comes_in() -> None:
+def test_the_groups_of_whitenet_start_as_the_identity_on_their_input() -> None:
     model = WhiteNet(10, (60, 70))
     x = torch.randn(2, 54, 8, 8)
     conv = next(m for m in model.groups.modules() if isinstance(m, nn.Conv2d))

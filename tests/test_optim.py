@@ -1,4 +1,4 @@
-"""Schedules against torch's own scheduler, optimizers against torch's and against definitions."""
+"""Compare schedules with torch's scheduler, and optimizers with torch's and with definitions."""
 
 import copy
 import math
@@ -13,6 +13,7 @@ from hundredfold import Config
 from hundredfold.training.optim import (
     MUON_MOMENTUM,
     NEWTON_SCHULZ,
+    Muon,
     build_optimizer,
     look_ahead,
     one_cycle,
@@ -41,7 +42,7 @@ def test_one_cycle_equals_torchs_scheduler(steps: int, warmup: float) -> None:
 
 
 @given(steps=st.integers(1, 300), warmup=st.floats(0.05, 0.95))
-def test_triangle_rises_to_the_peak_and_falls_to_its_end(steps: int, warmup: float) -> None:
+def test_triangle_rises_to_the_peak_and_then_falls(steps: int, warmup: float) -> None:
     rates = [triangle(step, steps, warmup, end=0.07) for step in range(steps)]
     assert all(0 < rate <= 1 for rate in rates)
     assert rates[-1] == pytest.approx(0.07)
@@ -51,17 +52,17 @@ def test_triangle_rises_to_the_peak_and_falls_to_its_end(steps: int, warmup: flo
     assert abs(top + 1 - warmup * steps) <= 1
 
 
-def test_triangle_by_hand() -> None:
+def test_triangle_equals_values_computed_by_hand() -> None:
     rates = [triangle(step, 10, warmup=0.2, end=0.2) for step in range(10)]
     assert rates == pytest.approx([0.5, 1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
 
 
-def test_set_schedule_sets_and_returns_the_rate() -> None:
-    config = Config(optimizer="sgd", lr=0.5, schedule="triangle", warmup=0.5)
-    optimizer = build_optimizer(nn.Linear(2, 2), config)
-    rates = [set_schedule(optimizer, step, 4, config) for step in range(2)]
-    assert rates == pytest.approx([0.25, 0.5])
-    assert optimizer.param_groups[0]["lr"] == rates[-1]
+def test_set_schedule_sets_the_rate_and_returns_its_share_of_the_peak() -> None:
+    optimizer = build_optimizer(nn.Linear(2, 2), Config(optimizer="sgd", lr=0.5))
+    for step, share in ((0, 0.5), (1, 1.0)):
+        found = set_schedule(optimizer, step, 4, schedule="triangle", warmup=0.5)
+        assert found == pytest.approx(share)
+        assert optimizer.param_groups[0]["lr"] == 0.5 * found
 
 
 def test_frozen_parameters_are_not_optimised() -> None:
@@ -92,17 +93,16 @@ def test_a_step_equals_torchs_plain_optimizer(name: str) -> None:
     torch.testing.assert_close(ours.bias, plain.bias)
 
 
-def test_adam_follows_the_beta_cycle() -> None:
-    config = Config(optimizer="adam", schedule="one_cycle", warmup=0.3, lr=0.01)
-    optimizer = build_optimizer(nn.Linear(2, 2), config)
-    set_schedule(optimizer, 0, 100, config)
+def test_one_cycle_changes_adams_first_beta() -> None:
+    optimizer = build_optimizer(nn.Linear(2, 2), Config(optimizer="adam", lr=0.01))
+    set_schedule(optimizer, 0, 100, schedule="one_cycle", warmup=0.3)
     assert optimizer.param_groups[0]["betas"] == (pytest.approx(0.95), 0.999)
-    set_schedule(optimizer, 29, 100, config)
+    set_schedule(optimizer, 29, 100, schedule="one_cycle", warmup=0.3)
     assert optimizer.param_groups[0]["betas"] == (pytest.approx(0.85), 0.999)
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (6, 40), (40, 6)])
-def test_orthogonalised_acts_on_the_singular_values_alone(shape: tuple[int, int]) -> None:
+def test_orthogonalised_changes_only_the_singular_values(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     u, values, v = torch.linalg.svd(matrix, full_matrices=False)
     values = values / values.norm()
@@ -127,18 +127,17 @@ def small_net() -> nn.Sequential:
 
 
 @pytest.mark.parametrize("bias_lr", [1.0, 4.0])
-def test_muon_is_sgd_for_all_but_convolution_weights(bias_lr: float) -> None:
-    config = Config(
-        optimizer="muon",
+def test_muon_is_sgd_for_all_weights_but_convolutions(bias_lr: float) -> None:
+    ours, plain = small_net(), small_net()
+    plain.load_state_dict(ours.state_dict())
+    optimizer = Muon(
+        dict(ours.named_parameters()),
         lr=0.1,
         muon_lr=0.3,
         bias_lr=bias_lr,
         momentum=0.9,
         weight_decay=0.01,
     )
-    ours, plain = small_net(), small_net()
-    plain.load_state_dict(ours.state_dict())
-    optimizer = build_optimizer(ours, config)
     weights = next(plain.parameters())
     rest = [p for p in plain.parameters() if p is not weights]
     groups = [
@@ -157,7 +156,7 @@ def test_muon_is_sgd_for_all_but_convolution_weights(bias_lr: float) -> None:
             model(x).square().mean().backward()
         optimizer.step()
         reference.step()
-        with torch.no_grad():  # Muon, written out
+        with torch.no_grad():  # Muon, written out step by step
             gradient = weights.grad if weights.grad is not None else torch.zeros(0)
             buffer = MUON_MOMENTUM * buffer + gradient
             update = orthogonalised([(gradient + MUON_MOMENTUM * buffer).reshape(4, 27)])[0]
@@ -167,12 +166,10 @@ def test_muon_is_sgd_for_all_but_convolution_weights(bias_lr: float) -> None:
         torch.testing.assert_close(value, plain.state_dict()[name])
 
 
-def test_the_schedule_moves_muons_two_rates_together() -> None:
-    config = Config(
-        optimizer="muon", lr=0.5, muon_lr=0.2, bias_lr=2, schedule="triangle", warmup=0.5
-    )
+def test_the_schedule_scales_all_rates_of_muon() -> None:
+    config = Config(optimizer="muon", lr=0.5, muon_lr=0.2, bias_lr=2)
     optimizer = build_optimizer(small_net(), config)
-    assert set_schedule(optimizer, 0, 4, config) == pytest.approx(0.25)
+    assert set_schedule(optimizer, 0, 4, schedule="triangle", warmup=0.5) == pytest.approx(0.5)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.5, 0.25])
     plain = build_optimizer(nn.Linear(2, 2, bias=False), config)  # without convolutions
     assert len(plain.param_groups) == 1
@@ -198,7 +195,7 @@ def test_muons_state_is_restored_exactly() -> None:
         assert first.equal(second)
 
 
-def test_looking_ahead_averages_all_that_is_not_counted() -> None:
+def test_look_ahead_averages_all_but_the_counts_of_batches() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     first = {name: value.clone() for name, value in model.state_dict().items()}
     slow = {name: value.clone() for name, value in first.items() if value.is_floating_point()}
@@ -215,13 +212,13 @@ def test_looking_ahead_averages_all_that_is_not_counted() -> None:
         assert counted or value.equal(slow[name])
 
 
-def test_one_cycle_survives_the_shortest_runs() -> None:
+def test_one_cycle_is_finite_in_the_shortest_runs() -> None:
     for steps in (1, 2, 3):
         assert all(math.isfinite(one_cycle(step, steps)) for step in range(steps))
 
 
 @given(steps=st.floats(10, 300), progress=st.floats(0, 1), warmup=st.floats(0.15, 0.9))
-def test_between_whole_steps_rates_stay_in_range(
+def test_rates_between_whole_steps_stay_in_range(
     steps: float, progress: float, warmup: float
 ) -> None:
     assert 0 < triangle(progress * steps, steps, warmup) <= 1

@@ -1,4 +1,4 @@
-"""What the terminal shows, and what the README promises."""
+"""What the terminal shows, and what the README says."""
 
 import dataclasses
 import io
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What a terminal 120 columns wide receives."""
+    """The output to a terminal that is 120 columns wide."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120, highlight=False)
     monkeypatch.setattr("hundredfold.training.progress.console", console)
@@ -41,13 +41,13 @@ def test_a_terminal_gets_a_live_line(
     assert re.search(r"epoch 2/2 .*images/s  loss \d\.\d+  lr \d\.\d+ .*left", text)
 
 
-def test_quiet_says_nothing(terminal: io.StringIO, tiny: Dataset, tiny_config: Config) -> None:
+def test_quiet_prints_nothing(terminal: io.StringIO, tiny: Dataset, tiny_config: Config) -> None:
     train(tiny_config, tiny, quiet=True)
     assert terminal.getvalue() == ""
 
 
 @pytest.mark.parametrize("kind", [Display, JsonDisplay])
-def test_training_does_not_end_with_its_audience(
+def test_training_continues_when_nobody_reads_its_output(
     kind: type[Display], tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = os.pipe()
@@ -68,7 +68,7 @@ def test_a_download_shows_its_progress_in_a_terminal(terminal: io.StringIO) -> N
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "abc", "-5", "²", "9" * 5000, "20", ""])
-def test_any_width_shows_everything(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_shown_at_any_width(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("LINES", "0")
     out = io.StringIO()
@@ -91,11 +91,11 @@ def test_any_width_shows_everything(columns: str, monkeypatch: pytest.MonkeyPatc
         (math.inf, "inf s"),
     ],
 )
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+def test_durations_are_shown_in_suitable_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_the_command_is_one_that_runs() -> None:
+def test_the_command_that_messages_name_runs() -> None:
     done = subprocess.run([command(), "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("hundredfold ")
 
@@ -110,7 +110,7 @@ def test_the_curves_are_a_picture(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("epochs", "end"), [(0.5, 2 / 3), (1.0, 1.0), (1.4, 1 + 1 / 3)])
-def test_the_curves_end_where_training_did(
+def test_the_curves_end_where_training_ended(
     epochs: float, end: float, tiny: Dataset, tiny_config: Config
 ) -> None:
     config = dataclasses.replace(tiny_config, epochs=epochs, batch_size=24)  # 3 steps of 72
@@ -131,6 +131,6 @@ def test_the_readmes_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "top-1 coarse" in capsys.readouterr().out
 
 
-def test_the_readmes_links_lead_somewhere() -> None:
+def test_the_files_that_the_readme_links_exist() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target

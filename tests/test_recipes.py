@@ -1,4 +1,4 @@
-"""Recipes for other numbers of pictures, and one result through both doors."""
+"""Recipes for other numbers of pictures; the same result from the library and the command line."""
 
 import dataclasses
 import json
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import hundredfold
 from hundredfold import Run, fast, train
 from hundredfold.cli.main import main
 from hundredfold.config import FlexibleFloat
@@ -22,13 +23,19 @@ from hundredfold.support.jsonio import to_json
 names = st.sampled_from(sorted(RECIPES))
 
 
+def test_the_package_exports_every_recipe() -> None:
+    exported = {name for name, value in vars(hundredfold).items() if value in RECIPES.values()}
+    assert exported == {name.replace("-", "_") for name in RECIPES}
+    assert exported <= set(hundredfold.__all__)
+
+
 @given(names, st.integers(CIFAR_PICTURES, 10**8))
-def test_a_recipe_is_as_it_is_for_cifar_and_more(name: str, pictures: int) -> None:
+def test_a_recipe_does_not_change_for_cifar_100_or_more_pictures(name: str, pictures: int) -> None:
     assert fitted(RECIPES[name](), pictures) == RECIPES[name]()
 
 
 @given(names, st.integers(1, CIFAR_PICTURES))
-def test_no_picture_more_or_less_makes_a_jump(name: str, pictures: int) -> None:
+def test_one_more_picture_changes_the_schedule_only_slightly(name: str, pictures: int) -> None:
     recipe = RECIPES[name]()
     one, next_one = fitted(recipe, pictures), fitted(recipe, pictures + 1)
     assert one.epochs - next_one.epochs == pytest.approx(0, abs=0.01 + 60 / pictures)
@@ -39,7 +46,7 @@ def test_no_picture_more_or_less_makes_a_jump(name: str, pictures: int) -> None:
 @pytest.mark.parametrize(
     ("pictures", "batch"), [(2, 16), (57, 16), (250, 16), (1000, 64), (4750, 256), (9000, 512)]
 )
-def test_an_epoch_of_few_pictures_has_some_sixteen_steps(pictures: int, batch: int) -> None:
+def test_an_epoch_of_few_pictures_has_about_sixteen_steps(pictures: int, batch: int) -> None:
     assert fitted(fast(), pictures).batch_size == batch
 
 
@@ -58,7 +65,7 @@ def test_fitting_twice_is_fitting_once(name: str, pictures: int) -> None:
 
 
 @given(names, st.integers(1, 10**6))
-def test_a_value_of_the_users_own_stays(name: str, pictures: int) -> None:
+def test_values_that_the_user_sets_are_not_adapted(name: str, pictures: int) -> None:
     recipe = RECIPES[name]()
     own: dict[str, Any] = {"epochs": float(recipe.epochs), "lr": float(recipe.lr)}
     own |= {"batch_size": 512}
@@ -67,7 +74,7 @@ def test_a_value_of_the_users_own_stays(name: str, pictures: int) -> None:
         assert {key: getattr(found, key) for key in own} == own
 
 
-def test_a_configuration_in_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_configuration_from_a_file_is_not_adapted(tmp_path: Path) -> None:
     assert isinstance(fast().epochs, FlexibleFloat)
     root = photos(tmp_path / "photos")
     (tmp_path / "mine.json").write_text(to_json(fast(data=str(root), widths=(8, 8), epochs=1)))
@@ -77,7 +84,7 @@ def test_a_configuration_in_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def photos(root: Path) -> Path:
-    """Write 6 + 2 pictures of two classes, with splits."""
+    """Write 6 training and 2 test pictures of two classes."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 3), ("test", 1)):
         for level, name in ((60, "dark"), (180, "light")):
@@ -89,8 +96,8 @@ def photos(root: Path) -> Path:
     return root
 
 
-def both_doors(out: Path, recipe: str, changes: dict[str, Any]) -> list[dict[str, Any]]:
-    """Train by the library and by the command line; return what each config.json has."""
+def train_both_ways(out: Path, recipe: str, changes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train with the library and with the command line; return the content of both config.json."""
     found = []
     flags = []
     for key, value in changes.items():
@@ -98,14 +105,16 @@ def both_doors(out: Path, recipe: str, changes: dict[str, Any]) -> list[dict[str
         flags += [f"--{key.replace('_', '-')}", *values]
     train(RECIPES[recipe](**changes, out=str(out / "library")), quiet=True)
     assert main(["train", recipe, *flags, "--out", str(out / "command"), "--quiet"]) == 0
-    for door in ("library", "command"):
-        (run,) = (out / door).iterdir()
+    for way in ("library", "command"):
+        (run,) = (out / way).iterdir()
         found.append(json.loads((run / "config.json").read_text()) | {"out": ""})
     return found
 
 
 @pytest.mark.parametrize("source", ["folder", "archive", "table", "sample"])
-def test_both_doors_train_the_same_from_every_source(tmp_path: Path, source: str) -> None:
+def test_library_and_command_line_train_the_same_from_every_source(
+    tmp_path: Path, source: str
+) -> None:
     root = photos(tmp_path / "photos")
     changes: dict[str, Any] = {"widths": (4, 4)}
     if source == "sample":  # 2,500 pictures
@@ -118,7 +127,7 @@ def test_both_doors_train_the_same_from_every_source(tmp_path: Path, source: str
         changes["data"] = str(root)
         if source == "archive":
             changes["data"] = shutil.make_archive(str(tmp_path / "packed"), "zip", root)
-    library, command = both_doors(tmp_path, "fast", changes)
+    library, command = train_both_ways(tmp_path, "fast", changes)
     assert library == command
     want = fitted(fast(), 2500 if source == "sample" else 6)
     assert library["batch_size"] == want.batch_size
@@ -127,13 +136,15 @@ def test_both_doors_train_the_same_from_every_source(tmp_path: Path, source: str
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("fast", "finetune")])
-def test_both_doors_train_the_same_by_every_recipe(tmp_path: Path, recipe: str) -> None:
+def test_library_and_command_line_train_the_same_with_every_recipe(
+    tmp_path: Path, recipe: str
+) -> None:
     stages = 4 if recipe.startswith("tutorial") else 2
     changes: dict[str, Any] = {"data": str(photos(tmp_path / "photos")), "widths": (4,) * stages}
-    changes["epochs"] = 0.5  # of fast it is seen above that they are fitted, too
+    changes["epochs"] = 0.5  # the test above shows that epochs are adapted as well
     if recipe.startswith("tutorial"):
         changes["labels"] = "fine"
-    library, command = both_doors(tmp_path, recipe, changes)
+    library, command = train_both_ways(tmp_path, recipe, changes)
     assert library == command
     want = fitted(RECIPES[recipe](), 6)
     fields = ("batch_size", "lr")

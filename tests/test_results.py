@@ -100,7 +100,7 @@ def test_the_curve_reads_results_of_before_and_of_now(
     drawn = []
     for points, strong in (before, now):
         (tmp_path / "2026-11-28-strong.json").write_text(strong)
-        curve.draw([*json.loads(points)["points"], curve.whole("strong")])
+        curve.draw([*json.loads(points)["points"], curve.recipe_point("strong")])
         drawn.append((tmp_path / "curve.png").read_bytes())
     assert before != now
     assert drawn[0] == drawn[1]

@@ -1,4 +1,4 @@
-"""The commands resume, reproduce and train --resume, and ways to log."""
+"""The commands resume, reproduce and train --resume, and the options for logs."""
 
 import json
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from support.stopping import Stopper, interrupted
 
 from hundredfold import Config, Dataset, UserError, reproduce, train
 from hundredfold.cli.main import main
-from hundredfold.training.resume import last_run
+from hundredfold.training.resume import last_unfinished_run
 
 
 def say(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Return a command's exit code, and all that it wrote."""
+    """Return the exit code of a command, and everything that it wrote."""
     code = main(arguments)
     return code, "".join(capsys.readouterr())
 
@@ -21,15 +21,17 @@ def say(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
 SMALL = ("--data", "sample", "--widths", "8", "8", "--epochs", "1", "--device", "cpu")
 
 
-def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_resume_and_reproduce(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert say(["resume"], capsys) == (
         2,
-        "error: There is no folder runs: nothing to go on with.\n",
+        "error: There is no folder runs, so there is no run to resume.\n",
     )
     with monkeypatch.context() as patch:
         patch.setattr("hundredfold.cli.log_options.Display", lambda *_, **__: Stopper(3))
         assert say(["train", *SMALL], capsys)[0] == 130
-    run = last_run("runs")
+    run = last_unfinished_run("runs")
     code, out = say(["reproduce", str(run)], capsys)
     assert code == 2
     assert "is not finished" in out
@@ -50,7 +52,7 @@ def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     assert say(["resume"], capsys) == (2, "error: There is no unfinished run in runs.\n")
 
 
-def test_ways_to_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_for_logs(capsys: pytest.CaptureFixture[str]) -> None:
     assert say(["train", *SMALL, "--quiet"], capsys) == (0, "")
     assert say(["train", *SMALL, "--quiet", "--verbose"], capsys)[0] == 2
     code, out = say(["train", *SMALL, "--verbose", "--checkpoint", "2 steps"], capsys)
@@ -77,13 +79,13 @@ def test_reproduce_names_the_first_difference(tiny: Dataset, tiny_config: Config
         list(reproduce(run, tiny))
 
 
-def test_last_is_the_newest_unfinished_run(tiny: Dataset, tiny_config: Config) -> None:
+def test_last_names_the_newest_unfinished_run(tiny: Dataset, tiny_config: Config) -> None:
     runs = [interrupted(tiny_config, tiny, 1) for _ in range(2)]
     for run, started in zip(runs, ("2026-01-02", "2026-01-01"), strict=True):
         content = json.dumps(run.environment() | {"started": started})
         (run.path / "environment.json").write_text(content)
-    for odd in ("card", ".fast-half-made"):  # what is no run is in nobody's way
+    for odd in ("card", ".fast-half-made"):  # folders that are not runs are ignored
         folder = runs[0].path.parent / odd
         folder.mkdir()
         (folder / "config.json").write_text("{}")
-    assert last_run(tiny_config.out) == runs[0]
+    assert last_unfinished_run(tiny_config.out) == runs[0]

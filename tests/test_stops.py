@@ -1,4 +1,5 @@
-"""What ends a training early, and what it leaves: signals, a full disk, losses, memory."""
+"""What ends a training early, and what it leaves behind: signals, a full disk, bad losses,
+memory."""
 
 import dataclasses
 import signal
@@ -11,12 +12,12 @@ from support.stopping import Stopper
 
 from hundredfold import Config, Dataset, Run, UserError, train
 from hundredfold.support.signals import deferred_stop
-from hundredfold.training.loop import Step
+from hundredfold.training.loop import StepRecord
 from hundredfold.training.progress import Display
 
 
 @pytest.mark.parametrize("torchrun", [False, True])
-def test_after_an_error_torchruns_request_to_end_leaves_time_to_say_it(
+def test_after_an_error_a_sigterm_of_torchrun_is_ignored_so_that_the_error_is_shown(
     monkeypatch: pytest.MonkeyPatch, torchrun: bool
 ) -> None:
     if torchrun:
@@ -30,15 +31,17 @@ def test_after_an_error_torchruns_request_to_end_leaves_time_to_say_it(
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_second_ctrl_c_stops_at_once(tiny: Dataset, tiny_config: Config) -> None:
+def test_a_second_ctrl_c_stops_immediately(tiny: Dataset, tiny_config: Config) -> None:
     class Impatient(Stopper):
-        def step(self, step: Step, progress: float) -> None:
+        def step(self, step: StepRecord, progress: float) -> None:
             super().step(step, progress)
             if self.left == 0:
                 signal.raise_signal(self.number)
-                raise AssertionError("the second signal was not taken at once")
+                raise AssertionError("the second signal was not handled immediately")
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job of a shell ignores it
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config, tiny, display=Impatient(3))
     (path,) = Path(tiny_config.out).iterdir()
@@ -46,17 +49,17 @@ def test_a_second_ctrl_c_stops_at_once(tiny: Dataset, tiny_config: Config) -> No
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_the_systems_request_to_end_leaves_a_checkpoint(tiny: Dataset, tiny_config: Config) -> None:
+def test_sigterm_leaves_a_checkpoint(tiny: Dataset, tiny_config: Config) -> None:
     with pytest.raises(SystemExit) as caught:
         train(tiny_config, tiny, display=Stopper(4, signal.SIGTERM))
     assert caught.value.code == 143
     (path,) = Path(tiny_config.out).iterdir()
     last = Run(path).checkpoint()
     assert last
-    assert last.facts["step"] == 4
+    assert last.steps_done == 4
 
 
-def test_a_full_disk_does_not_end_training(
+def test_a_full_disk_does_not_stop_training(
     tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     def full(*_: object) -> None:
@@ -66,10 +69,12 @@ def test_a_full_disk_does_not_end_training(
     monkeypatch.setattr(Run, "save_checkpoint", full)
     display = Display(quiet=True)
     assert train(config, tiny, display=display).finished
-    assert display.told == {"Cannot write x: No space left on device. Training goes on."}
+    assert display.noted == {"Cannot write x: No space left on device. Training continues."}
 
 
-def test_a_loss_that_is_not_finite_stops_at_its_step(tiny: Dataset, tiny_config: Config) -> None:
+def test_a_loss_that_is_not_finite_names_its_step_and_saves_its_batch(
+    tiny: Dataset, tiny_config: Config
+) -> None:
     config = dataclasses.replace(tiny_config, lr=1e30, epochs=3)
     with pytest.raises(UserError, match=r"in epoch 1, step 2: lower --lr .* That batch is in"):
         train(config, tiny, quiet=True)
@@ -77,7 +82,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tiny: Dataset, tiny_config:
     assert (path / "diverged.safetensors").stat().st_size > 16 * 3 * 32 * 32
 
 
-def test_too_little_memory_says_which_number_to_lower(tmp_path: Path) -> None:
+def test_an_error_about_memory_says_which_settings_to_lower(tmp_path: Path) -> None:
     code = (
         "import resource, torch; from hundredfold.cli.main import main\n"
         "torch.set_num_threads(1)\n"
@@ -88,6 +93,6 @@ def test_too_little_memory_says_which_number_to_lower(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert "Memory does not suffice: lower --batch-size (now 2000)" in done.stderr
+    assert "There is not enough memory: lower --batch-size (now 2000)" in done.stderr
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""timm's models: with weights from a file, frozen first, and by every later path."""
+"""Models of timm: with weights from a file, frozen at first, and used by every command."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ from hundredfold.experiments.ablate import ablate, variants
 from hundredfold.inference.predict import Predictor
 from hundredfold.support.errors import UserError
 from hundredfold.training.batches import batches
-from hundredfold.training.loop import step
+from hundredfold.training.loop import train_step
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import first_state
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A file of weights of a model with other classes."""
+    """A file with the weights of a model that has other classes."""
     timm = pytest.importorskip("timm")
     torch.manual_seed(7)
     path = tmp_path / "weights.safetensors"
@@ -33,7 +33,7 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(weights: Path, tmp_path: Path) -> Config:
-    """A recipe that fine-tunes them in a second."""
+    """A configuration that fine-tunes these weights in a second."""
     return finetune(
         model="timm:resnet10t",
         weights=str(weights),
@@ -49,7 +49,7 @@ def setup_of(config: Config, data: Dataset) -> Setup:
     return make_setup(config, data, CPU)
 
 
-def test_the_body_begins_with_the_files_weights(
+def test_all_layers_but_the_head_start_with_the_files_weights(
     config: Config, weights: Path, tiny: Dataset
 ) -> None:
     model = first_state(setup_of(config, tiny)).model
@@ -67,13 +67,13 @@ def test_the_body_begins_with_the_files_weights(
 
 
 def wrapped(given: dict[str, torch.Tensor], way: str) -> Any:
-    """Return weights as the programs of others keep them."""
+    """Return weights in a form in which other programs save them."""
     if way == "nested":
         others = {"optimizer": {"state": {0: torch.ones(3)}}, "epoch": 7}
         return {"state_dict": {f"model.{k}": v for k, v in given.items()}, **others}
-    if way == "averaged":  # of two the averaged one, as timm takes it
+    if way == "averaged":  # the averaged weights are used, as in timm
         return {"model": {k: v + 1 for k, v in given.items()}, "model_ema": given}
-    if way == "old":  # before PyTorch counted batches
+    if way == "old":  # from before PyTorch counted batches
         return {k: v for k, v in given.items() if not k.endswith(".num_batches_tracked")}
     beside = {"criterion.weight": torch.ones(3)} if way == "model." else {}
     return {way + name: value for name, value in given.items()} | beside
@@ -84,7 +84,7 @@ WAYS = ["model.", "module._orig_mod.", "backbone.", "encoder.net.", "nested", "a
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_weights_are_found_however_they_are_wrapped(
+def test_wrapped_weights_are_found(
     way: str, suffix: str, config: Config, weights: Path, tiny: Dataset
 ) -> None:
     given = load_file(weights)
@@ -100,7 +100,7 @@ def test_weights_are_found_however_they_are_wrapped(
 
 
 def flattened(content: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return what of a nested dictionary a .safetensors file can hold."""
+    """Return the tensors of nested dictionaries in the form that a .safetensors file can hold."""
     found: dict[str, torch.Tensor] = {}
     for key, value in content.items():
         if isinstance(value, dict):
@@ -110,7 +110,7 @@ def flattened(content: dict[str, Any]) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_a_transformers_places_are_converted_to_its_side(
+def test_a_transformers_position_embeddings_are_converted_to_its_picture_size(
     config: Config, tiny: Dataset, tmp_path: Path
 ) -> None:
     timm = pytest.importorskip("timm")
@@ -136,13 +136,13 @@ def test_a_single_missing_tensor_is_an_error(
         first_state(setup_of(config, tiny))
 
 
-def test_a_larger_model_of_the_family_is_another_one(
+def test_the_weights_of_a_larger_model_of_the_family_are_refused(
     config: Config, tiny: Dataset, tmp_path: Path
 ) -> None:
     timm = pytest.importorskip("timm")
     torch.save(timm.create_model("resnet14t").state_dict(), tmp_path / "larger.pth")
     other = dataclasses.replace(config, weights="larger.pth")
-    with pytest.raises(UserError, match=r"none besides\. Is the file of another"):
+    with pytest.raises(UserError, match=r"hold no others\. Is it for another architecture"):
         first_state(setup_of(other, tiny))
 
 
@@ -162,18 +162,18 @@ def test_a_damaged_file_is_named(
             "zeros": b"\0" * 2000 + whole[2000:],
         }[damage]
     )
-    with pytest.raises(UserError, match=f"weights{suffix} is damaged, or is no file of weights"):
+    with pytest.raises(UserError, match=f"weights{suffix} is damaged, or not a file of weights"):
         first_state(setup_of(dataclasses.replace(config, weights=str(path)), tiny))
 
 
 class Model:
-    """An object such as training scripts pickle; it would leave a trace if it were read."""
+    """An object as training scripts pickle it; reading it would create the file `trace`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("trace"),)
 
 
-def test_a_file_that_could_run_code_is_refused_in_our_words(
+def test_a_file_that_could_run_code_is_refused_with_an_explanation(
     config: Config, weights: Path, tiny: Dataset
 ) -> None:
     path = weights.with_suffix(".pth")
@@ -185,16 +185,16 @@ def test_a_file_that_could_run_code_is_refused_in_our_words(
     assert not Path("trace").exists()
 
 
-def test_only_the_head_learns_while_the_rest_is_frozen(config: Config, tiny: Dataset) -> None:
+def test_only_the_head_is_trained_while_the_rest_is_frozen(config: Config, tiny: Dataset) -> None:
     setup = setup_of(config, tiny)
     state = first_state(setup)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
-    images, labels = next(batches(setup.training, 0, config, CPU))
-    step(state, setup, images, labels)
+    images, labels = next(batches(setup.train_split, 0, config, CPU))
+    train_step(state, setup, images, labels)
     moved = {name for name, v in state.model.state_dict().items() if not v.equal(before[name])}
     assert moved == {"fc.weight", "fc.bias"}
     state.progress = 0.5
-    step(state, setup, images, labels)
+    train_step(state, setup, images, labels)
     moved = {name for name, v in state.model.state_dict().items() if not v.equal(before[name])}
     assert {"conv1.0.weight", "fc.weight", "conv1.1.running_mean"} < moved
 
@@ -206,14 +206,14 @@ def test_pictures_are_normalised_as_the_weights_expect(config: Config, tiny: Dat
     assert setup_of(plain, tiny).info.mean != info.mean
 
 
-def test_a_run_is_measured_again_and_predicts(config: Config, tiny: Dataset) -> None:
+def test_a_run_can_be_evaluated_and_can_predict(config: Config, tiny: Dataset) -> None:
     run = train(config, tiny, quiet=True)
     assert evaluate(run, tiny)["test"] == run.metrics()["test"]
     (answer,) = Predictor.load(run)([tiny.test.images[0]])
     assert answer.label in tiny.classes
 
 
-def test_transformers_are_told_the_side(tiny: Dataset, config: Config) -> None:
+def test_transformers_are_built_for_the_picture_size(tiny: Dataset, config: Config) -> None:
     small = dataclasses.replace(config, model="timm:vit_tiny_patch16_224", weights="", freeze=0.0)
     model = first_state(setup_of(small, tiny)).model
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
@@ -239,7 +239,7 @@ def test_mistakes_are_explained(
         first_state(setup_of(dataclasses.replace(config, **changes), tiny))  # type: ignore[arg-type]
 
 
-def test_weights_and_freezing_are_for_timm_alone() -> None:
+def test_weights_and_freezing_are_only_for_timm() -> None:
     for changes in ({"weights": "x"}, {"freeze": 0.3}):
         with pytest.raises(UserError, match="unless --model is timm:NAME"):
             Config(**changes)
@@ -247,18 +247,20 @@ def test_weights_and_freezing_are_for_timm_alone() -> None:
         Config(model="resnet")
 
 
-def test_what_its_models_have_as_it_is_cannot_be_changed(config: Config) -> None:
+def test_options_that_timm_models_do_not_have_are_refused(config: Config) -> None:
     for changes in ({"widths": (8, 8)}, {"batch_norm": False}, {"residual": False}):
         with pytest.raises(UserError, match=f"--{next(iter(changes)).replace('_', '-')} is"):
             dataclasses.replace(config, **changes)
     assert {"batch norm", "residuals"} & variants(config).keys() == set()
 
 
-def test_an_ablation_knows_its_runs_wherever_it_is_called(
+def test_an_ablation_finds_its_runs_from_any_folder(
     config: Config, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(config, weights="weights.safetensors", epochs=0.5)
-    config = dataclasses.replace(config, pad=0, flip="none", label_smoothing=0.0)  # nothing to omit
+    config = dataclasses.replace(
+        config, pad=0, flip="none", label_smoothing=0.0
+    )  # nothing to leave out
     (first,) = ablate(config, tiny, 1, lambda _: None, quiet=True)
     lines: list[str] = []
     (second,) = ablate(config, tiny, 1, lines.append, quiet=True)
@@ -271,7 +273,7 @@ def test_an_ablation_knows_its_runs_wherever_it_is_called(
     assert all(line.endswith(f"already in {first.run}") for line in lines)
 
 
-def test_a_run_goes_on_without_the_file_that_it_began_with(
+def test_a_run_resumes_without_its_file_of_pretrained_weights(
     config: Config, weights: Path, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(config, tiny, quiet=True)

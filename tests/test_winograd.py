@@ -1,4 +1,4 @@
-"""Winograd's convolutions: against torch's own and against sums written out."""
+"""Compare Winograd convolutions with torch's own and with explicit sums."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from hundredfold.models.winograd import (
     TILES,
     Conv3x3,
     Winograd,
+    add_border,
     best_tile,
-    blocks,
-    joined,
+    join_blocks,
+    remove_border,
+    split_blocks,
     transforms,
-    with_border,
-    without_border,
 )
 
 tiles = st.sampled_from(TILES)
@@ -25,7 +25,7 @@ sides = st.integers(1, 13)
 
 
 def drawn(*shape: int) -> torch.Tensor:
-    """Return normal values, float64, that a gradient is asked of."""
+    """Return normally distributed float64 values that require a gradient."""
     values = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return values.requires_grad_()
 
@@ -37,7 +37,7 @@ def convolved(x: torch.Tensor, weight: torch.Tensor, m: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("m", TILES)
-def test_transforms_filter_as_sums_of_products_do(m: int) -> None:
+def test_transforms_equal_sums_of_products(m: int) -> None:
     a, b, g = transforms(m, torch.float64)
     x, w = drawn(m + 2).detach(), drawn(3).detach()
     wanted = [sum(float(x[i + k]) * float(w[k]) for k in range(3)) for i in range(m)]
@@ -45,7 +45,7 @@ def test_transforms_filter_as_sums_of_products_do(m: int) -> None:
 
 
 @given(m=tiles, height=sides, width=sides, channels=st.integers(1, 5), filters=st.integers(1, 5))
-def test_outputs_and_gradients_are_those_of_torch(
+def test_outputs_and_gradients_equal_torchs(
     m: int, height: int, width: int, channels: int, filters: int
 ) -> None:
     x, weight = drawn(2, channels, height, width), drawn(filters, channels, 3, 3)
@@ -71,12 +71,12 @@ def test_in_float32_rounding_stays_small(m: int) -> None:
 
 
 @given(m=tiles, height=sides, width=sides)
-def test_borders_are_what_neighbours_have_and_go_back_to_them(
+def test_borders_are_copied_from_neighbours_and_added_back_to_them(
     m: int, height: int, width: int
 ) -> None:
     x = drawn(2, height, width, 3).detach()
-    assert torch.equal(joined(blocks(x, m), height, width), x)
-    bordered = with_border(blocks(x, m))
+    assert torch.equal(join_blocks(split_blocks(x, m), height, width), x)
+    bordered = add_border(split_blocks(x, m))
     rows, columns = bordered.shape[3:5]
     padded = F.pad(x, (0, 0, 1, columns * m + 1 - width, 1, rows * m + 1 - height))
     for row in range(rows):
@@ -84,8 +84,9 @@ def test_borders_are_what_neighbours_have_and_go_back_to_them(
             window = padded[:, row * m : row * m + m + 2, column * m : column * m + m + 2]
             assert torch.equal(bordered[:, :, :, row, column], window.permute(1, 2, 0, 3))
     others = torch.sin(torch.arange(bordered.numel(), dtype=torch.float64)).view_as(bordered)
-    there = (bordered * others).sum()  # the one is the transpose of the other
-    back = (x * without_border(others, height, width)).sum()
+    # One function is the transpose of the other.
+    there = (bordered * others).sum()
+    back = (x * remove_border(others, height, width)).sum()
     torch.testing.assert_close(there, back)
 
 
@@ -101,7 +102,7 @@ def test_tiles_fit_the_map(side: int, m: int) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_layer_is_torchs_in_evaluation_and_nearly_so_in_training(bias: bool) -> None:
+def test_a_layer_equals_torchs_in_evaluation_and_nearly_in_training(bias: bool) -> None:
     torch.manual_seed(0)
     layer, plain = Conv3x3(128, 128, bias=bias), nn.Conv2d(128, 128, 3, padding=1, bias=bias)
     plain.load_state_dict(layer.state_dict())
@@ -120,20 +121,20 @@ def test_a_layer_is_torchs_in_evaluation_and_nearly_so_in_training(bias: bool) -
     assert torch.equal(layer.bfloat16()(half), plain.bfloat16()(half))
 
 
-def test_what_does_not_learn_gets_no_gradient() -> None:
+def test_tensors_that_require_no_gradient_get_none() -> None:
     x, weight = drawn(2, 3, 8, 8), drawn(4, 3, 3, 3)
     of_x, of_weight = torch.autograd.grad(F.conv2d(x, weight, padding=1).sum(), (x, weight))
-    for some in (x.detach(), x):
+    for pictures in (x.detach(), x):
         for factors in (weight.detach(), weight):
-            y = convolved(some, factors, 4)
-            learning = [each for each in (some, factors) if each.requires_grad]
+            y = convolved(pictures, factors, 4)
+            learning = [value for value in (pictures, factors) if value.requires_grad]
             got = torch.autograd.grad(y.sum(), learning) if learning else ()
-            wanted = [of_x] * some.requires_grad + [of_weight] * factors.requires_grad
+            wanted = [of_x] * pictures.requires_grad + [of_weight] * factors.requires_grad
             torch.testing.assert_close(list(got), wanted, rtol=1e-10, atol=1e-10)
             assert y.requires_grad == bool(learning)
 
 
-def test_a_gradient_of_the_gradient_is_refused() -> None:
+def test_second_derivatives_are_refused() -> None:
     x, weight = drawn(2, 3, 8, 8), drawn(4, 3, 3, 3)
     loss = convolved(x, weight, 4).square().sum()
     (of_x,) = torch.autograd.grad(loss, x, create_graph=True)

@@ -1,11 +1,14 @@
-"""From uint8 pictures to network input: preparation, and augmentation a batch at a time.
+"""From uint8 pictures to network input: augmentation by the batch, and preparation.
 
-All randomness of an epoch is drawn up front from (seed, epoch), so that any batch of any epoch can
-be made again without replaying the ones before it.
+All random choices of an epoch are drawn at its start from (seed, epoch), so any batch of any epoch
+can be made again without repeating the ones before it.
+
+To add an augmentation, add its field to `Config`, and everything else here: draw its random choices
+in `plan_epoch`, apply them in `augment`, and name it in `describe`.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,41 +21,54 @@ from hundredfold.support.device import memory_format
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Return a CPU generator of its own for each (seed, purpose): streams never touch."""
+    """Return a CPU generator; each (seed, purpose) has an independent stream."""
     digest = hashlib.blake2b(repr((seed, *purpose)).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The random choices of one epoch over N pictures, each an (N,) tensor."""
+    """The random choices of one epoch of N pictures, or of a part of it.
 
+    Each tensor has the shape (N,), in the order in which the pictures are shown.
+    """
+
+    pad: int
+    """Width of the reflected border in pixels."""
     order: Tensor
-    """int64, the order of visit: a permutation of 0..N-1, or N draws of them with replacement."""
+    """int64, indices of the pictures: a permutation of 0..N-1, or N draws with replacement."""
     top: Tensor
-    """int64, the crop's first row within the padded picture, by place in the order."""
+    """int64, first row of the crop within the padded picture."""
     left: Tensor
-    """int64, the crop's first column, by place in the order."""
+    """int64, first column of the crop within the padded picture."""
     flip: Tensor
-    """bool, by place in the order."""
+    """bool, whether the picture is flipped."""
+
+    def __getitem__(self, places: slice | Tensor) -> "Plan":
+        """Return the plan of some places in the order, such as those of a batch."""
+        return self._map(lambda choices: choices[places])
 
     def to(self, device: torch.device) -> "Plan":
-        """Return the plan on a device; it is drawn on the CPU, the same for every device."""
-        return Plan(*(part.to(device) for part in (self.order, self.top, self.left, self.flip)))
+        """Return the plan on a device. It is drawn on the CPU, so it is the same everywhere."""
+        return self._map(lambda choices: choices.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Plan":
+        tensors = (self.order, self.top, self.left, self.flip)
+        return Plan(self.pad, *map(change, tensors))
 
 
-def border(config: Config, images: Tensor) -> int:
-    """Return the pixels of reflected border for pictures (N, C, H, W): `config.pad` of 32."""
-    return round(config.pad * images.shape[-1] / 32)
+def plan_epoch(labels: Tensor, side: int, epoch: int, config: Config) -> Plan:
+    """Draw the random choices of one epoch.
 
+    Alternating flips follow Jordan, "94% on CIFAR-10 in 3.29 Seconds", 2024, section 3.6: chance
+    decides whether a picture is flipped in the first epoch; then it is flipped in every other
+    epoch, so any two epochs in a row show both sides.
 
-def plan_epoch(labels: Tensor, pad: int, epoch: int, config: Config) -> Plan:
-    """Draw the random choices of epoch number `epoch` (from 0) for pictures of these labels, (N,).
-
-    The crop's corner lies within a border of `pad` pixels on each side.
-
-    Alternating flips (Jordan, "94% on CIFAR-10 in 3.29 Seconds", 2024, section 3.6): each picture's
-    first flip is a coin, then it is flipped every other epoch, so two epochs show both sides once.
+    Args:
+        labels: (N,) int64, of the training pictures.
+        side: side of the pictures in pixels.
+        epoch: number of the epoch, from 0.
+        config: the augmentation, the balancing and the seed.
     """
     rng, count = generator(config.seed, "epoch", epoch), len(labels)
     if config.balance == "sampling":
@@ -60,6 +76,7 @@ def plan_epoch(labels: Tensor, pad: int, epoch: int, config: Config) -> Plan:
         order = torch.multinomial(chance, count, replacement=True, generator=rng)
     else:
         order = torch.randperm(count, generator=rng)
+    pad = border(config, side)
     top, left = torch.randint(0, 2 * pad + 1, (2, count), generator=rng)
     if config.flip == "none":
         flip = torch.zeros(count, dtype=torch.bool)
@@ -68,34 +85,66 @@ def plan_epoch(labels: Tensor, pad: int, epoch: int, config: Config) -> Plan:
     else:
         first = torch.rand(count, generator=generator(config.seed, "first flip")) < 0.5
         flip = (first ^ (epoch % 2 == 1))[order]
-    return Plan(order, top, left, flip)
+    return Plan(pad, order, top, left, flip)
+
+
+def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Augment a batch.
+
+    Args:
+        images: (B, 3, H, W) uint8, in the order of the plan.
+        labels: (B,) int64, in the same order.
+        plan: the part of the epoch's plan for these pictures, on their device.
+
+    Returns:
+        Pictures (B, 3, H, W) uint8 and labels, which are (B,) int64. An augmentation that mixes
+        pictures may return (B, C) floating-point probabilities instead: training takes both.
+    """
+    return crop_flip(images, plan.top, plan.left, plan.flip, plan.pad), labels
+
+
+def describe(config: Config, side: int) -> str:
+    """Return what the augmentation does to pictures of a side in pixels, as a phrase."""
+    pad = border(config, side)
+    crop = f"cropped after adding {pad} px of reflected border" if pad else "not cropped"
+    flips = {
+        "none": "never flipped",
+        "random": "flipped at random",
+        "alternate": "flipped every other epoch",
+    }
+    return f"{crop}, {flips[config.flip]}"
+
+
+def border(config: Config, side: int) -> int:
+    """Return the width of the reflected border in pixels: `config.pad` for a side of 32."""
+    return round(config.pad * side / 32)
 
 
 def class_weights(labels: Tensor, classes: int = 0) -> Tensor:
-    """Return what to weigh each class by, so that all that are there weigh the same in total.
+    """Return weights with which all classes that have pictures weigh the same in total.
 
     Args:
         labels: (N,) int64.
-        classes: their number, where the last ones may have no pictures.
+        classes: number of classes, needed if the last ones may have no pictures.
 
     Returns:
-        (C,) float32; their mean over the pictures is 1, that of a class without pictures is 0.
+        (C,) float32. The mean weight over the pictures is 1; a class without pictures has 0.
     """
     counts = labels.bincount(minlength=classes)
     return torch.where(counts > 0, len(labels) / (counts > 0).sum() / counts, 0.0)
 
 
 def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int) -> Tensor:
-    """Pad by reflection, crop back to size at (top, left), then flip where told.
+    """Pad by reflection, crop back to size at (top, left), then flip horizontally.
 
-    One gather by index does all three at once: no padded copy is made, and each picture has its
-    own window.
+    A single gather by index does all three: no padded copy is made, and each picture has its own
+    window.
 
     Args:
         images: (B, C, H, W), any type; H and W larger than pad.
         top: (B,) int64, 0..2*pad.
         left: (B,) int64, 0..2*pad.
-        flip: (B,) bool.
+        flip: (B,) bool, which pictures to flip.
         pad: pixels of reflected border on each side.
 
     Returns:
@@ -111,16 +160,18 @@ def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int)
 
 
 def _reflect(position: Tensor, size: int) -> Tensor:
-    """Mirror positions outside 0..size-1 back inside, the edge pixel not repeated."""
+    """Mirror positions outside 0..size-1 back inside, without repeating the edge pixel."""
     position = position.abs()
     return torch.where(position >= size, 2 * (size - 1) - position, position)
 
 
 def channel_stats(parts: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return (mean, standard deviation) a channel, of pixel values scaled to 0..1.
+    """Return the mean and the standard deviation of each channel, for values scaled to 0..1.
+
+    The result is exact: pixels are counted by value, not summed in floating point.
 
     Args:
-        parts: each (B, 3, H, W) uint8. Exact: counted by value, not summed in floating point.
+        parts: parts of the pictures, (B, 3, H, W) uint8 each.
     """
     counts = torch.zeros(3, 256, dtype=torch.int64)
     for images in parts:
@@ -136,22 +187,22 @@ def channel_stats(parts: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[flo
 
 
 def prepare(images: Tensor, mean: Tensor, std: Tensor, size: int = 0) -> Tensor:
-    """Normalise by channel, and resize if told: the one way from pixels to network input.
+    """Turn pixels into network input: resize if a size is given, and normalise by channel.
 
     Args:
         images: (B, C, H, W) uint8.
-        mean: (C,) floating point, of pixel values scaled to 0..1.
-        std: (C,) of the same type, all above 0.
-        size: side of the result in pixels (bilinear, antialiased); 0 to leave as it is.
+        mean: (C,) floating point, mean of each channel for values scaled to 0..1.
+        std: (C,) of the same type, standard deviation of each channel, above 0.
+        size: side of the result in pixels (bilinear, antialiased); 0 to keep the size.
 
     Returns:
-        (B, C, size, size) of the mean's type, in the device's `memory_format`.
+        (B, C, size, size) with the data type of the mean, in the device's `memory_format`.
     """
     x = images
     if size and x.shape[-2:] != (size, size):
         rows, columns = (resampling(side, size, mean.device, mean.dtype) for side in x.shape[-2:])
         x = ((x.to(mean.dtype) @ columns.T).transpose(2, 3) @ rows.T).transpose(2, 3)
-    # One multiply-add a pixel: (x / 255 - mean) / std.
+    # One multiply-add per pixel computes (x / 255 - mean) / std.
     scale = (1 / (255 * std)).view(1, -1, 1, 1)
     shift = (mean / std).view(1, -1, 1, 1)
     return x.to(mean.dtype, memory_format=memory_format(x.device)) * scale - shift
@@ -159,10 +210,10 @@ def prepare(images: Tensor, mean: Tensor, std: Tensor, size: int = 0) -> Tensor:
 
 @cache
 def resampling(side: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the (size, side) matrix that resizes a column of pixels, antialiased.
+    """Return the (size, side) matrix that resizes a column of pixels with antialiasing.
 
-    Resizing is linear: as two products of matrices it takes a third of the time of
-    `F.interpolate`, from whose resizing of the unit vectors the matrix is made.
+    Resizing is linear. As two matrix products, it takes a third of the time of `F.interpolate`,
+    which is applied to unit vectors here to make the matrix.
     """
     columns = torch.eye(side)[None, None]
     matrix = F.interpolate(columns, size=(size, side), mode="bilinear", antialias=True)[0, 0]

@@ -1,6 +1,6 @@
-"""The configuration of a training run: one flat frozen dataclass, written once.
+"""The configuration of a training run: one flat frozen dataclass.
 
-The command line derives its flags and their help from it, the run directory keeps it as JSON.
+The command line derives its flags and their help from it, and a run directory stores it as JSON.
 """
 
 import math
@@ -8,146 +8,151 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from hundredfold.models.architectures import MODELS, MOST_CHANNELS, MOST_SIDE, TIMM, is_model
 from hundredfold.support.errors import UserError
-
-MODELS = ("resnet9", "whitenet", "whiteresnet")
-MOST_CHANNELS = 16_384
-MOST_SIDE = 224
-"""Of pictures, in pixels."""
-TIMM = "timm:"
-"""What the names of timm's models begin with."""
 
 
 class FlexibleFloat(float):
-    """A recipe's number for CIFAR-100, which training adapts to the number of pictures.
+    """A number that a recipe has for CIFAR-100, and that training adapts to the number of pictures.
 
-    A plain number, from a flag, a keyword or a file, is used unchanged.
+    A plain number, given by a flag, a keyword or a file, is used unchanged.
     """
 
 
 class FlexibleInt(int):
-    """A recipe's whole number for CIFAR-100, which training adapts as well."""
+    """A whole number that training adapts in the same way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that decides a run, but for the machine and the versions.
+    """Everything that determines a run, except the machine and the versions of the software.
 
     Raises:
         UserError: a value is out of range, or two values contradict each other.
     """
 
     name: str = "custom"
-    """What the run's folder name begins with; a recipe puts its own name here."""
+    """Start of the name of the run's folder; a recipe sets its own name."""
 
     # Data
     data: str = "auto"
-    """auto | cifar100 | sample | kaggle:OWNER/NAME | path to a folder with a folder of pictures for
-    each class (maybe below train, val and test), to a .zip or .tar of that, to a table with columns
-    path and label (.csv, .tsv, .parquet), or to cifar-100-python (folder or .tar.gz). auto takes
-    CIFAR-100 where it can be had, else the small sample that comes with hundredfold."""
+    """auto | cifar100 | sample | kaggle:OWNER/NAME | a path. The path is that of a folder with one
+    folder of pictures per class (optionally inside train, val and test), of a .zip or .tar of such
+    a folder, of a table with columns path and label (.csv, .tsv, .parquet), or of cifar-100-python
+    (folder or .tar.gz). auto uses CIFAR-100 if it is available, otherwise the small sample that
+    comes with hundredfold."""
     size: int = 0
-    """Side in pixels (32..224) that pictures of your own are brought to; 0 to choose by them.
-    Pictures of CIFAR-100 have 32."""
+    """Side in pixels (32..224) to which pictures of your own are resized; 0 chooses one that suits
+    them. Pictures of CIFAR-100 have 32."""
     strict: bool = False
-    """Refuse pictures of your own where some would be left out: damaged ones, unknown classes."""
+    """Stop with an error if pictures of your own are damaged or of unknown classes, instead of
+    leaving them out."""
     labels: Literal["fine", "coarse"] = "fine"
-    """Which labels the model learns: the classes, or only the superclasses above them."""
+    """Which labels the model learns: the classes (fine) or their superclasses (coarse)."""
     validation: float = 0.05
-    """Share of the training pictures held out to watch progress (0..0.5), the same for each class;
-    0 trains on everything."""
+    """Share of the training pictures of each class that is held out for validation (0..0.5); 0
+    trains on all pictures."""
     validate_on: Literal["validation", "test"] = "validation"
-    """Pictures that each epoch is judged on. `test` repeats the tutorial; never choose by it."""
+    """Pictures on which each epoch is evaluated. `test` is for repeating the tutorial: do not
+    choose anything by its figures."""
 
     # Augmentation
     pad: int = 2
-    """Pixels of reflected border before the random crop back to size, of pictures of 32 x 32, and
-    in proportion of larger ones; 0 for no crop."""
+    """Width of the reflected border that is added before the random crop, in pixels of a 32 x 32
+    picture; larger pictures get a proportionally wider one. 0 for no crop."""
     flip: Literal["none", "random", "alternate"] = "alternate"
-    """Horizontal flips: none, a coin each time, or a coin once and then every other epoch."""
+    """Horizontal flips. random: at random in each epoch. alternate: at random in the first epoch,
+    and then in every other epoch."""
     balance: Literal["none", "loss", "sampling"] = "none"
-    """Against unequal classes: none, each class weighing the same in the loss, or each being drawn
-    equally often."""
+    """How to balance classes of unequal size. loss: each class has the same weight in the loss.
+    sampling: pictures of each class are drawn equally often."""
 
     # Model
     model: str = "whitenet"
-    """resnet9: the tutorial's network. whitenet: frozen whitening stem, groups of two convolutions.
-    whiteresnet: at twice the resolution, with groups of three, squeeze-and-excitation and a
-    residual connection in each. timm:NAME: a
-    model of the timm library (pip install 'hundredfold[timm]')."""
+    """resnet9: the tutorial's network. whitenet: a frozen whitening stem and groups of two
+    convolutions. whiteresnet: as whitenet, but at twice the resolution, in groups of three, with a
+    residual connection and squeeze-and-excitation in each. timm:NAME: a model of the timm library
+    (pip install 'hundredfold[timm]')."""
     weights: str = ""
-    """What a timm model begins with: a file of its weights, or `hub` for timm's own; empty for
-    random ones."""
+    """Initial weights of a timm model: a file, or `hub` for the pretrained weights of timm; empty
+    for random weights."""
     freeze: float = 0.0
-    """Share of the run in which only a timm model's head learns (0..1)."""
+    """Share of the run, at its start, in which only the head of a timm model is trained (0..1)."""
     widths: tuple[int, ...] = ()
-    """Channels of each stage (resnet9) or group (whitenet); empty for the model's own."""
+    """Channels of each stage (resnet9) or group (whitenet, whiteresnet); empty for the defaults."""
     batch_norm: bool = True
-    """Batch normalisation after each convolution; without it each channel has a bias instead."""
+    """Use batch normalisation after each convolution; without it, each channel has a bias
+    instead."""
     residual: bool = True
-    """The residual connections of resnet9 and whiteresnet."""
+    """Use the residual connections of resnet9 and whiteresnet."""
 
     # Optimisation
     epochs: float = 3.4
-    """Passes over the training pictures; 0.5 ends halfway through the first."""
+    """Number of passes over the training pictures; 0.5 ends halfway through the first."""
     budget: str = ""
-    """Time for everything once the data is loaded, such as 90s, 5min or 1h; in place of `epochs`.
-    The schedule then follows the clock, so no two runs are the same to the bit."""
+    """Time for everything after the data is loaded, such as 90s, 5min or 1h; it replaces `epochs`.
+    The schedule then follows the clock, so no two runs have the same bits."""
     batch_size: int = 512
-    """Pictures a step."""
+    """Number of pictures per step."""
     optimizer: Literal["sgd", "adam", "muon"] = "muon"
-    """sgd has Nesterov momentum; muon orthogonalises the steps of the convolutions, and is sgd for
-    all other weights."""
+    """sgd uses Nesterov momentum. muon orthogonalises the updates of the convolutions, and treats
+    all other weights as sgd does."""
     lr: float = 0.15
-    """Peak learning rate, for the mean loss of a batch."""
+    """Peak learning rate, for the mean loss of a batch. With muon, that of all weights but the
+    convolutions."""
     muon_lr: float = 0.2
-    """Peak learning rate of muon for the convolutions, whose norms it holds."""
+    """Peak learning rate of muon for the convolutions, whose norms it keeps constant."""
     bias_lr: float = 1.0
-    """How many times --lr is the learning rate of muon for biases."""
+    """Learning rate of muon for biases, as a multiple of --lr."""
     momentum: float = 0.9
-    """SGD's momentum (0..1). Adam's first beta is 0.9, or follows the one-cycle schedule."""
+    """Momentum (0..1) of sgd, and of muon for all weights but the convolutions. The first beta of
+    adam is 0.9, or follows the one-cycle schedule."""
     weight_decay: float = 5e-4
     """L2 penalty, added to the gradient."""
     lookahead: float = 0.0
-    """Averages the weights along the way: every 5 steps, slow weights keep this share a step (0..1)
-    of themselves at the end of the run, less before, and the others start again from them. 0 for
-    none."""
+    """Averaging of the weights by lookahead: every 5 steps, slow weights move towards the weights,
+    which then continue from them. This is the share of themselves that the slow weights keep per
+    step at the end of the run (0..1); earlier they keep less. 0 for no averaging."""
     clip_value: float = 0.0
-    """Each gradient entry is clipped to ±this; 0 for no clipping."""
+    """Limit to which the absolute value of each gradient entry is clipped; 0 for no clipping."""
     schedule: Literal["one_cycle", "triangle"] = "triangle"
-    """Learning rate by step: cosine one-cycle, or straight up and straight down."""
+    """How the learning rate rises and falls: along cosines (one_cycle) or straight lines
+    (triangle)."""
     warmup: float = 0.2
     """Share of the steps in which the learning rate rises (0..1)."""
     label_smoothing: float = 0.0
     """Probability mass spread evenly over all classes (0..1)."""
     sizes: tuple[int, ...] = ()
-    """Side of the training pictures in pixels over equal parts of the run, small to large, where
-    the last is their full size; else in proportion. Empty for full size throughout."""
+    """Sides of the training pictures in equal parts of the run, in pixels, from small to large. The
+    last stands for the full size, and all are scaled if that differs. Empty for full size
+    throughout."""
 
     # Machine
     seed: int = 0
-    """Decides the split, the first weights, the order and the augmentation."""
+    """Seed of the split, the first weights, the order of the pictures and the augmentation."""
     device: str = "auto"
-    """auto | cpu | cuda | cuda:1 | mps. auto takes a GPU where there is one."""
+    """auto | cpu | cuda | cuda:1 | mps. auto uses a GPU if there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is bfloat16 on CUDA GPUs that have it, else float32."""
+    """Data type of the forward pass; auto is bfloat16 on CUDA GPUs that support it, else
+    float32."""
     compile: bool = False
-    """Have torch.compile fuse the kernels of a step on a GPU: a minute first, then faster steps."""
+    """Fuse the kernels of a step on a GPU with torch.compile: it takes a minute at first, and then
+    steps are faster."""
     out: str = "runs"
-    """Folder in which the run gets a folder of its own."""
+    """Folder in which a folder for the run is created."""
     checkpoint: str = "1min"
-    """How often to write what going on after an interruption needs: a time such as 90s or 5min, or
-    steps, such as 100steps."""
+    """How often to write a checkpoint, from which an interrupted run can be resumed: a time such as
+    90s or 5min, or a number of steps such as 100steps."""
 
     def __post_init__(self) -> None:
-        for name, ok, wanted in _checks(self):
-            if not ok:
+        for name, valid, requirement in _checks(self):
+            if not valid:
                 flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} is {getattr(self, name)!r}, but must be {wanted}.")
+                raise UserError(f"{flag} is {getattr(self, name)!r}, but must be {requirement}.")
 
 
 def _checks(c: Config) -> list[tuple[str, bool, str]]:
-    """Return (field, whether its value can work, what it must be) for every field that can fail."""
+    """Return (field, whether its value is valid, what it must be) for every check."""
     timm = c.model.startswith(TIMM)
     return [
         (
@@ -160,14 +165,14 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         (
             "validate_on",
             c.validate_on == "validation" or c.validation == 0,
-            "`validation` unless --validation is 0: held-out pictures would go unused",
+            "`validation` unless --validation is 0, because held-out pictures would not be used",
         ),
         ("pad", 0 <= c.pad <= 16, "between 0 and 16 pixels"),
         ("model", is_model(c.model), f"{', '.join(MODELS)} or {TIMM}NAME"),
         ("weights", timm or not c.weights, f"empty unless --model is {TIMM}NAME"),
-        ("widths", not (timm and c.widths), f"empty where --model is {TIMM}NAME"),
-        ("batch_norm", c.batch_norm or not timm, f"True where --model is {TIMM}NAME"),
-        ("residual", c.residual or not timm, f"True where --model is {TIMM}NAME"),
+        ("widths", not (timm and c.widths), f"empty if --model is {TIMM}NAME"),
+        ("batch_norm", c.batch_norm or not timm, f"True if --model is {TIMM}NAME"),
+        ("residual", c.residual or not timm, f"True if --model is {TIMM}NAME"),
         ("freeze", timm or not c.freeze, f"0 unless --model is {TIMM}NAME"),
         ("freeze", 0 <= c.freeze < 1, "at least 0 and below 1"),
         (
@@ -194,13 +199,8 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
     ]
 
 
-def is_model(name: str) -> bool:
-    """Return whether a model may be called so: one of MODELS, or one of timm's."""
-    return name in MODELS or re.fullmatch(rf"{TIMM}[\w.-]+", name) is not None
-
-
 def parse_interval(text: str) -> tuple[float, float]:
-    """Return (seconds, steps) of a time or a number of steps: the other one is infinite."""
+    """Return (seconds, steps) for a time or a number of steps; the other of the two is infinite."""
     if steps := re.fullmatch(r"(\d+) *steps?", text):
         return math.inf, float(steps[1])
     return parse_duration(text), math.inf
@@ -215,10 +215,10 @@ _DURATION = rf"(?:{_NUMBER} *h)? *(?:{_NUMBER} *(?:min|m))? *(?:{_NUMBER} *s)?"
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds in a time such as 90, 90s, 5min, 1.5h or 1h30min; 0 where it is none."""
+    """Return the seconds in a time such as 90, 90s, 5min, 1.5h or 1h30min; 0 for other texts."""
     if re.fullmatch(_NUMBER, text, re.ASCII):
         text += "s"
-    found = re.fullmatch(_DURATION, text, re.ASCII)
-    parts = found.groups(default="0") if found else ("0", "0", "0")
-    seconds = sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
+    match = re.fullmatch(_DURATION, text, re.ASCII)
+    numbers = match.groups(default="0") if match else ("0", "0", "0")
+    seconds = sum(float(number) * unit for number, unit in zip(numbers, (3600, 60, 1), strict=True))
     return seconds if math.isfinite(seconds) else 0.0

@@ -34,6 +34,7 @@ if "--guided" in sys.argv:
         import hundredfold.training.resume  # noqa: F401  # with everything that it imports
 
 from PIL import Image
+from safetensors import safe_open
 from support.making import make_split
 from support.stopping import Stopper
 
@@ -41,7 +42,7 @@ from hundredfold import Config, Dataset, Run, UserError, load_data, train
 from hundredfold.evaluation.predictions import scored_predictions
 from hundredfold.inference.predict import Predictor
 from hundredfold.pictures.prepare import load_picture
-from hundredfold.runs.checkpoints import save_checkpoint
+from hundredfold.runs.checkpoints import METADATA_KEY, write_file
 from hundredfold.runs.table import final_scores, list_runs
 from hundredfold.support.jsonio import parse_object
 from hundredfold.training.resume import resume
@@ -138,8 +139,7 @@ class Readers:
         lines = [f"photos/{'ab'[i % 2]}/{i}.png,{'ab'[i % 2]},{i // 4}" for i in range(8)]
         table = "\n".join(["path,label,superclass", *lines]).encode()
         readers["table"] = ([table], self.data_reader("x.csv"))
-        facts = json.dumps(self.checkpoint.facts).encode()
-        readers["checkpoint"] = ([facts], self.resume_with)
+        readers["checkpoint"] = ([self.checkpoint_text()], self.resume_with)
         return readers
 
     def run_reader(self, name: str, good: bytes) -> Reader:
@@ -180,14 +180,22 @@ class Readers:
             train(config, self.data, display=Stopper(2))
         return Run(next(Path(config.out).iterdir()))
 
+    def checkpoint_text(self) -> bytes:
+        """Return the JSON text of the checkpoint."""
+        path = max((self.half.path / "checkpoints").glob("*.safetensors"))
+        with safe_open(path, "pt") as file:
+            text: str = file.metadata()[METADATA_KEY]
+        return text.encode()
+
     def resume_with(self, content: bytes) -> None:
-        """Resume from a checkpoint with these facts and a correct checksum."""
-        facts = parse_object(content.decode(errors="replace"), "facts")
+        """Resume from a checkpoint with this JSON text and a right checksum."""
+        values = parse_object(content.decode(errors="replace"), "checkpoint")
         copy = Run(self.folder / "copy")
         shutil.rmtree(copy.path, ignore_errors=True)
         shutil.copytree(self.half.path, copy.path)
         shutil.rmtree(copy.path / "checkpoints")
-        save_checkpoint(copy.path / "checkpoints", self.checkpoint.tensors, facts | {"step": 2})
+        text = json.dumps(values | {"steps_done": 2})
+        write_file(copy.path / "checkpoints", 2, self.checkpoint.tensors, text)
         resume(copy, self.data, quiet=True)
 
     def picture(self, kind: str, seed: int = 0) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hundredfold import Config, Dataset, Run, train
-from hundredfold.training.loop import Step
+from hundredfold.training.loop import StepRecord
 from hundredfold.training.progress import Display
 
 
@@ -17,7 +17,7 @@ class Stopper(Display):
         super().__init__(quiet=True)
         self.left, self.number = steps, number
 
-    def step(self, step: Step, progress: float) -> None:
+    def step(self, step: StepRecord, progress: float) -> None:
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(self.number)

@@ -145,7 +145,7 @@ def _why_no_near(pictures: AuditedPictures) -> str:
 
 
 def _near_duplicates(setup: Setup, states: Sequence[State]) -> list[NearDuplicate]:
-    pictures = setup.training
+    pictures = setup.train_split
     models = [state.model for state in states if isinstance(state.model, WhiteNet)]  # `quick` is
     with counted("Comparing", len(pictures)) as advance:
         plain, mirrored = descriptors(models, pictures.parts(), setup.info)

@@ -17,7 +17,7 @@ from hundredfold.augment import generator
 from hundredfold.config import Config
 from hundredfold.inference.logits import predict_logits
 from hundredfold.training.batches import count_steps
-from hundredfold.training.loop import Step, training
+from hundredfold.training.loop import StepRecord, train_events
 from hundredfold.training.setup import Setup
 from hundredfold.training.state import State, first_state
 
@@ -68,15 +68,15 @@ def predict_out_of_sample(
     Returns:
         The probabilities (N, C), and the trained state of each fold.
     """
-    pictures, states = setup.training, []
+    pictures, states = setup.train_split, []
     folds = assign_folds(pictures.labels)
     probabilities = torch.zeros(len(pictures), len(setup.info.classes))
     for fold in range(FOLDS):
         held_out = folds == fold
-        rest = replace(setup, training=pictures.select((~held_out).nonzero()[:, 0]))
+        rest = replace(setup, train_split=pictures.select((~held_out).nonzero()[:, 0]))
         state = first_state(rest)
-        for event in training(state, rest):
-            if isinstance(event, Step):
+        for event in train_events(state, rest):
+            if isinstance(event, StepRecord):
                 advance(1)
         parts = pictures.select(held_out.nonzero()[:, 0]).parts()
         probabilities[held_out] = predict_logits(state.model, parts, setup.info).softmax(1)

@@ -36,9 +36,7 @@ def evaluate_run(
     console.print(metrics_table(metrics))
     if not found.finished:
         last, epochs = found.checkpoint(), found.config().epochs
-        progress = (
-            f"{(last.facts['progress'] if last else 1) * epochs:.3g} of {plural(epochs, 'epoch')}"
-        )
+        progress = f"{(last.progress if last else 1) * epochs:.3g} of {plural(epochs, 'epoch')}"
         console.print(f"The run is not finished: these are its weights after {progress}.")
         return
     if difference := compare_with_record(found, metrics):

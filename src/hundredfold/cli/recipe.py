@@ -53,6 +53,7 @@ def parse(options: type[T], verb: str, name: str, flags: Sequence[str]) -> T:
     """
     recipe = RECIPES.get(name)
     about = (recipe.__doc__ if recipe else None) or f"The configuration in {name}."
+    about = about.partition("Examples:")[0]
     default = options(named_config(name))  # type: ignore[call-arg]
     return tyro.cli(
         options,

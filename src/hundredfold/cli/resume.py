@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from hundredfold.cli.log_options import LogOptions, train_with_trackers
-from hundredfold.training.resume import last_run, resume
+from hundredfold.training.resume import last_unfinished_run, resume
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ResumeOptions:
 def main(arguments: Sequence[str]) -> None:
     """Continue a run."""
     options = tyro.cli(ResumeOptions, prog="hundredfold resume", args=arguments)
-    run = last_run("runs") if options.run == "last" else options.run
+    run = last_unfinished_run("runs") if options.run == "last" else options.run
     display = options.logs.display()
     train_with_trackers(
         lambda trackers: resume(run, options.data, display=display, trackers=trackers),

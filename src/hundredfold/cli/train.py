@@ -14,8 +14,8 @@ from hundredfold.data.load import load_data
 from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.support.errors import UserError
 from hundredfold.training.budget import choose_recipe
-from hundredfold.training.resume import begun_before
 from hundredfold.training.resume import resume as resume_run
+from hundredfold.training.resume import run_before_restart
 from hundredfold.training.train import train
 
 
@@ -47,7 +47,7 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
     name, flags = split_name(arguments)
     options = parse(TrainOptions, "train", name, flags)
     config, display = options.config, options.logs.display()
-    if run := begun_before(config.out, processes):
+    if run := run_before_restart(config.out, processes):
         if run.finished:
             display.note(f"{run} is finished already.")
             return

@@ -13,12 +13,13 @@ from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.scores import learned_top1, measure
+from hundredfold.models.architectures import fixed_options
 from hundredfold.recipes import fitted
 from hundredfold.runs.run import Run
 from hundredfold.support.console import say
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.support.files import expanded
-from hundredfold.training.setup import as_recorded, refuse_unjudged, training_and_judged
+from hundredfold.training.setup import as_recorded, require_validation, split_dataset
 from hundredfold.training.train import train
 
 WITHOUT: Mapping[str, dict[str, Any]] = {
@@ -31,8 +32,6 @@ WITHOUT: Mapping[str, dict[str, Any]] = {
     "lookahead": {"lookahead": 0.0},
 }
 """Changes to the configuration that leave out each part of a recipe."""
-NOT_IN = {"whitenet": ("residuals",), "timm": ("batch norm", "residuals")}
-"""Parts that a kind of model has not, or has as it is."""
 MAX_TRAINING_PICTURES = 5000
 """Most training pictures on which the accuracy is measured."""
 
@@ -71,7 +70,7 @@ def variants(config: Config) -> dict[str, Config]:
         config = dataclasses.replace(config, validation=0.05, validate_on="validation")
     configs = {"": dataclasses.replace(config, name=f"{config.name}-full")}
     for part, changes in WITHOUT.items():
-        if part in NOT_IN.get(config.model.partition(":")[0], ()):
+        if changes.keys() & fixed_options(config.model):
             continue
         changed = dataclasses.replace(config, **changes)
         if changed != config:
@@ -107,7 +106,7 @@ def ablate(
         raise UserError("An ablation compares equal trainings: give it epochs, not a budget.")
     config = fitted(config, len(dataset.train))
     full = variants(config)[""]
-    refuse_unjudged(training_and_judged(dataset, full)[1], full)
+    require_validation(split_dataset(dataset, full)[1], full)
     finished, digest = _finished_runs(expanded(config.out)), dataset.digest()
     for seed in range(seeds):
         for part, variant in variants(config).items():
@@ -181,7 +180,7 @@ def _measure(part: str, run: Run, dataset: Dataset) -> AblationResult:
     """Return the result of a finished run, measured on training pictures without augmentation."""
     config, info = run.config(), run.info()
     dataset = dataset.with_labels(config.labels)
-    training, _ = training_and_judged(dataset, config)
+    training, _ = split_dataset(dataset, config)
     sample = torch.randperm(len(training), generator=generator(0, "ablation"))[
         :MAX_TRAINING_PICTURES
     ]

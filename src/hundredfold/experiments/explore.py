@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hundredfold.augment import border, crop_flip, plan_epoch, prepare
+from hundredfold.augment import augment, describe, plan_epoch, prepare
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.experiments.explore_page import (
@@ -22,11 +22,6 @@ MAX_CLASSES = 100
 """Most classes whose pictures the page shows, so that it stays small."""
 MAX_AUGMENTED, MAX_VERSIONS = 10, 12
 """Number of pictures shown with their augmentation, and of versions of each over all sizes."""
-FLIPS = {
-    "none": "never flipped",
-    "random": "flipped at random",
-    "alternate": "flipped every other epoch",
-}
 
 
 def explore(dataset: Dataset, config: Config, out: str | Path) -> Path:
@@ -86,7 +81,7 @@ def training_split(setup: Setup, dataset: Dataset) -> Split:
     labels = dataset.with_labels(config.labels).train.labels
     indices = Split(torch.arange(len(labels)), labels)  # indices instead of pictures
     kept, _ = hold_out(indices, config.validation, config.seed)
-    return replace(setup.training, labels=dataset.train.labels[kept.images])
+    return replace(setup.train_split, labels=dataset.train.labels[kept.images])
 
 
 def choose_classes(dataset: Dataset) -> list[int]:
@@ -153,14 +148,14 @@ def augmented(setup: Setup, chosen: Tensor, epochs: int, size: int) -> list[list
     Returns:
         For each picture its first versions, at most `epochs` of them, each (3, size, size) uint8.
     """
-    pad = border(setup.config, setup.training.store)
+    side = setup.train_split.store.shape[-1]
     versions: list[list[Tensor]] = [[] for _ in chosen]
     for epoch in range(epochs):
-        plan = plan_epoch(setup.training.labels, pad, epoch, setup.config)
+        plan = plan_epoch(setup.train_split.labels, side, epoch, setup.config)
         order = plan.order[: setup.epoch_pictures]
         rows, at = (chosen[:, None] == order).nonzero(as_tuple=True)
-        images = setup.training[chosen[rows]].images
-        images = crop_flip(images, plan.top[at], plan.left[at], plan.flip[at], pad)
+        pictures = setup.train_split[chosen[rows]]
+        images, _ = augment(pictures.images, pictures.labels, plan[at])
         images = to_pixels(prepare(images, *setup.channels, size), *setup.channels)
         for row, image in zip(rows.tolist(), images, strict=True):
             if len(versions[row]) < epochs:
@@ -196,7 +191,7 @@ def _augmented_pictures(
     return [
         AugmentedPicture(name, original, {size: rows[i] for size, rows in versions.items()})
         for i, (name, original) in enumerate(
-            zip(labels, setup.training[places].images, strict=True)
+            zip(labels, setup.train_split[places].images, strict=True)
         )
     ]
 
@@ -209,12 +204,10 @@ def _versions_per_size(setup: Setup) -> int:
 def describe_augmentation(setup: Setup) -> str:
     """Return a sentence that says how the pictures are augmented and which versions are shown."""
     config = setup.config
-    pad = border(config, setup.training.store)
-    crop = f"cropped at random after {pad} px of reflected border" if pad else "not cropped"
     order = "in the order of the epochs"
     if config.balance == "sampling":
         order = f"as the first {_versions_per_size(setup)} epochs draw them by class"
     return (
-        f"Training pictures with the augmentation of {config.name}, {order}: {crop}, "
-        f"{FLIPS[config.flip]}."
+        f"Training pictures with the augmentation of {config.name}, {order}: "
+        f"{describe(config, setup.train_split.store.shape[-1])}."
     )

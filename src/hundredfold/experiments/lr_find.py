@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hundredfold.support.device import fork_rng
+from hundredfold.support.device import fork_rng, keep_memory
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import gradients
@@ -81,6 +81,8 @@ def find_lr(
 
 def _range_test(state: State, setup: Setup, steps: int, advance: Callable[[int], None]) -> LrCurve:
     """Take the steps; this changes the state."""
+    if setup.device.type == "cpu":
+        keep_memory()
     state.model.train()
     ratio = (HIGHEST / LOWEST) ** (1 / (steps - 1))
     rates, losses, mean = [], [], 0.0
@@ -105,4 +107,4 @@ def _range_test(state: State, setup: Setup, steps: int, advance: Callable[[int],
 def _endless_batches(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of one epoch after the other without end."""
     for epoch in itertools.count():
-        yield from batches(setup.training, epoch, setup.config, setup.device)
+        yield from batches(setup.train_split, epoch, setup.config, setup.device)

@@ -14,8 +14,8 @@ from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.errors import DivergedError, UserError, extra, first_line
 from hundredfold.support.jsonio import to_json
 from hundredfold.support.signals import deferred_stop, stop_exception
-from hundredfold.training.loop import Step, training
-from hundredfold.training.setup import Setup, as_recorded, make_setup, refuse_unjudged
+from hundredfold.training.loop import StepRecord, train_events
+from hundredfold.training.setup import Setup, as_recorded, make_setup, require_validation
 from hundredfold.training.state import first_state
 
 
@@ -140,7 +140,7 @@ def tune(
         raise stop_exception(stop.number)
     # One setup serves all trials: the fields that vary do not change it.
     setup = make_setup(config, dataset, pick_device(config.device))
-    refuse_unjudged(setup.judged, config)
+    require_validation(setup.validation_split, config)
 
     def objective(trial: Any) -> float:
         # The trial's number is unique, so that parallel processes never draw the same values.
@@ -209,8 +209,8 @@ def _train(setup: Setup, trial: Any, optuna: Any) -> float:
     with fork_rng(setup.device):
         state = first_state(setup)
         try:
-            for event in training(state, setup):
-                if isinstance(event, Step):
+            for event in train_events(state, setup):
+                if isinstance(event, StepRecord):
                     continue
                 trial.report(event.validation[name], event.epoch)
                 if state.progress < 1 and trial.should_prune():

@@ -1,1 +1,1 @@
-"""Networks, one family a file, and what `model.json` says about them."""
+"""Networks, one family in each file, and their description in `model.json`."""

@@ -1,42 +1,21 @@
-"""The models, one family a file: a function for each name, called as `build_model` does."""
+"""Build models, with new or with given weights."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from hundredfold.config import TIMM
+from hundredfold.models.architectures import MODELS, TIMM
 from hundredfold.models.info import ModelInfo
-from hundredfold.models.resnet9 import ResNet9
-from hundredfold.models.timm import build_timm, normalisation, set_frozen
-from hundredfold.models.whitenet import WhiteNet
-
-__all__ = [
-    "MODELS",
-    "ModelInfo",
-    "ResNet9",
-    "WhiteNet",
-    "build_model",
-    "count_parameters",
-    "load_model",
-    "normalisation",
-    "set_frozen",
-]
-
-MODELS: Mapping[str, Callable[..., nn.Module]] = {
-    "resnet9": ResNet9,
-    "whitenet": WhiteNet,
-    "whiteresnet": partial(WhiteNet, widths=(64, 192, 512), deep=True),
-}
+from hundredfold.models.timm import build_timm
 
 
 def build_model(info: ModelInfo, weights: str = "") -> nn.Module:
     """Return a new model that maps (B, 3, H, W) pictures to (B, C) logits.
 
     Args:
-        info: what it is.
-        weights: of a timm model, see `build_timm`.
+        info: the model's description.
+        weights: pretrained weights of a timm model, as in `build_timm`.
 
     Raises:
         UserError: the model cannot have these widths, or these weights.
@@ -54,13 +33,17 @@ def build_model(info: ModelInfo, weights: str = "") -> nn.Module:
 
 
 def load_model(info: ModelInfo, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return a model with these weights, by name.
+    """Return a model with the given weights.
+
+    Args:
+        info: the model's description.
+        weights: tensors by their names in the model's state.
 
     Raises:
-        UserError: as `build_model`.
-        RuntimeError: they are of another model.
+        UserError: as in `build_model`.
+        RuntimeError: the weights belong to another model.
     """
-    with torch.device("meta"):  # takes no memory, whatever the info claims
+    with torch.device("meta"):  # uses no memory, whatever sizes the description claims
         build_model(info).load_state_dict(weights, assign=True)
     model = build_model(info)
     model.load_state_dict(weights)
@@ -68,5 +51,5 @@ def load_model(info: ModelInfo, weights: Mapping[str, Tensor]) -> nn.Module:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of weights, frozen ones included."""
+    """Return the number of weights, including frozen ones."""
     return sum(parameter.numel() for parameter in model.parameters())

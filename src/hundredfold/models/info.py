@@ -1,55 +1,55 @@
-"""All that a model's weights need beside them to predict anywhere: the content of model.json."""
+"""What predictions need besides a model's weights: the content of model.json."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hundredfold.config import MOST_CHANNELS, MOST_SIDE, is_model
+from hundredfold.models.architectures import MOST_CHANNELS, MOST_SIDE, is_model
 from hundredfold.support.errors import UserError
 
 COLDEST, HOTTEST = 1e-3, 1e3
-"""Bounds of a temperature: what calibration finds lies well within."""
+"""Bounds of a temperature. Calibration finds values well within them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """A model's architecture, what its outputs mean, and how its pictures are prepared.
+    """The architecture of a model, the meaning of its outputs, and the preparation of its pictures.
 
     Raises:
         UserError: the fields contradict each other.
     """
 
     model: str
-    """resnet9, whitenet, whiteresnet, or timm: and the name of a model there."""
+    """Name of the architecture, or `timm:` and the name of a model of the timm library."""
     widths: tuple[int, ...]
-    """Channels of each stage; empty for the model's own."""
+    """Channels of each stage; empty for the model's defaults."""
     batch_norm: bool = True
-    """Whether batch normalisation follows the convolutions."""
+    """Whether the model has batch normalisation, if its architecture lets one choose."""
     residual: bool = True
-    """Whether the model has its residual connections, if it is of a kind that has any."""
+    """Whether the model has residual connections, if its architecture lets one choose."""
     labels: Literal["fine", "coarse"]
-    """Which labels it was trained on."""
+    """Which labels the model was trained on."""
     classes: tuple[str, ...]
-    """Names of the outputs, in order."""
+    """Names of the classes, in the order of the outputs."""
     superclasses: tuple[str, ...]
-    """Names of the coarse classes; empty where there is no hierarchy."""
+    """Names of the superclasses; empty if there are none."""
     parents: tuple[int, ...]
-    """Index of each class's superclass; empty where there is no hierarchy."""
+    """Index of the superclass of each class; empty if there are none."""
     image_size: int
     """Side of the pictures in pixels."""
     mean: tuple[float, ...]
-    """(3,) mean of the training pictures a channel, of values scaled to 0..1."""
+    """(3,) mean of each channel of the training pictures, for values scaled to 0..1."""
     std: tuple[float, ...]
-    """(3,) standard deviation of the same."""
+    """(3,) standard deviation of each channel of the training pictures."""
     temperature: float = 1.0
-    """What logits are divided by before the softmax, so that probabilities are calibrated."""
+    """Divisor of the logits before the softmax, which calibrates the probabilities."""
 
     def __post_init__(self) -> None:
         if not is_model(self.model):
             raise UserError(f"There is no model {self.model!r}.")
         coarse = len(self.superclasses)
-        whole = len(self.parents) == (len(self.classes) if coarse else 0)
-        if not whole or not all(0 <= parent < coarse for parent in self.parents):
+        complete = len(self.parents) == (len(self.classes) if coarse else 0)
+        if not complete or not all(0 <= parent < coarse for parent in self.parents):
             raise UserError("The model's hierarchy does not fit its classes.")
         if self.labels == "coarse" and coarse and self.classes != self.superclasses:
             raise UserError("The model's labels are coarse, but its classes are not.")

@@ -1,10 +1,11 @@
-"""The tutorial's network: a residual network of nine weight layers and 6.6 M parameters.
+"""The tutorial's network: a residual network with nine weight layers and 6.6 M parameters.
 
-After David Page's ResNet-9 ("How to Train Your ResNet", 2018), with biases in the convolutions
-and dropout before the last layer.
+It follows David Page's ResNet-9 ("How to Train Your ResNet", 2018), but has biases in the
+convolutions and dropout before the last layer.
 """
 
 from functools import partial
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from hundredfold.support.errors import UserError
 
 
 def conv_block(inputs: int, outputs: int, *, batch_norm: bool, pool: bool = False) -> nn.Sequential:
-    """Return 3x3 convolution, batch norm, ReLU, and a halving of each side, the latter if told."""
+    """Return a 3x3 convolution, batch norm, ReLU, and max-pooling by 2 if `pool` is true."""
     layers: list[nn.Module] = [
         Conv3x3(inputs, outputs),
         *([nn.BatchNorm2d(outputs)] if batch_norm else []),
@@ -29,13 +30,16 @@ class ResNet9(nn.Module):
     Args:
         classes: number of outputs.
         widths: channels of the four stages.
-        side: of the pictures; it takes any.
-        batch_norm: whether it has batch normalisation.
-        residual: whether it has its two residual connections.
+        side: side of the pictures in pixels; has no effect.
+        batch_norm: whether batch normalisation follows the convolutions.
+        residual: whether the two residual connections are there.
 
     Raises:
-        UserError: widths are not four.
+        UserError: there are not four widths.
     """
+
+    has_batch_norm: ClassVar[bool] = True
+    has_residual: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -63,7 +67,7 @@ class ResNet9(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map pictures (B, 3, H, W), sides of at least 8, to logits (B, classes)."""
+        """Map pictures (B, 3, H, W) with sides of at least 8 to logits (B, classes)."""
         x = self.conv2(self.conv1(x))  # (B, w2, H/2, W/2)
         x = self.res1(x) + x if self.residual else self.res1(x)
         x = self.conv4(self.conv3(x))  # (B, w4, H/8, W/8)

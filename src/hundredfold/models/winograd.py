@@ -1,15 +1,16 @@
 """3x3 convolutions by Winograd's minimal filtering, with a fifth to a half of the multiplications.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4: a tile of
-m x m outputs needs (m+2)**2 products a pair of channels instead of 9*m**2, and all tiles' products
-are (m+2)**2 plain products of matrices, which a CPU does best. The transforms before and after cost
-time for every channel, so it pays where there are many. Rounding errors grow with m, up to some
-twenty times those of a direct convolution; for backward it keeps (m+2)**2 / m**2 times its input.
+m x m outputs needs (m+2)**2 products per pair of channels instead of 9*m**2. The products of all
+tiles are (m+2)**2 plain matrix products, which a CPU computes fastest. The transforms before and
+after take time for every channel, so the method pays off where there are many channels. Rounding
+errors grow with m, up to about twenty times those of a direct convolution. For the backward pass,
+the method stores (m+2)**2 / m**2 times its input.
 """
 
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,29 +19,45 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0)
-"""Where polynomials are evaluated, the first m+1 of them; small numbers keep rounding errors small
-(Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution", 2020)."""
+"""Points at which polynomials are evaluated; tiles of m x m outputs use the first m+1. Small
+numbers keep rounding errors small (Barabasz et al., "Error Analysis and Improving the Accuracy of
+Winograd Convolution", 2020)."""
 TILES = range(2, len(POINTS))
 DIRECT = 6.5
-"""Time of a direct convolution, a pixel and pair of channels, in multiply-adds of large matrices: 9
-by count, less by the clock of two cores with AVX2, where both were measured."""
+"""Time of a direct convolution per pixel and pair of channels, in multiply-adds of large matrices.
+The count is 9; the time measured on two cores with AVX2 is less."""
 TRANSFORM = 64.0
-"""Time of the transforms, a tile's entry and channel, in the same unit."""
+"""Time of the transforms per entry of a tile and channel, in the same unit."""
 ALL = slice(None)
-BORDERS: tuple[tuple[Any, Any, slice, slice], ...] = (
-    (slice(1, -1), ALL, ALL, ALL),
-    (0, -1, slice(1, None), slice(None, -1)),
-    (-1, 0, slice(None, -1), slice(1, None)),
+
+
+class Border(NamedTuple):
+    """Pixels along one axis that a tile copies from a block: its own block or a neighbour."""
+
+    tile_pixels: Any
+    """Where the pixels go within the tile: an index or a slice."""
+    block_pixels: Any
+    """Where the pixels are within the block: an index or a slice."""
+    tiles: slice
+    """Which tiles receive them."""
+    blocks: slice
+    """Which blocks they come from."""
+
+
+BORDERS = (
+    Border(slice(1, -1), ALL, ALL, ALL),
+    Border(0, -1, slice(1, None), slice(None, -1)),
+    Border(-1, 0, slice(None, -1), slice(1, None)),
 )
-"""Along one axis: pixels of a tile, pixels of the block they are of, which tiles, which blocks. A
-third faster than padding and two unfolds, and the way back is the same."""
+"""The middle of a tile, the pixel before it, and the pixel after it. Copying them is a third faster
+than padding and two unfolds, and the backward pass does the same in reverse."""
 
 
 @cache
 def transforms(m: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the matrices to filter m outputs by 3 weights.
+    """Return the matrices that compute m outputs of a filter of 3 weights.
 
-    Of n = m+2 inputs x and weights w, the outputs are A.T @ ((G @ w) * (B @ x)).
+    For n = m+2 inputs x and weights w, the outputs are A.T @ ((G @ w) * (B @ x)).
 
     Returns:
         A (n, m), B (n, n) and G (n, 3).
@@ -52,16 +69,16 @@ def transforms(m: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     a[:-1], a[-1, -1] = np.vander(points, m, increasing=True), 1
     b[:-1, :-1], b[-1] = [np.poly(rest)[::-1] for rest in others], np.poly(points)[::-1]
     g[:-1], g[-1, -1] = np.vander(points, 3, increasing=True) / np.array(scales)[:, None], 1
-    return tuple(torch.from_numpy(each).to(dtype) for each in (a, b, g))  # type: ignore[return-value]
+    return tuple(torch.from_numpy(matrix).to(dtype) for matrix in (a, b, g))  # type: ignore[return-value]
 
 
 def best_tile(channels: int, filters: int, height: int, width: int) -> int:
-    """Return the m of the tiles that a convolution is fastest with; 0 to compute it directly."""
-    pairs, both = channels * filters, channels + filters
+    """Return the tile size m with which a convolution is fastest; 0 to compute it directly."""
+    pairs, maps = channels * filters, channels + filters
     times = {0: DIRECT * height * width * pairs}
     for m in TILES:
         entries = (m + 2) ** 2 * -(-height // m) * -(-width // m)
-        times[m] = entries * (pairs + TRANSFORM * both)
+        times[m] = entries * (pairs + TRANSFORM * maps)
     return min(times, key=lambda m: times[m])
 
 
@@ -73,43 +90,43 @@ def transformed(matrix: Tensor, tiles: Tensor) -> Tensor:
 
 
 class Winograd(torch.autograd.Function):
-    """A 3x3 convolution of stride 1 with one pixel of zeros around, channels last."""
+    """A 3x3 convolution of stride 1, padded by one pixel of zeros, with channels last."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, m: int) -> Tensor:
-        """Map (B, H, W, C) and (K, C, 3, 3) to (B, H, W, K), by tiles of m x m outputs."""
+        """Map (B, H, W, C) and (K, C, 3, 3) to (B, H, W, K), in tiles of m x m outputs."""
         filters, channels = weight.shape[:2]
         a, b, g = transforms(m, x.dtype)
-        tiles = transformed(b, with_border(blocks(x, m)))
+        tiles = transformed(b, add_border(split_blocks(x, m)))
         inputs = tiles.view(len(b) ** 2, -1, channels)
         factors = transformed(g, weight.permute(2, 3, 0, 1)).view(len(b) ** 2, filters, channels)
         products = torch.bmm(inputs, factors.transpose(1, 2)).view(*tiles.shape[:-1], filters)
         ctx.save_for_backward(inputs, factors)
         ctx.m = m
-        return joined(transformed(a.T, products), *x.shape[1:3])
+        return join_blocks(transformed(a.T, products), *x.shape[1:3])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """Go each step of `forward` the other way."""
+        """Return the gradients of the input and the weights: each step of `forward` in reverse."""
         inputs, factors = ctx.saved_tensors
         _, filters, channels = factors.shape
         a, b, g = transforms(ctx.m, gradient.dtype)
-        products = transformed(a, blocks(gradient, ctx.m))
+        products = transformed(a, split_blocks(gradient, ctx.m))
         flat = products.view(len(b) ** 2, -1, filters)
-        of_x = of_weight = None
+        x_gradient = weight_gradient = None
         if ctx.needs_input_grad[0]:
             tiles = torch.bmm(flat, factors).view(*products.shape[:-1], channels)
-            of_x = without_border(transformed(b.T, tiles), *gradient.shape[1:3])
+            x_gradient = remove_border(transformed(b.T, tiles), *gradient.shape[1:3])
         if ctx.needs_input_grad[1]:
-            of_factors = torch.bmm(flat.transpose(1, 2), inputs)
-            of_factors = of_factors.view(len(b), len(b), filters, channels)
-            of_weight = transformed(g.T, of_factors).permute(2, 3, 0, 1)
-        return of_x, of_weight, None
+            factor_gradient = torch.bmm(flat.transpose(1, 2), inputs)
+            factor_gradient = factor_gradient.view(len(b), len(b), filters, channels)
+            weight_gradient = transformed(g.T, factor_gradient).permute(2, 3, 0, 1)
+        return x_gradient, weight_gradient, None
 
 
-def blocks(x: Tensor, m: int) -> Tensor:
-    """View (B, H, W, C) as (m, m, B, R, S, C): R rows of S blocks, zeros where they jut out."""
+def split_blocks(x: Tensor, m: int) -> Tensor:
+    """View (B, H, W, C) as (m, m, B, R, S, C): R rows of S blocks, padded with zeros to fit."""
     count, height, width, channels = x.shape
     if height % m or width % m:
         x = F.pad(x, (0, 0, 0, -width % m, 0, -height % m))
@@ -117,44 +134,58 @@ def blocks(x: Tensor, m: int) -> Tensor:
     return x.permute(2, 4, 0, 1, 3, 5)
 
 
-def joined(parts: Tensor, height: int, width: int) -> Tensor:
-    """Undo `blocks`: (m, m, B, R, S, C) to a new (B, H, W, C)."""
-    m, _, count, rows, columns, channels = parts.shape
-    x = parts.new_empty(count, rows * m, columns * m, channels)
-    blocks(x, m).copy_(parts)
-    return cropped(x, height, width)
+def join_blocks(blocks: Tensor, height: int, width: int) -> Tensor:
+    """Undo `split_blocks`: copy (m, m, B, R, S, C) to a new (B, H, W, C)."""
+    m, _, count, rows, columns, channels = blocks.shape
+    x = blocks.new_empty(count, rows * m, columns * m, channels)
+    split_blocks(x, m).copy_(blocks)
+    return crop(x, height, width)
 
 
-def cropped(x: Tensor, height: int, width: int) -> Tensor:
-    """Return the top left of a new (B, H, W, C): itself or a copy, as autograd needs, no view."""
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """Return the top left of a new (B, H, W, C): the tensor itself or a copy.
+
+    Autograd does not allow a custom function to return a view.
+    """
     return x if (height, width) == x.shape[1:3] else x[:, :height, :width].clone()
 
 
-def with_border(parts: Tensor) -> Tensor:
-    """Give (m, m, B, R, S, C) blocks a pixel of their neighbours all around: (m+2, m+2, ...)."""
-    m, _, *shape = parts.shape
-    tiles = parts.new_empty(m + 2, m + 2, *shape)
+def add_border(blocks: Tensor) -> Tensor:
+    """Return (m, m, B, R, S, C) blocks with a border of one pixel of their neighbours.
+
+    Returns:
+        Tiles (m+2, m+2, B, R, S, C); the border is zero at the edge of the map.
+    """
+    m, _, *shape = blocks.shape
+    tiles = blocks.new_empty(m + 2, m + 2, *shape)
     tiles[0, :, :, 0] = tiles[-1, :, :, -1] = 0
     tiles[:, 0, :, :, 0] = tiles[:, -1, :, :, -1] = 0
-    for (k, p, r, q), (o, u, s, t) in product(BORDERS, BORDERS):
-        tiles[k, o, :, r, s] = parts[p, u, :, q, t]
+    for row, column in product(BORDERS, BORDERS):
+        source = blocks[row.block_pixels, column.block_pixels, :, row.blocks, column.blocks]
+        tiles[row.tile_pixels, column.tile_pixels, :, row.tiles, column.tiles] = source
     return tiles
 
 
-def without_border(tiles: Tensor, height: int, width: int) -> Tensor:
-    """Undo `with_border`, adding each border to the neighbour it is of: to a new (B, H, W, C)."""
+def remove_border(tiles: Tensor, height: int, width: int) -> Tensor:
+    """Return the transpose of `add_border`: add each border pixel to the block it was copied from.
+
+    Returns:
+        A new (B, H, W, C).
+    """
     m, rows, columns = len(tiles) - 2, *tiles.shape[3:5]
-    x = joined(tiles[1:-1, 1:-1], rows * m, columns * m)
-    parts = blocks(x, m)
-    for (k, p, r, q), (o, u, s, t) in list(product(BORDERS, BORDERS))[1:]:
-        parts[p, u, :, q, t] += tiles[k, o, :, r, s]
-    return cropped(x, height, width)
+    x = join_blocks(tiles[1:-1, 1:-1], rows * m, columns * m)
+    blocks = split_blocks(x, m)
+    for row, column in list(product(BORDERS, BORDERS))[1:]:
+        border = tiles[row.tile_pixels, column.tile_pixels, :, row.tiles, column.tiles]
+        blocks[row.block_pixels, column.block_pixels, :, row.blocks, column.blocks] += border
+    return crop(x, height, width)
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution of stride 1 that keeps the sides, the fastest way while training on a CPU.
+    """A 3x3 convolution of stride 1 that keeps the size of the map, and trains fast on a CPU.
 
-    In evaluation it is nn.Conv2d to the bit; in training it differs by rounding.
+    In evaluation mode, its outputs are those of nn.Conv2d to the bit; in training mode on a CPU
+    they may differ by rounding.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
@@ -169,7 +200,7 @@ class Conv3x3(nn.Conv2d):
         return y if self.bias is None else y + self.bias[:, None, None]
 
     def _tile(self, x: Tensor) -> int:
-        """Return the m of the tiles to compute by, 0 for torch's own convolution."""
+        """Return the tile size m to compute with; 0 for torch's own convolution."""
         exact = x.dtype in (torch.float32, torch.float64)
         if x.device.type != "cpu" or not exact or torch.is_autocast_enabled("cpu"):
             return 0

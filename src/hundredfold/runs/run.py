@@ -49,8 +49,6 @@ VERIFIED_FILES = (*PORTABLE_FILES, PREDICTIONS_FILE)
 """The files whose digests are in METRICS_FILE, as far as a finished run has them."""
 TEST_TENSORS = ("logits", "flip_logits", "labels")
 CPU = torch.device("cpu")
-MODEL_PREFIX = "model."
-"""What the names of a checkpoint's weights begin with."""
 WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")
 """Prefix that torch.compile and DataParallel add to the names of the weights."""
 
@@ -178,21 +176,18 @@ class Run:
     def _last_weights(self) -> dict[str, Tensor]:
         if not (last := self.checkpoint()):
             raise UserError(f"{self} has no weights: its training ended before a checkpoint.")
-        now = json.loads(to_json(dataclasses.replace(self.info(), temperature=1.0)))
-        if last.facts.get("model") != now:
+        if last.info != dataclasses.replace(self.info(), temperature=1.0):
             raise UserError(f"{self.path / MODEL_FILE} is not what it was at the last checkpoint.")
-        start = len(MODEL_PREFIX)
-        found = last.tensors.items()
-        return {name[start:]: value for name, value in found if name.startswith(MODEL_PREFIX)}
+        return last.weights()
 
     def checkpoint(self, tell: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
-        """Return the newest whole checkpoint; None where there is none.
+        """Return the newest undamaged checkpoint, or None if there is none.
 
         Args:
-            tell: takes a sentence for the user about each that is damaged.
+            tell: called with a sentence for the user about each damaged checkpoint.
 
         Raises:
-            UserError: all are damaged.
+            UserError: all checkpoints are damaged, or the newest is not one of this version.
         """
         return newest_checkpoint(self.path / CHECKPOINTS, tell)
 
@@ -271,9 +266,9 @@ class Run:
         resumed = [*(before.get("resumed") or ()), environment]
         self._write(ENVIRONMENT_FILE, as_json(before | {"resumed": resumed}))
 
-    def save_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Write where the training stands, as `State.tensors` and `State.facts` say it."""
-        save_checkpoint(self.path / CHECKPOINTS, tensors, facts)
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, and delete old ones."""
+        save_checkpoint(self.path / CHECKPOINTS, checkpoint)
 
     def save_history(self, history: list[Epoch]) -> None:
         """Write the finished epochs."""

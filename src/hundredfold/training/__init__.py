@@ -1,1 +1,1 @@
-"""Training: from a configuration to a finished run, interrupted and resumed to the bit."""
+"""Training: from a configuration to a finished run, which can be interrupted and resumed."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hundredfold.augment import border, crop_flip, plan_epoch
+from hundredfold.augment import augment, plan_epoch
 from hundredfold.config import Config
 from hundredfold.data.dataset import Split
 from hundredfold.support.distributed import SINGLE_PROCESS, Processes
@@ -13,19 +13,19 @@ from hundredfold.support.errors import UserError
 
 
 def count_steps(pictures: int, batch_size: int) -> int:
-    """Return the number of batches an epoch: the last may be smaller, but never a single picture.
+    """Return the number of batches per epoch. The last may be smaller, but not a single picture.
 
     Raises:
-        UserError: fewer than two pictures, of which batch normalisation can learn nothing.
+        UserError: there are fewer than two pictures, and batch normalisation needs two.
     """
     if pictures < 2:
         raise UserError(f"Training needs at least 2 pictures, and there are {pictures}.")
-    whole, rest = divmod(pictures, batch_size)
-    return whole + (rest > 1)
+    full, rest = divmod(pictures, batch_size)
+    return full + (rest > 1)
 
 
 def batch_at(step: int, pictures: int, batch_size: int) -> slice:
-    """Return the places, in an epoch's order, of its batch number `step` (from 0)."""
+    """Return the places of batch number `step` (from 0) in the order of an epoch."""
     return slice(step * batch_size, min((step + 1) * batch_size, pictures))
 
 
@@ -37,25 +37,23 @@ def batches(
     start: int = 0,
     processes: Processes = SINGLE_PROCESS,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of augmented batches, or the rest of one.
+    """Yield the augmented batches of one epoch, or the rest of them.
 
     Args:
         split: the training pictures, on any device.
-        epoch: from 0.
-        config: batch size, augmentation, balancing, seed.
-        device: where the batches are wanted.
-        start: how many of its batches to leave out.
-        processes: of whose batches to yield this process's share.
+        epoch: number of the epoch, from 0.
+        config: batch size, augmentation, balancing and seed.
+        device: where the batches are needed.
+        start: number of batches to skip.
+        processes: the processes that train together; this process's share is yielded.
 
     Yields:
-        pictures (B, 3, H, W) uint8 and labels (B,) int64.
+        Pictures (B, 3, H, W) uint8 and labels, either (B,) int64 or (B, C) floating-point
+        probabilities.
     """
-    pad = border(config, split.store)
-    plan = plan_epoch(split.labels, pad, epoch, config)
+    plan = plan_epoch(split.labels, split.store.shape[-1], epoch, config)
     order, plan = plan.order.to(split.store.device), plan.to(device)
     for step in range(start, count_steps(len(split), config.batch_size)):
-        now = processes.share(batch_at(step, len(split), config.batch_size))
-        batch = split[order[now]]
-        images = batch.store.to(device)
-        images = crop_flip(images, plan.top[now], plan.left[now], plan.flip[now], pad)
-        yield images, batch.labels.to(device)
+        places = processes.share(batch_at(step, len(split), config.batch_size))
+        batch = split[order[places]]
+        yield augment(batch.store.to(device), batch.labels.to(device), plan[places])

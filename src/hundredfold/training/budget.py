@@ -1,4 +1,4 @@
-"""From a time budget to a schedule: measure the machine for a moment, then plan."""
+"""From a time budget to a schedule: measure the speed of the machine, then plan."""
 
 import dataclasses
 import statistics
@@ -8,90 +8,95 @@ from hundredfold.config import Config, parse_duration
 from hundredfold.data.dataset import Dataset
 from hundredfold.inference.logits import BATCH, predict_logits
 from hundredfold.recipes import CIFAR_PICTURES
-from hundredfold.support.device import pick_device
+from hundredfold.support.device import keep_memory, pick_device
 from hundredfold.support.errors import UserError
 from hundredfold.training.batches import batches
 from hundredfold.training.clock import Clock, mean_seconds
-from hundredfold.training.cuda_graphs import WARM
-from hundredfold.training.loop import step
+from hundredfold.training.cuda_graphs import WARM_UP_STEPS
+from hundredfold.training.loop import train_step
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
 
 FEWEST_STEPS = 10
-"""Steps of a schedule that is still worth its name."""
-PROBING, MOST_PROBING = 0.02, 10.0
-"""Share of the budget, and seconds, that measuring steps may take beyond the first two; predicting
-as well."""
+"""Fewest steps of a schedule."""
+PROBE_SHARE, MOST_PROBE_SECONDS = 0.02, 10.0
+"""Share of the budget, and time in seconds, that measuring steps may take after the first two.
+Measuring predictions may take as much."""
 LADDER = (("strong", 45.0), ("medium", 12.0), ("fast", 2.6), ("quick", 0.0))
-"""Recipes, and from how many epochs of `fast` in the budget on each is the best: of CIFAR-100, or
-of as many pictures that are repeated."""
+"""Recipes, and the number of epochs of `fast` that the budget must allow for each to be the best.
+An epoch here has as many pictures as one of CIFAR-100, some of which may be repeats."""
 
 
 def choose_recipe(config: Config, dataset: Dataset) -> str:
-    """Return the name of the recipe that makes most of a budget on this machine.
+    """Return the name of the recipe that is most accurate within a budget on this machine.
 
     Args:
         config: recipe `fast` with the budget.
-        dataset: what to train on.
+        dataset: the dataset to train on.
     """
     device = pick_device(config.device)
     if device.type == "cpu":
-        config = dataclasses.replace(config, batch_size=64, optimizer="sgd")  # a moment's work
+        config = dataclasses.replace(config, batch_size=64, optimizer="sgd")  # quick to measure
     setup = make_setup(config, dataset.with_labels(config.labels), device)
     seconds = mean_seconds(0.0, seconds_by_size(first_state(setup), setup))
     epochs = setup.config.epochs * parse_duration(config.budget) / (seconds * setup.steps)
-    epochs *= len(setup.training) / CIFAR_PICTURES
+    epochs *= len(setup.train_split) / CIFAR_PICTURES
     return next(name for name, least in LADDER if epochs >= least)
 
 
 def plan(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock]:
-    """Return the setup with as many epochs as its budget should allow, and the clock to follow.
+    """Return the setup with as many epochs as its budget should allow, and its clock.
 
     Args:
-        setup: with a `budget` in its configuration.
-        tests: number of test pictures, each of which is looked at twice in the end.
-        started: reading of time.perf_counter when the budget began.
+        setup: its configuration has a `budget`.
+        tests: number of test pictures, each of which is predicted twice at the end.
+        started: reading of time.perf_counter at the start of the budget.
 
     Raises:
-        UserError: the budget has no room for a few steps and the test.
+        UserError: the budget is too short for a few steps and the test.
     """
     config = setup.config
     budget = parse_duration(config.budget)
     probe = first_state(setup)
-    limit = min(PROBING * budget, MOST_PROBING)
+    limit = min(PROBE_SHARE * budget, MOST_PROBE_SECONDS)
     seconds = seconds_by_size(probe, setup, limit)
-    reserve = evaluation_seconds(probe, setup, 2 * tests + len(setup.judged), limit)
+    reserve = evaluation_seconds(probe, setup, 2 * tests + len(setup.validation_split), limit)
     now, mean = time.perf_counter(), mean_seconds(0.0, seconds)
     end = started + budget - reserve
     steps = (end - now) / mean
     if steps < FEWEST_STEPS:
         least = now - started + FEWEST_STEPS * mean + reserve
         raise UserError(
-            f"--budget {config.budget} is too short here: this network needs some {least:.0f} s on "
-            "this machine. Give it more, or smaller --widths."
+            f"--budget {config.budget} is too short here: this network needs about {least:.0f} s "
+            "on this machine. Use a larger budget, or smaller --widths."
         )
     config = dataclasses.replace(config, epochs=config.epochs * steps / setup.steps)
     return dataclasses.replace(setup, config=config), Clock(end, seconds)
 
 
 def seconds_by_size(probe: State, setup: Setup, limit: float = 0.0) -> tuple[float, ...]:
-    """Return how long a step takes at each of the setup's sizes: the first measured, then by area.
+    """Return the time of a step in seconds at each of the setup's sizes.
+
+    The time at the first size is measured; the others follow from the area of the pictures.
 
     Args:
-        probe: a state to take steps with, for nothing but their time.
-        setup: what to train on, and how.
-        limit: seconds that measuring may take; at least one step is measured, after one unmeasured,
-            or those in which a GPU's are recorded.
+        probe: a state that is used only to measure steps.
+        setup: what stays the same during training.
+        limit: time in seconds that measuring may take. At least one step is measured, after one
+            that is not, or after those with which a GPU records a step.
     """
+    if setup.device.type == "cpu":
+        keep_memory()  # as in training
     times: list[float] = []
-    first = WARM + 1 if setup.recorded else 1
+    first = WARM_UP_STEPS + 1 if setup.uses_cuda_graphs else 1
     started = time.perf_counter()
-    whole = min(setup.config.batch_size, len(setup.training))
-    for images, labels in batches(setup.training, 0, setup.config, setup.device):
-        if len(labels) < whole:  # the last one is no measure of a step
+    full = min(setup.config.batch_size, len(setup.train_split))
+    for images, labels in batches(setup.train_split, 0, setup.config, setup.device):
+        if len(labels) < full:  # a smaller batch would be measured as too fast
             break
         before = time.perf_counter()
-        step(probe, setup, images, labels)[0].item()  # to have its value is to have waited for it
+        loss, _ = train_step(probe, setup, images, labels)
+        loss.item()  # wait for a GPU to finish the step
         times.append(time.perf_counter() - before)
         if len(times) > first and time.perf_counter() - started > limit:
             break
@@ -99,16 +104,16 @@ def seconds_by_size(probe: State, setup: Setup, limit: float = 0.0) -> tuple[flo
 
 
 def evaluation_seconds(probe: State, setup: Setup, pictures: int, limit: float = 0.0) -> float:
-    """Return about how long predicting that many pictures will take.
+    """Return approximately how long it will take to predict a number of pictures, in seconds.
 
     Args:
-        probe: its model is asked.
-        setup: what it is trained on.
-        pictures: how many.
-        limit: seconds that measuring may take; at least one batch is measured, after one that is
-            not, since the first is slower.
+        probe: a state whose model is used.
+        setup: what stays the same during training.
+        pictures: number of pictures to predict.
+        limit: time in seconds that measuring may take. At least one batch is measured, after one
+            that is not, because the first is slower.
     """
-    model, images = probe.model, setup.training[:BATCH].images
+    model, images = probe.model, setup.train_split[:BATCH].images
     predict_logits(model, images, setup.info)
     times: list[float] = []
     while not times or sum(times) < limit:

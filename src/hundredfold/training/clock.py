@@ -1,57 +1,74 @@
-"""How a run moves through its schedule: by steps, or by the clock where it has a time budget."""
+"""Progress of a run with a time budget: by the clock instead of by the number of steps."""
 
 from dataclasses import dataclass
+
+from hundredfold.runs.checkpoints import ClockState
 
 
 @dataclass
 class Clock:
-    """When training has to be over, and how long steps should take; learns as it goes."""
+    """When training should end, and how long its steps should take; `advance` updates it."""
 
     end: float
     """Reading of time.perf_counter at which the last step should end."""
     seconds: tuple[float, ...]
-    """A step's expected time at each part of the run: one for each of `Config.sizes`, or one."""
+    """Expected time of a step in seconds, for each phase of the run: one for each of
+    `Config.sizes`, or a single one."""
     began: float = 0.0
-    """Reading at which the first step began."""
+    """Reading of time.perf_counter at which the first step began; 0 before it."""
     expected: float = 0.0
-    """Time that the steps so far should have taken."""
+    """Time in seconds that the steps so far should have taken."""
+
+    def state(self, now: float) -> ClockState:
+        """Return the clock's state for a checkpoint at the reading `now`."""
+        began = self.began and self.began - now
+        return ClockState(self.end - now, self.seconds, began, self.expected)
 
 
-def part(progress: float, parts: int) -> int:
-    """Return which of `parts` equal parts of a run a progress of 0..1 lies in, from 0."""
-    return min(int(progress * parts), parts - 1)
+def restored_clock(state: ClockState, now: float) -> Clock:
+    """Return the clock of a run that is resumed at the reading `now`."""
+    began = state.began and now + state.began
+    return Clock(now + state.end, state.seconds, began, state.expected)
+
+
+def phase_at(progress: float, phases: int) -> int:
+    """Return the number, from 0, of the phase of a run at a progress of 0..1.
+
+    Phases have equal lengths.
+    """
+    return min(int(progress * phases), phases - 1)
 
 
 def mean_seconds(progress: float, seconds: tuple[float, ...]) -> float:
-    """Return a step's mean time over the rest of a run.
+    """Return the mean time of a step over the rest of a run.
 
     Args:
         progress: share of the schedule that is done, 0..1.
-        seconds: a step's time at each of its equal parts.
+        seconds: time of a step in each phase.
     """
-    parts, now = len(seconds), part(progress, len(seconds))
-    shares = [(now + 1) / parts - progress] + [1 / parts] * (parts - now - 1)
+    phases, phase = len(seconds), phase_at(progress, len(seconds))
+    shares = [(phase + 1) / phases - progress] + [1 / phases] * (phases - phase - 1)
     if (left := sum(shares)) <= 0:
         return seconds[-1]
-    return sum(share * time for share, time in zip(shares, seconds[now:], strict=True)) / left
+    return sum(share * time for share, time in zip(shares, seconds[phase:], strict=True)) / left
 
 
 def advance(progress: float, now: float, clock: Clock) -> float:
-    """Return the progress after one more step, such that the rest fits into the time left.
+    """Return the progress after one more step, chosen so that the rest fits into the time left.
 
-    A machine that turns out slower or faster than it was measured shortens or stretches what is
-    left of the schedule, step by step: the rate still ends where it should, and on time. Pauses
-    for validation count as slowness.
+    If the machine turns out slower or faster than measured, each step shortens or stretches the
+    rest of the schedule. The learning rate still falls to its end, and training ends on time. Time
+    spent on validation counts as slowness.
 
     Args:
-        progress: where in the schedule the step was taken, 0..1.
-        now: reading of time.perf_counter at the step's end.
-        clock: the run's; takes note of the step.
+        progress: progress at which the step was taken, 0..1.
+        now: reading of time.perf_counter at the end of the step.
+        clock: the clock of the run; updated by the step.
 
     Returns:
-        Where to take the next step; 1 where there is no time for half a step more.
+        The progress at which to take the next step; 1 if less than half a step fits.
     """
-    clock.expected += clock.seconds[part(progress, len(clock.seconds))]
+    clock.expected += clock.seconds[phase_at(progress, len(clock.seconds))]
     slower = (now - clock.began) / clock.expected
     left = (clock.end - now) / (slower * mean_seconds(progress, clock.seconds))
     return 1.0 if left < 0.5 else progress + (1 - progress) / (left + 1)

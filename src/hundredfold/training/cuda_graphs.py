@@ -1,7 +1,7 @@
-"""A training step recorded as a CUDA graph and replayed: one launch in place of a thousand.
+"""Record a training step as a CUDA graph and replay it: one launch instead of a thousand.
 
-Networks as small as these leave a GPU waiting for Python, which needs longer to launch a step's
-kernels than the GPU to run them (docs/LOG.md, 2026-11-26).
+Launching the kernels of a step from Python takes longer than running them on a GPU, as small as
+these networks are (docs/LOG.md, 2026-11-26).
 """
 
 from collections.abc import Callable, Hashable
@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WARM = 3
-"""Steps that are taken before one is recorded, in which libraries set themselves up."""
+WARM_UP_STEPS = 3
+"""Number of steps that are launched before one is recorded, in which libraries are initialised."""
 
 
 class Recorder:
-    """Takes steps of one kind by replaying one of them; another kind is recorded anew."""
+    """Replays a recorded step. When steps of another kind come, it records again."""
 
     def __init__(self) -> None:
         self._kind: Hashable = None
-        self._taken = 0
-        self._aside: torch.cuda.Stream | None = None
+        self._steps = 0
+        self._side_stream: torch.cuda.Stream | None = None
         self._replay: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Recorder":
-        """Return a new one: what was recorded is of the other's memory."""
+        """Return a new recorder: a recorded step uses the memory of the other's tensors."""
         return Recorder()
 
     def take(
@@ -37,22 +37,24 @@ class Recorder:
         """Take a step.
 
         Args:
-            kind: what steps must have in common to be the same kernels: the pictures' size, say.
-            step: takes pictures and labels, of the same shapes for all steps of a kind, and returns
-                the loss, 0-dimensional, without waiting for the GPU.
+            kind: identifies steps that use the same kernels, for example by the size of the
+                pictures.
+            step: takes a step with pictures and labels, whose shapes and data types are the same
+                for all steps of a kind, and returns the loss, 0-dimensional, without waiting for
+                the GPU.
             images: (B, 3, H, W) on a CUDA device.
-            labels: (B,), there too.
+            labels: (B,) int64 or (B, C) floating point, on the same device.
 
         Returns:
             The loss, 0-dimensional.
         """
         if kind != self._kind:
-            self._kind, self._taken, self._replay = kind, 0, None
-        self._taken += 1
-        with torch.cuda.device(images.device):  # whose streams are meant below
-            if self._taken <= WARM:
-                self._aside = self._aside or torch.cuda.Stream()
-                return _on(self._aside, step, images, labels)
+            self._kind, self._steps, self._replay = kind, 0, None
+        self._steps += 1
+        with torch.cuda.device(images.device):  # the streams below belong to this device
+            if self._steps <= WARM_UP_STEPS:
+                self._side_stream = self._side_stream or torch.cuda.Stream()
+                return _on(self._side_stream, step, images, labels)
             if self._replay is None:
                 self._replay = _record(step, images, labels)
             return self._replay(images, labels)
@@ -64,7 +66,7 @@ def _on(
     images: Tensor,
     labels: Tensor,
 ) -> Tensor:
-    """Take a step on a stream that is not the main one, as is recorded later; return the loss."""
+    """Take a step on a side stream, as recording does later; return the loss."""
     main = torch.cuda.current_stream()
     stream.wait_stream(main)
     with torch.cuda.stream(stream):
@@ -76,14 +78,14 @@ def _on(
 def _record(
     step: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function that does what the step did, with other pictures; none is taken yet."""
+    """Record a step without taking it; return a function that replays it with other pictures."""
     graph, inputs = torch.cuda.CUDAGraph(), (images.clone(), labels.clone())
     with torch.cuda.graph(graph):
         loss = step(*inputs)
 
     def replay(images: Tensor, labels: Tensor) -> Tensor:
-        for kept, new in zip(inputs, (images, labels), strict=True):
-            kept.copy_(new)
+        for recorded, new in zip(inputs, (images, labels), strict=True):
+            recorded.copy_(new)
         graph.replay()
         return loss.clone()
 
@@ -91,10 +93,10 @@ def _record(
 
 
 def fused(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return the model, whose kernels torch.compile fuses: slowly, once for each size of pictures.
+    """Return the model compiled by torch.compile, which is slow, once for each size of pictures.
 
-    Those whose sums could round otherwise are chosen without timing them, so that another process
-    chooses the same; torch 2.9 cannot do without.
+    Kernels that may round differently are chosen without timing them, so that another process
+    chooses the same ones. torch 2.9 has no option for this.
     """
     option = "deterministic"
     options: dict[str, Any] = {option: True} if option in torch._inductor.list_options() else {}

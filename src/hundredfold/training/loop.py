@@ -1,4 +1,4 @@
-"""The training loop: one for CPU, CUDA and MPS, one record an epoch."""
+"""The training loop, the same for CPU, CUDA and MPS, with one record per epoch."""
 
 import math
 import time
@@ -14,134 +14,146 @@ from hundredfold.augment import generator, prepare
 from hundredfold.inference.logits import BATCH, predict_logits
 from hundredfold.metrics.scores import measure
 from hundredfold.models.timm import set_frozen
+from hundredfold.runs.checkpoints import PartialEpoch
 from hundredfold.runs.epoch import Epoch
+from hundredfold.support.device import keep_memory
 from hundredfold.support.errors import DivergedError
 from hundredfold.training.batches import batch_at, batches
-from hundredfold.training.clock import Clock, advance, part
+from hundredfold.training.clock import Clock, advance, phase_at
 from hundredfold.training.cuda_graphs import Recorder, fused
 from hundredfold.training.optim import LOOKAHEAD_STEPS, look_ahead, set_schedule
 from hundredfold.training.setup import Setup
-from hundredfold.training.state import Part, State
+from hundredfold.training.state import State
 
-LOOK = 50
-"""Steps between two looks at a GPU's loss, which make it wait; a CPU's is looked at each step."""
+LOSS_CHECK_STEPS = 50
+"""Steps between two checks of the loss on a GPU, which has to be waited for. On a CPU, the loss is
+checked after every step."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step that was just taken."""
+class StepRecord:
+    """A finished step."""
 
     pictures: int
-    """Of all processes together."""
+    """Number of pictures in the batch, of all processes together."""
     loss: Tensor
-    """Before it, 0-dimensional, on its device."""
+    """Loss before the step, 0-dimensional, on its device."""
     lr: float
+    """Learning rate."""
 
 
-def training(state: State, setup: Setup, clock: Clock | None = None) -> Iterator[Step | Epoch]:
-    """Train from where `state` stands to the end of the schedule; yield each step and each epoch.
+def train_events(
+    state: State, setup: Setup, clock: Clock | None = None
+) -> Iterator[StepRecord | Epoch]:
+    """Train from `state` to the end of the schedule; yield each step and each epoch.
 
-    Whenever it yields, `state` is whole: saved there and loaded elsewhere it goes on the same.
+    Whenever this yields, `state` is complete: a checkpoint of it continues in the same way.
 
     Args:
         state: changed in place.
-        setup: what to train on, and how.
-        clock: when to be done; None for as many steps as `setup` has.
+        setup: what stays the same during training.
+        clock: the clock of a run with a time budget; None for as many steps as `setup` has.
 
     Raises:
         DivergedError: the loss is no longer finite.
     """
+    if setup.device.type == "cpu":
+        keep_memory()
     if clock and not clock.began:
         clock.began = time.perf_counter()
-    while state.progress < 1 or state.part.lr:
+    while state.progress < 1 or state.partial_epoch.lr:
         if state.progress < 1:
-            yield from _steps(state, setup, clock)
-        state.history.append(_record(state, setup))
-        state.part = Part()
+            yield from _rest_of_epoch(state, setup, clock)
+        state.history.append(_finish_epoch(state, setup))
+        state.partial_epoch = PartialEpoch()
         if state.progress >= 1:
-            state.recorder = Recorder()  # gives a GPU's memory back
+            state.recorder = Recorder()  # frees memory of the GPU
         yield state.history[-1]
 
 
-def epochs(state: State, setup: Setup) -> Iterator[Epoch]:
-    """Do what `training` does, and yield the epochs alone."""
-    return (event for event in training(state, setup) if isinstance(event, Epoch))
+def train_epochs(state: State, setup: Setup) -> Iterator[Epoch]:
+    """Train as `train_events` does, and yield only the epochs."""
+    return (event for event in train_events(state, setup) if isinstance(event, Epoch))
 
 
-def _steps(state: State, setup: Setup, clock: Clock | None) -> Iterator[Step]:
-    """Take the steps that are left of an epoch, or of the schedule."""
+def _rest_of_epoch(state: State, setup: Setup, clock: Clock | None) -> Iterator[StepRecord]:
+    """Take the remaining steps of the epoch, or of the schedule if that ends earlier."""
     state.model.train()
-    this, last = state.part, time.perf_counter()
+    config, record, last = setup.config, state.partial_epoch, time.perf_counter()
+    start = len(record.lr)
     for images, labels in batches(
-        setup.training, state.epoch, setup.config, setup.device, len(this.lr), setup.processes
+        setup.train_split, state.epochs_done, config, setup.device, start, setup.processes
     ):
-        places = batch_at(len(this.lr), len(setup.training), setup.config.batch_size)
-        count = places.stop - places.start  # of all processes together
-        loss, lr = step(state, setup, images, labels)
+        places = batch_at(len(record.lr), len(setup.train_split), config.batch_size)
+        pictures = places.stop - places.start
+        loss, lr = train_step(state, setup, images, labels)
         if clock:
-            loss.item()  # wait: a GPU's queue must not fool the clock
+            loss.item()  # wait for a GPU to finish the step, so that the clock measures it
         now = time.perf_counter()
-        state.progress = advance(state.progress, now, clock) if clock else state.step / setup.steps
-        if state.slow and (state.step % LOOKAHEAD_STEPS == 0 or state.progress >= 1):
-            kept = setup.config.lookahead**LOOKAHEAD_STEPS * state.progress**3
-            look_ahead(state.model, state.slow, kept)
-        this.pictures += count
-        this.lr.append(lr)
-        state.pending.append(loss)
-        this.seconds += now - last
+        done = state.steps_done
+        state.progress = advance(state.progress, now, clock) if clock else done / setup.steps
+        if state.slow and (done % LOOKAHEAD_STEPS == 0 or state.progress >= 1):
+            keep = config.lookahead**LOOKAHEAD_STEPS * state.progress**3
+            look_ahead(state.model, state.slow, keep)
+        record.pictures += pictures
+        record.lr.append(lr)
+        state.pending_losses.append(loss)
+        record.seconds += now - last
         last = now
-        yield Step(count, loss, lr)
+        yield StepRecord(pictures, loss, lr)
         if state.progress >= 1:
             return
 
 
-def step(state: State, setup: Setup, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+def train_step(state: State, setup: Setup, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
     """Take one step of the optimizer.
 
     Args:
-        state: changed in place, but for its progress.
-        setup: what to train on, and how.
+        state: changed in place, except for its progress.
+        setup: what stays the same during training.
         images: (B, 3, H, W) uint8, augmented.
-        labels: (B,) int64.
+        labels: (B,) int64, or (B, C) floating-point probabilities.
 
     Returns:
         The loss before the step, 0-dimensional, and the learning rate.
 
     Raises:
-        DivergedError: the loss is not finite; on a CPU no weight has moved.
+        DivergedError: the loss is not finite. On a CPU, the weights are unchanged then.
     """
-    lr = set_schedule(state.optimizer, state.progress * setup.steps, setup.steps, setup.config)
-    if setup.recorded and len(labels) == setup.config.batch_size:
-        size = training_size(setup.sizes, state.progress)
-        loss = state.recorder.take(size, partial(_take, state, setup), images, labels)
-        _check(loss, state, setup, images, labels)
+    config, step = setup.config, state.progress * setup.steps
+    lr = config.lr * set_schedule(
+        state.optimizer, step, setup.steps, schedule=config.schedule, warmup=config.warmup
+    )
+    if setup.uses_cuda_graphs and len(labels) == config.batch_size:
+        kind = (training_size(setup.sizes, state.progress), labels.shape)
+        loss = state.recorder.take(kind, partial(_unchecked_step, state, setup), images, labels)
+        _check_loss(loss, state, setup, images, labels)
     else:
         loss = gradients(state, setup, images, labels)
         _update(state, setup)
-    state.step += 1
+    state.steps_done += 1
     return loss, lr
 
 
 def gradients(state: State, setup: Setup, images: Tensor, labels: Tensor) -> Tensor:
-    """Put each weight's gradient beside it; return the loss, 0-dimensional.
+    """Compute the gradients of a batch, and return its loss, 0-dimensional.
 
-    Args, Raises: as `step`; the pictures are this process's share of the batch, gradient and loss
-    are those of all of it.
+    The arguments and errors are those of `train_step`. With several processes, the pictures are the
+    share of this process; the gradients and the loss are those of the whole batch.
     """
     if setup.config.freeze:
         set_frozen(state.model, state.progress < setup.config.freeze)
-    if (
-        setup.processes.size > 1
-    ):  # dropout: in each process its own, and the same again after a restart
-        purpose = ("dropout", state.step, setup.processes.rank)
+    if setup.processes.size > 1:
+        # Dropout differs between the processes, and is the same again after a restart.
+        purpose = ("dropout", state.steps_done, setup.processes.rank)
         torch.manual_seed(generator(setup.config.seed, *purpose).initial_seed())
     loss = _backward(state, setup, images, labels)
-    _check(loss, state, setup, images, labels)
+    _check_loss(loss, state, setup, images, labels)
     return loss
 
 
-def _take(state: State, setup: Setup, images: Tensor, labels: Tensor) -> Tensor:
-    """Take a step without a look at its loss, which is returned."""
+def _unchecked_step(state: State, setup: Setup, images: Tensor, labels: Tensor) -> Tensor:
+    """Take a step without checking its loss; return the loss."""
     loss = _backward(state, setup, images, labels, compiled=setup.config.compile)
     _update(state, setup)
     return loss
@@ -150,82 +162,117 @@ def _take(state: State, setup: Setup, images: Tensor, labels: Tensor) -> Tensor:
 def _backward(
     state: State, setup: Setup, images: Tensor, labels: Tensor, *, compiled: bool = False
 ) -> Tensor:
-    """Put each weight's gradient beside it, whatever it is; return the loss, 0-dimensional."""
-    config = setup.config
+    """Compute the gradients without checking the loss; return the loss, 0-dimensional."""
+    config, class_weights = setup.config, setup.class_weights
     model = fused(state.model) if compiled else state.model
     x = prepare(images, *setup.channels, training_size(setup.sizes, state.progress))
     with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.mixed):
-        loss = F.cross_entropy(
-            model(x), labels, setup.class_weights, label_smoothing=config.label_smoothing
-        )
-    state.model.zero_grad()  # not the optimizer's, which loads a compiler first
+        loss = training_loss(model(x), labels, class_weights, config.label_smoothing)
+    state.model.zero_grad()  # the optimizer's method would load a compiler first
     loss.backward()
-    weight = len(labels) if setup.class_weights is None else setup.class_weights[labels].sum()
+    weight = total_weight(labels, class_weights)
     loss = setup.processes.average(state.model, loss.detach(), weight)
     if config.clip_value:
         nn.utils.clip_grad_value_(state.model.parameters(), config.clip_value)
     return loss
 
 
+def training_loss(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Return the mean cross-entropy of a batch, weighted by class.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) int64, or (B, C) floating-point probabilities.
+        class_weights: (C,); None if all classes weigh the same.
+        label_smoothing: probability mass that is spread evenly over all classes (0..1).
+    """
+    if class_weights is None or not labels.is_floating_point():
+        return F.cross_entropy(logits, labels, class_weights, label_smoothing=label_smoothing)
+    # For probabilities, torch divides by the number of pictures instead of by their weights.
+    total = F.cross_entropy(
+        logits, labels, class_weights, reduction="sum", label_smoothing=label_smoothing
+    )
+    return total / total_weight(labels, class_weights)
+
+
+def total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor | int:
+    """Return the weight of a batch in the loss: the sum of the weights of its pictures.
+
+    Args:
+        labels: (B,) int64, or (B, C) floating-point probabilities.
+        class_weights: (C,); None if all classes weigh the same.
+    """
+    if class_weights is None:
+        return len(labels)
+    if labels.is_floating_point():
+        return (labels @ class_weights).sum()
+    return class_weights[labels].sum()
+
+
 def _update(state: State, setup: Setup) -> None:
     """Move the weights along their gradients."""
     with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.mixed):
-        state.optimizer.step()  # muon's products of matrices
+        state.optimizer.step()  # autocast speeds up the matrix products of muon
 
 
-def _check(loss: Tensor, state: State, setup: Setup, *batch: Tensor) -> None:
-    """Raise DivergedError if a loss is not finite; a GPU's is not looked at each time."""
-    looked_at = setup.device.type == "cpu" or state.step % LOOK == 0
-    if looked_at and not math.isfinite(loss.item()):
+def _check_loss(loss: Tensor, state: State, setup: Setup, *batch: Tensor) -> None:
+    """Raise DivergedError if a loss is not finite; on a GPU, only every LOSS_CHECK_STEPS steps."""
+    due = setup.device.type == "cpu" or state.steps_done % LOSS_CHECK_STEPS == 0
+    if due and not math.isfinite(loss.item()):
         raise _diverged(state, setup, *batch)
 
 
-def _record(state: State, setup: Setup) -> Epoch:
-    """Judge an epoch that has just ended, and return its record."""
-    began, part = time.perf_counter(), state.part
-    state.settle()
-    mean_loss = sum(part.loss) / len(part.loss)
+def _finish_epoch(state: State, setup: Setup) -> Epoch:
+    """Evaluate the model after an epoch, and return the record of the epoch."""
+    started, record = time.perf_counter(), state.partial_epoch
+    state.collect_losses()
+    mean_loss = sum(record.loss) / len(record.loss)
     if not math.isfinite(mean_loss):
         raise _diverged(state, setup)
     trained = time.perf_counter()
-    validation = {}
-    if len(setup.judged):
-        state.judged_logits = judge(state.model, setup)
-        info = setup.info
-        validation = measure(state.judged_logits, setup.judged.labels, info.labels, info.parents)
+    metrics, split, info = {}, setup.validation_split, setup.info
+    if len(split):
+        state.validation_logits = predict_validation(state.model, setup)
+        metrics = measure(state.validation_logits, split.labels, info.labels, info.parents)
     return Epoch(
-        epoch=state.epoch + 1,
+        epoch=state.epochs_done + 1,
         progress=state.progress,
-        seconds=part.seconds + trained - began,
-        validation=validation,
+        seconds=record.seconds + trained - started,
+        validation=metrics,
         validation_seconds=time.perf_counter() - trained,
-        pictures=part.pictures,
+        pictures=record.pictures,
         train_loss=mean_loss,
-        lr=part.lr,
-        loss=part.loss,
+        lr=record.lr,
+        loss=record.loss,
     )
 
 
-def judge(model: nn.Module, setup: Setup) -> Tensor:
-    """Return the (N, C) logits of the pictures to judge by; each process computes its part."""
-    logits = torch.zeros(len(setup.judged), len(setup.info.classes))
-    for start in range(
-        setup.processes.rank * BATCH, len(setup.judged), setup.processes.size * BATCH
-    ):
-        part = slice(start, start + BATCH)
-        logits[part] = predict_logits(model, setup.judged[part].store, setup.info)
-    setup.processes.all_sum(logits)
+def predict_validation(model: nn.Module, setup: Setup) -> Tensor:
+    """Return the (N, C) logits of the validation split; each process computes a part of them."""
+    split, processes = setup.validation_split, setup.processes
+    logits = torch.zeros(len(split), len(setup.info.classes))
+    for start in range(processes.rank * BATCH, len(split), processes.size * BATCH):
+        batch = slice(start, start + BATCH)
+        logits[batch] = predict_logits(model, split[batch].store, setup.info)
+    processes.all_sum(logits)
     return logits
 
 
 def _diverged(state: State, setup: Setup, *batch: Tensor) -> DivergedError:
     return DivergedError(
-        f"The loss is no longer finite in epoch {state.epoch + 1}, step {state.step + 1}: lower "
-        f"--lr (now {setup.config.lr:g}), or set --clip-value.",
+        f"The loss is no longer finite in epoch {state.epochs_done + 1}, step "
+        f"{state.steps_done + 1}: lower --lr (now {setup.config.lr:g}), or set --clip-value.",
         batch,
     )
 
 
 def training_size(sizes: Sequence[int], progress: float) -> int:
-    """Return the side of the training pictures at a progress of 0..1: sizes share it equally."""
-    return sizes[part(progress, len(sizes))]
+    """Return the side of the training pictures at a progress of 0..1.
+
+    Args:
+        sizes: side in pixels in each phase of the run; all phases have the same length.
+        progress: share of the schedule that is done.
+    """
+    return sizes[phase_at(progress, len(sizes))]

@@ -1,4 +1,4 @@
-"""What training shows: a header, a live line, a row an epoch, a summary."""
+"""What training shows: a header, a live line, a row for each epoch, and a summary."""
 
 import dataclasses
 import json
@@ -21,19 +21,22 @@ from hundredfold.runs.run import Run
 from hundredfold.support.console import command, console, duration, escape, make_table
 from hundredfold.support.jsonio import to_json
 from hundredfold.support.text import plural, printable
-from hundredfold.training.loop import Step
+from hundredfold.training.loop import StepRecord
 
 REFRESH = 0.5
-"""Seconds between two readings of the loss, which make a GPU wait."""
+"""Time in seconds between two readings of the loss, which has to be waited for on a GPU."""
 
 
 class Display:
-    """Shows a training in the terminal; `with` it for the live line, which needs a terminal."""
+    """Shows a training in the terminal.
+
+    As a context manager, it shows the live line as well, if the output is a terminal.
+    """
 
     def __init__(self, quiet: bool = False, *, verbose: bool = False) -> None:
         self.out = Console(quiet=True) if quiet else console
         self.verbose = verbose
-        self.told: set[str] = set()
+        self.noted: set[str] = set()
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
@@ -47,9 +50,9 @@ class Display:
         )
         self.task = self.progress.add_task("train", total=1.0, epoch="", status="")
         self.config = Config()
-        self.done = 0
-        self.headed = False
-        self.shown = self.began = time.perf_counter()
+        self.pictures = 0
+        self.has_header = False
+        self.last_update = self.started = time.perf_counter()
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -63,76 +66,80 @@ class Display:
     ) -> None:
         self.progress.stop()
 
-    def _print(self, what: Any = "") -> None:
-        """Print, unless whoever reads has had enough: a training does not end with its audience."""
+    def _print(self, output: Any = "") -> None:
+        """Print. If nobody reads the output any more, training continues without it."""
         try:
-            self.out.print(what)
+            self.out.print(output)
         except BrokenPipeError:
             self.out = Console(quiet=True)
 
     def note(self, text: str) -> None:
-        """Show a sentence that the user should not miss: each only once."""
-        if text not in self.told:
-            self.told.add(text)
-            self._say(text)
+        """Show an important sentence; the same one is shown only once."""
+        if text not in self.noted:
+            self.noted.add(text)
+            self._show_note(text)
 
-    def _say(self, text: str) -> None:
+    def _show_note(self, text: str) -> None:
         self._print(f"[yellow]{escape(text)}[/]")
 
     def detail(self, text: str) -> None:
-        """Show a sentence for those who asked for more."""
+        """Show a sentence if the output is verbose."""
         if self.verbose:
             self._print(f"[dim]{escape(text)}[/]")
 
     def start(self, run: Run, config: Config, lines: list[str]) -> None:
-        """Show what is about to be trained, and the table's head."""
+        """Show what is about to be trained."""
         self._print(f"[bold]{escape(config.name)}[/] -> {escape(str(run))}")
         for line in lines:
             self._print(f"  {escape(line)}")
         if config.validate_on == "test":
             self.note(
-                "  Each epoch is judged on the TEST set, as the tutorial does: "
-                "choose nothing by these figures."
+                "  Each epoch is evaluated on the TEST set, as in the tutorial: "
+                "do not choose anything by these figures."
             )
-        self.config, self.began = config, time.perf_counter()
+        self.config, self.started = config, time.perf_counter()
         self.progress.update(self.task, epoch=f"1/{math.ceil(config.epochs)}")
 
-    def step(self, step: Step, progress: float) -> None:
-        """Move the live line on by a step, to a progress of 0..1."""
-        self.done += step.pictures
+    def step(self, step: StepRecord, progress: float) -> None:
+        """Update the live line after a step, at a progress of 0..1."""
+        self.pictures += step.pictures
         self.progress.update(self.task, completed=progress)
         now = time.perf_counter()
-        if not self.progress.disable and now - self.shown > REFRESH:
-            self.shown = now
-            rate = self.done / (now - self.began)
+        if not self.progress.disable and now - self.last_update > REFRESH:
+            self.last_update = now
+            rate = self.pictures / (now - self.started)
             status = f"{rate:,.0f} images/s  loss {step.loss.item():.3f}  lr {step.lr:.4f}"
             self.progress.update(self.task, status=status)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Add an epoch's row."""
+        """Show the row of an epoch, after the header if it is the first."""
         columns = epoch_columns(epoch, self.config)
-        if not self.headed:
-            self.headed = True
-            head = "  ".join(f"{name:>{max(len(name), 8)}}" for name in columns)
-            self._print(f"\n[bold]{head}[/]")
+        if not self.has_header:
+            self.has_header = True
+            header = "  ".join(f"{name:>{max(len(name), 8)}}" for name in columns)
+            self._print(f"\n[bold]{header}[/]")
         row = "  ".join(f"{text:>{max(len(name), 8)}}" for name, text in columns.items())
         self._print(row)
         epochs = max(math.ceil(self.config.epochs), epoch.epoch)
         self.progress.update(self.task, epoch=f"{min(epoch.epoch + 1, epochs)}/{epochs}")
 
     def summary(self, run: Run, metrics: dict[str, Any]) -> None:
-        """Show the end of a training: results, times, and what to do next."""
+        """Show the results of a training, its times, and the next command."""
         self._print()
         self._print(metrics_table(metrics))
         self._print(
-            f"{duration(metrics['seconds'])} in all: training "
+            f"{duration(metrics['seconds'])} in total: training "
             f"{duration(metrics['train_seconds'])} ({metrics['images_per_second']:,.0f} images/s), "
             f"validation {duration(metrics['validation_seconds'])}, "
             f"test {duration(metrics['test_seconds'])}."
         )
         if (temperature := run.info().temperature) != 1:
             count = metrics["calibration_pictures"]
-            few = "" if count >= FEW_PICTURES else " These are few, so the divisor is kept near 1."
+            few = (
+                ""
+                if count >= FEW_PICTURES
+                else " These are few, so the divisor is kept close to 1."
+            )
             self._print(
                 f"Probabilities are calibrated on {plural(count, 'validation picture')}: "
                 f"logits are divided by {temperature:.3g}.{few}"
@@ -143,7 +150,7 @@ class Display:
 
 
 class JsonDisplay(Display):
-    """Writes one JSON object a line for other programs; nothing else."""
+    """Writes one JSON object per line, for other programs."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
@@ -153,15 +160,15 @@ class JsonDisplay(Display):
         line = json.dumps({"event": event, **values}, ensure_ascii=False)
         self._print(Text(printable(line)))
 
-    def _say(self, text: str) -> None:
+    def _show_note(self, text: str) -> None:
         self._write("note", text=text)
 
     def start(self, run: Run, config: Config, lines: list[str]) -> None:
-        """Write the run's folder and its configuration."""
+        """Write the folder and the configuration of the run."""
         self._write("start", run=str(run), config=json.loads(to_json(config)))
 
     def epoch(self, epoch: Epoch) -> None:
-        """Write an epoch's record, without what each step had."""
+        """Write the record of an epoch, without the values of each step."""
         record = dataclasses.asdict(epoch)
         self._write("epoch", **{k: v for k, v in record.items() if k not in ("lr", "loss")})
 
@@ -171,24 +178,24 @@ class JsonDisplay(Display):
 
 
 def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
-    """Return an epoch's row: heading to text."""
-    judged = "test" if config.validate_on == "test" else "val"
+    """Return the row of an epoch: texts by the heading of their columns."""
+    split = "test" if config.validate_on == "test" else "val"
     columns = {
         "epoch": str(epoch.epoch),
         "lr": f"{epoch.lr[-1]:.2g}",
         "train loss": f"{epoch.train_loss:.4f}",
     }
     if epoch.validation:
-        columns[f"{judged} loss"] = format_metric("loss", epoch.validation["loss"])
+        columns[f"{split} loss"] = format_metric("loss", epoch.validation["loss"])
         for level in ("fine", "coarse"):
             if (key := top1_key(level)) in epoch.validation:
-                columns[f"{judged} {level}"] = format_metric(key, epoch.validation[key])
+                columns[f"{split} {level}"] = format_metric(key, epoch.validation[key])
     columns["images/s"] = f"{epoch.images_per_second:,.0f}"
     columns["time"] = duration(epoch.seconds + epoch.validation_seconds)
     return columns
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
-    """Return the test metrics, single view and with flip TTA, as a table."""
+    """Return a table of the test metrics, single view and with flip TTA."""
     head = [f"test set, {plural(metrics['test_pictures'], 'picture')}", *VIEWS.values()]
     return make_table(head, metric_rows(*(metrics[view] for view in VIEWS)))
