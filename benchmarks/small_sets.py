@@ -19,7 +19,7 @@ import tyro
 from common import save_result, spread
 
 from hundredfold import Dataset, fast, load_data, measure, predict_logits
-from hundredfold.recipes import fitted
+from hundredfold.training.fitting import fitted
 from hundredfold.training.loop import train_epochs
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state

@@ -125,7 +125,7 @@ def test_prediction_finds_the_same_pictures_as_training(
     }
     assert [path.name for path in paths[:12]] == [f"cat-{i}.png" for i in range(12)]
     assert said == [
-        f"Skipped in {root}: cat/1.heic (HEIC is not read: convert it to JPEG), "
+        f"Skipped in {root}: cat/1.heic (HEIC is not supported: convert it to JPEG), "
         "owl/readme (not a picture)."
     ]
     assert main(["predict", str(run), str(root), "--format", "csv"]) == 0

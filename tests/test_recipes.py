@@ -17,8 +17,9 @@ import hundredfold
 from hundredfold import Run, fast, train
 from hundredfold.cli.main import main
 from hundredfold.config import FlexibleFloat
-from hundredfold.recipes import CIFAR_PICTURES, RECIPES, fitted
+from hundredfold.recipes import RECIPES
 from hundredfold.support.jsonio import to_json
+from hundredfold.training.fitting import CIFAR_PICTURES, fitted
 
 names = st.sampled_from(sorted(RECIPES))
 

@@ -5,6 +5,7 @@ import hundredfold.support.starting  # noqa: F401  # first, because the other im
 # isort: split
 from importlib.metadata import version
 
+from hundredfold import recipes
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_cifar100, load_data
@@ -14,17 +15,7 @@ from hundredfold.experiments.explore import explore
 from hundredfold.inference.logits import predict_logits
 from hundredfold.inference.predict import Prediction, Predictor
 from hundredfold.metrics.scores import measure
-from hundredfold.recipes import (
-    best,
-    fast,
-    finetune,
-    gpu,
-    medium,
-    quick,
-    strong,
-    tutorial,
-    tutorial_400,
-)
+from hundredfold.recipes import *  # noqa: F403
 from hundredfold.report.report import write_report
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
@@ -44,24 +35,16 @@ __all__ = [
     "Split",
     "UnavailableError",
     "UserError",
-    "best",
     "evaluate",
     "explore",
-    "fast",
-    "finetune",
-    "gpu",
     "load_cifar100",
     "load_data",
     "load_sample",
     "measure",
-    "medium",
     "predict_logits",
-    "quick",
     "reproduce",
     "resume",
-    "strong",
     "train",
-    "tutorial",
-    "tutorial_400",
     "write_report",
 ]
+__all__ += recipes.__all__

@@ -5,6 +5,7 @@ The command line derives its flags and their help from it, and a run directory s
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,14 @@ class FlexibleFloat(float):
 
 class FlexibleInt(int):
     """A whole number that training adapts in the same way."""
+
+
+FLEXIBLE: Mapping[str, type[FlexibleFloat] | type[FlexibleInt]] = {
+    "epochs": FlexibleFloat,
+    "batch_size": FlexibleInt,
+    "lr": FlexibleFloat,
+}
+"""Fields that `training.fitting` may change if they have the recipe's own value."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,29 +1,28 @@
 """Recipes: functions that return a configuration.
 
-A recipe's epochs, batch size and learning rate are made for CIFAR-100. `fitted` adapts them to
-other numbers of pictures. Values that are passed to a recipe are not adapted.
+A recipe's epochs, batch size and learning rate are made for CIFAR-100. `training.fitting` adapts
+them to other numbers of pictures. Values that are passed to a recipe are not adapted.
+
+To add a recipe, write its function and name it in `__all__`. The command line, the exports of the
+package and the documentation follow.
 """
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from hundredfold.config import Config, FlexibleFloat, FlexibleInt
+from hundredfold.config import FLEXIBLE, Config
 
-CIFAR_PICTURES = 47_500
-"""Number of training pictures that the recipes are made for: CIFAR-100 less those held out."""
-MOST_EPOCHS = 60.0
-"""Most epochs on a small set of pictures, unless the recipe itself has more."""
-SMALLEST_BATCH = 16
-STEPS_PER_EPOCH = 16
-"""Steps per epoch on a small set of pictures, approximately: the batch size is chosen for this."""
-FLEXIBLE: Mapping[str, type[FlexibleFloat] | type[FlexibleInt]] = {
-    "epochs": FlexibleFloat,
-    "batch_size": FlexibleInt,
-    "lr": FlexibleFloat,
-}
-"""Fields that `fitted` may change if they have the recipe's own value."""
+__all__ = [
+    "best",
+    "fast",
+    "finetune",
+    "gpu",
+    "medium",
+    "quick",
+    "strong",
+    "tutorial",
+    "tutorial_400",
+]
 
 
 def _recipe(changes: Mapping[str, Any], **values: Any) -> Config:
@@ -291,41 +290,7 @@ def tutorial_400(**changes: Any) -> Config:
     )
 
 
-def fitted(config: Config, pictures: int) -> Config:
-    """Return a configuration whose flexible values fit a number of training pictures.
-
-    With fewer pictures than CIFAR-100 has, there are more epochs, up to MOST_EPOCHS. Batches are
-    smaller, so that an epoch has about STEPS_PER_EPOCH steps. The learning rate falls with the
-    square root of the batch size (Malladi et al., "On the SDEs and Scaling Rules for Adaptive
-    Gradient Algorithms", 2022, for Adam). Muon's learning rate for convolutions stays the same,
-    because the norm of its steps does not depend on the batch size. docs/LOG.md has the
-    measurements.
-
-    Args:
-        config: a configuration; values that are not flexible stay as they are.
-        pictures: number of training pictures, including those that are held out for validation.
-
-    Returns:
-        A configuration without flexible values.
-    """
-    pictures = max(1, pictures)
-    epochs = config.epochs * max(1.0, CIFAR_PICTURES / pictures)
-    batch, scale = config.batch_size, 1.0
-    if isinstance(batch, FlexibleInt):
-        wanted = 2 ** round(math.log2(pictures / STEPS_PER_EPOCH))
-        batch = int(min(batch, max(SMALLEST_BATCH, wanted)))
-        scale = min(batch, pictures) / config.batch_size
-    values = {
-        "epochs": round(min(epochs, max(MOST_EPOCHS, config.epochs)), 2),
-        "batch_size": batch,
-        "lr": config.lr * scale**0.5,
-    }
-    flexible = [name for name, kind in FLEXIBLE.items() if isinstance(getattr(config, name), kind)]
-    return replace(config, **{name: values[name] for name in flexible})
-
-
 RECIPES: Mapping[str, Callable[..., Config]] = {
-    recipe.__name__.replace("_", "-"): recipe
-    for recipe in (fast, quick, medium, strong, best, gpu, finetune, tutorial, tutorial_400)
+    name.replace("_", "-"): globals()[name] for name in __all__
 }
 """The recipes by the names that the command line gives them."""

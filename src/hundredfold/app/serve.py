@@ -21,6 +21,10 @@ def make_app(served: ServedModel, host: str = "localhost") -> Any:
 
     Raises:
         UserError: the extra `app` is not installed.
+
+    Examples:
+        >>> served = make_served_model("strong", Predictor.load("strong"), None)
+        >>> app = make_app(served)  # uvicorn.run(app) serves it
     """
     with extra("app", "The web page needs"):
         from hundredfold.app.endpoint import make_endpoint  # noqa: PLC0415  # an extra

@@ -102,6 +102,11 @@ def make_served_model(name: str, predictor: Predictor, dataset: Dataset | None) 
         name: the name that the page shows.
         predictor: the model.
         dataset: the data that the model was trained on; None if it was not found.
+
+    Examples:
+        >>> served = make_served_model("strong", Predictor.load("strong"), load_sample())
+        >>> len(served.examples())
+        20
     """
     features = normalized_features(predictor, dataset.train.parts()) if dataset else torch.empty(0)
     return ServedModel(name, predictor, dataset, features, Lock())

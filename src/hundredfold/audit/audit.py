@@ -32,10 +32,11 @@ from hundredfold.audit.pictures import AuditedPictures
 from hundredfold.data.archive import is_archive
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.models.whitenet import WhiteNet
-from hundredfold.recipes import fitted, quick
+from hundredfold.recipes import quick
 from hundredfold.support.console import counted
 from hundredfold.support.errors import UserError
 from hundredfold.support.text import escape_formula
+from hundredfold.training.fitting import fitted
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
 

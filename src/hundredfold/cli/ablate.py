@@ -24,11 +24,12 @@ from hundredfold.experiments.ablate import (
 from hundredfold.figures.ablation import VariantAccuracy, draw_ablation
 from hundredfold.figures.style import to_png
 from hundredfold.metrics.scores import metric_name
-from hundredfold.recipes import RECIPES, fitted
+from hundredfold.recipes import RECIPES
 from hundredfold.support.console import console, escape
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded, save_file
 from hundredfold.support.text import plural
+from hundredfold.training.fitting import fitted
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from hundredfold.experiments.tune import MIN_TRIALS, Trial, TuningResult, search
 from hundredfold.figures.style import to_png
 from hundredfold.figures.tuning import draw_tuning
 from hundredfold.metrics.scores import format_metric, metric_name, top1_key
-from hundredfold.recipes import fitted
 from hundredfold.support.console import command, console, escape
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded, make_folder, save_file
 from hundredfold.support.jsonio import to_json
 from hundredfold.support.text import cell
+from hundredfold.training.fitting import fitted
 from hundredfold.training.train import explained_memory
 
 

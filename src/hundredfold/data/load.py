@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hundredfold.data import cifar100, cifar100_cache, kaggle
-from hundredfold.data.custom import load_custom
 from hundredfold.data.dataset import Dataset
 from hundredfold.data.download import download
+from hundredfold.data.folders import load_folder
 from hundredfold.data.sample import load_sample
 from hundredfold.support.console import say
 from hundredfold.support.errors import UnavailableError, UserError
@@ -38,6 +38,10 @@ def load_data(
     Raises:
         UserError: There is no such data, or it is damaged.
         UnavailableError: The data must be downloaded, which is not possible.
+
+    Examples:
+        >>> load_data("sample").classes[:2]
+        ('apple', 'aquarium_fish')
     """
     if source == "auto":
         return _cifar100_or_sample(tell)
@@ -47,7 +51,7 @@ def load_data(
     if cifar100.is_at(path):
         dataset = load_cifar100(path)
     else:
-        dataset = load_custom(path, tell, size=size, strict=strict)
+        dataset = load_folder(path, tell, size=size, strict=strict)
     return replace(dataset, source=source) if source.startswith(kaggle.PREFIX) else dataset
 
 
@@ -99,6 +103,11 @@ def load_cifar100(path: str | Path | None = None) -> Dataset:
     Raises:
         UserError: There is no CIFAR-100 at the path, or it is damaged.
         UnavailableError: The download is not possible.
+
+    Examples:
+        >>> dataset = load_cifar100("data/cifar-100-python.tar.gz")  # doctest: +SKIP
+        >>> len(dataset.train)  # doctest: +SKIP
+        50000
     """
     with process_lock(cache_folder().with_suffix(".lock")):  # only one process converts the data
         if path:

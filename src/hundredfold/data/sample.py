@@ -17,7 +17,12 @@ SIDE = 32
 
 
 def load_sample() -> Dataset:
-    """Load the sample: 2,500 training and 500 test pictures, drawn evenly from the 100 classes."""
+    """Load the sample: 2,500 training and 500 test pictures, drawn evenly from the 100 classes.
+
+    Examples:
+        >>> len(load_sample().train)
+        2500
+    """
     folder = resources.files("hundredfold.data") / "sample"
     names = json.loads((folder / "sample.json").read_text())
     splits = {}

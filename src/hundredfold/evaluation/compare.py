@@ -134,6 +134,11 @@ def compare(runs: Sequence[Run | str | Path]) -> Comparison:
 
     Raises:
         UserError: a directory is damaged or not a run, or fewer than two runs are finished.
+
+    Examples:
+        >>> other = train(quick(data="sample", epochs=0.2, seed=1, device="cpu"), quiet=True)
+        >>> len(compare([run, other]).groups)  # runs that differ only in the seed form one group
+        1
     """
     unique = {run.path.resolve(): run for run in map(find_run, runs)}.values()
     unfinished = [run for run in unique if _digest(run) and not run.finished]  # or it is no run

@@ -60,6 +60,10 @@ def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") 
     Raises:
         UserError: there is no such run or device, the run is damaged, or the data is not available
             or not the data that the run was trained on.
+
+    Examples:
+        >>> evaluate(run)["test"] == run.metrics()["test"]
+        True
     """
     run = find_run(run)
     model = run.model(pick_device(device or run.config().device))

@@ -37,6 +37,11 @@ def occlusion_map(predictor: Predictor, image: Tensor, target: int) -> Tensor:
 
     Returns:
         (S, S) float32 in nats: positive for evidence of the class, negative for evidence against.
+
+    Examples:
+        >>> predictor, image = Predictor.load("strong"), load_sample().test.images[0]
+        >>> occlusion_map(predictor, image, target=0).shape
+        torch.Size([32, 32])
     """
     size = image.shape[-1]
     window, stride = max(size // 4, 1), max(size // 16, 1)
@@ -78,6 +83,12 @@ def find_similar(
         image: (3, S, S) uint8.
         training: the training pictures.
         count: number of pictures to return at most.
+
+    Examples:
+        >>> predictor, sample = Predictor.load("strong"), load_sample()
+        >>> similar = find_similar(predictor, sample.test.images[0], sample.train, count=3)
+        >>> len(similar.index)
+        3
     """
     features = normalized_features(predictor, training.parts())
     return find_similar_by_features(features, predictor, image, count)

@@ -14,11 +14,11 @@ from hundredfold.data.dataset import Dataset
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.scores import learned_top1, measure
 from hundredfold.models.architectures import fixed_options
-from hundredfold.recipes import fitted
 from hundredfold.runs.run import Run
 from hundredfold.support.console import say
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.support.files import expanded
+from hundredfold.training.fitting import fitted
 from hundredfold.training.setup import as_recorded, require_validation, split_dataset
 from hundredfold.training.train import train
 
@@ -101,6 +101,13 @@ def ablate(
 
     Raises:
         UserError: the configuration has a budget, or does not fit the data or the machine.
+
+    Examples:
+        >>> recipe, dataset = quick(epochs=0.2, device="cpu"), load_sample()
+        >>> results = ablate(recipe, dataset, seeds=1, quiet=True)
+        >>> next(results).without  # the full recipe comes first, without nothing
+        quick, full recipe, seed 0
+        ''
     """
     if config.budget:
         raise UserError("An ablation compares equal trainings: give it epochs, not a budget.")

@@ -42,6 +42,10 @@ def explore(dataset: Dataset, config: Config, out: str | Path) -> Path:
 
     Raises:
         UserError: the configuration does not fit the data, or the folder cannot be written.
+
+    Examples:
+        >>> explore(load_sample(), fast(), "pictures").name
+        'explore.html'
     """
     setup = make_setup(config, dataset.with_labels(config.labels), torch.device("cpu"))
     training = training_split(setup, dataset)

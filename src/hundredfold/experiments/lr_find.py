@@ -72,6 +72,12 @@ def find_lr(
 
     Raises:
         UserError: `steps` is less than MIN_STEPS.
+
+    Examples:
+        >>> setup = make_setup(quick(device="cpu"), load_sample(), torch.device("cpu"))
+        >>> curve = find_lr(first_state(setup), setup, steps=10)
+        >>> curve.lr[0] < curve.lr[-1]
+        True
     """
     if steps < MIN_STEPS:
         raise UserError(f"--steps is {steps}, but must be at least {MIN_STEPS}.")

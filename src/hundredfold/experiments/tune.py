@@ -129,6 +129,13 @@ def tune(
     Raises:
         UserError: Optuna is not installed, the recipe holds out no pictures or has a budget, or the
             storage cannot be used.
+
+    Examples:
+        >>> config, dataset = quick(epochs=0.2, device="cpu"), load_sample()
+        >>> space = search_space(config, ["lr"])
+        >>> result = tune(config, dataset, space, trials=1, storage="sqlite:///tune.db")
+        >>> list(result.trials[0].values)
+        ['lr']
     """
     optuna = _optuna()
     held_out = config.validation or dataset.validation is not None

@@ -77,6 +77,10 @@ def export(
     Raises:
         UserError: the run has no weights, an extra is missing, or a file cannot be written.
         CheckFailed: the predictions of the exported model differ; it is deleted.
+
+    Examples:
+        >>> export(run, "torch").path.name
+        'model.pt2'
     """
     info, folder = run.info(), run.folder("export")
     if int8 and to != "onnx":

@@ -30,6 +30,10 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
 
     Raises:
         DivergedError: a logit is not finite, or its absolute value exceeds MAX_LOGIT.
+
+    Examples:
+        >>> predict_logits(run.model(), load_sample().test.images, run.info()).shape
+        torch.Size([500, 100])
     """
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in (info.mean, info.std))

@@ -89,6 +89,11 @@ def measure(
         `coarse_top5`. Top-5 accuracies need more than five classes. `macro_recall` and `macro_f1`,
         means over the classes that have pictures here. `ece`, the expected calibration error. All
         but the loss are 0..1.
+
+    Examples:
+        >>> metrics = measure(torch.eye(4), torch.tensor([0, 1, 2, 0]), "fine")
+        >>> metrics["fine_top1"]
+        0.75
     """
     metrics = {
         "loss": F.cross_entropy(logits.double(), labels).item(),

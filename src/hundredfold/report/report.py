@@ -30,6 +30,10 @@ def write_report(
     Raises:
         UserError: there is no such run; it is not finished, damaged, or its folder cannot be
             written; or `data` is not the data that it was trained on.
+
+    Examples:
+        >>> write_report(run).name
+        'report.html'
     """
     # matplotlib takes 0.3 s to load.
     from hundredfold.report.figures import draw_figures, save_figures  # noqa: PLC0415

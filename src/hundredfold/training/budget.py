@@ -7,12 +7,12 @@ import time
 from hundredfold.config import Config, parse_duration
 from hundredfold.data.dataset import Dataset
 from hundredfold.inference.logits import BATCH, predict_logits
-from hundredfold.recipes import CIFAR_PICTURES
 from hundredfold.support.device import keep_memory, pick_device
 from hundredfold.support.errors import UserError
 from hundredfold.training.batches import batches
 from hundredfold.training.clock import Clock, mean_seconds
 from hundredfold.training.cuda_graphs import WARM_UP_STEPS
+from hundredfold.training.fitting import CIFAR_PICTURES
 from hundredfold.training.loop import train_step
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state

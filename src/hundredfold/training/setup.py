@@ -12,11 +12,11 @@ from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.models.architectures import MODELS
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.timm import normalisation
-from hundredfold.recipes import fitted
 from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.training.batches import count_steps
+from hundredfold.training.fitting import fitted
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Load a custom dataset: your own pictures in a folder, an archive, or a table."""
+"""Load your own pictures: from a folder, an archive or a table."""
 
 import shlex
 import statistics
@@ -19,7 +19,7 @@ MAX_NAMED = 50
 """Maximum number of classes without usable pictures that a sentence names."""
 
 
-def load_custom(
+def load_folder(
     path: Path, tell: Callable[[str], None], *, size: int = 0, strict: bool = False
 ) -> Dataset:
     """Load your own pictures as a dataset.
