@@ -113,7 +113,7 @@ def test_errors_are_sentences_in_json(client: TestClient, tiny: Dataset, path: s
     for method in ("GET", "PUT", "DELETE", "OPTIONS"):
         answer = client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
-        assert answer.json() == {"error": "Ask this address by POST."}
+        assert answer.json() == {"error": "This address accepts only POST."}
     answer = client.post("/api/classify", content=picture)
     assert (answer.status_code, list(answer.json())) == (404, ["error"])
     answer = client.post(f"{path}?top=x", content=picture)
@@ -128,7 +128,8 @@ def test_a_bug_gives_status_500_without_details(
     with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as test_client:
         answer = test_client.post("/api/predict", content=png(tiny.test.images[0]))
     assert answer.status_code == 500
-    assert answer.json() == {"error": "The program is at fault. Its terminal shows the details."}
+    sentence = "The server failed to process the request. Its terminal shows the details."
+    assert answer.json() == {"error": sentence}
 
 
 def test_a_training_picture_is_most_similar_to_itself(served: ServedModel, tiny: Dataset) -> None:

@@ -88,7 +88,7 @@ def test_the_page_shows_an_answer_and_its_reasons(
     assert bar.evaluate("bar => bar.offsetWidth / bar.parentNode.offsetWidth") == pytest.approx(
         want.probability, abs=0.02
     )
-    expect(page.get_by_text(f"What speaks for {want.label} (orange)")).to_be_visible()
+    expect(page.get_by_text(f"Parts that support {want.label} (orange)")).to_be_visible()
     expect(page.locator("#similar img")).to_have_count(6)
     expect(page.locator("#examples img")).to_have_count(20)
     assert page.evaluate("[...document.images].every(i => i.hidden || i.naturalWidth > 0)")
@@ -199,7 +199,7 @@ def test_an_example_fits_the_width_of_a_phone(browser: Browser, address: str) ->
     page, problems = open_app(browser, address, width=390)
     expect(page.locator("#examples img")).to_have_count(20)
     page.locator("#examples button").nth(3).press("Enter")
-    expect(page.get_by_text("What speaks for")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Parts that support")).to_be_visible(timeout=30_000)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert problems == []
 

@@ -31,13 +31,14 @@ def test_compare_command_describes_the_result(
     wins, losses, _ = contrast.mcnemar
     assert losses > wins
     line = (
-        rf"Fine: b \(seed 0\) beats 概念_ж \(seed 0\) on {losses} pictures, loses on {wins}; p = "
+        rf"Fine: b \(seed 0\) is right and 概念_ж \(seed 0\) wrong on {losses} pictures, "
+        rf"the reverse on {wins}; p = "
     )
     assert re.search(line + r"0\.\d+\.\n", out)
     assert contrast.difference
     mean, error = (100 * abs(value) for value in contrast.difference)
     assert (
-        f"Fine: b is {mean:.2f} points above 概念_ж in the mean of 3 and 2 seeds, "
+        f"Fine: the mean of b (3 seeds) is {mean:.2f} points above that of 概念_ж (2 seeds); "
         f"standard error {error:.2f}.\n"
     ) in out
     each = [run.metrics()["test"]["fine_top1"] for run in runs[2:]]

@@ -92,7 +92,7 @@ def test_a_cleaned_table_has_the_same_pictures_and_classes(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["audit", str(folder), "--fix", "clean.csv"]) == 2  # no line can name the emus
-    assert "not one line of UTF-8 text" in capsys.readouterr().err
+    assert "a line break or is not valid UTF-8" in capsys.readouterr().err
     (folder / CLASSES[4]).rename(folder / "emu")
     assert main(["audit", str(folder), "--no-labels", "--no-near", "--fix", "clean.csv"]) == 0
     with Path("clean.csv").open(newline="") as file:

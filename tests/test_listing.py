@@ -69,7 +69,7 @@ def test_classes_that_training_lacks_are_left_out(
     root = pictures(tmp_path, {"train/a": 2, "train/b": 2, "test/b": 2, "test/zebra": 3})
     found = load(root)
     assert found.classes == ("a", "b") and len(found.test) == 2
-    assert "classes that the training pictures lack: zebra (3). Left out." in said[0]
+    assert "classes that the training pictures lack: zebra (3). They are left out." in said[0]
     with pytest.raises(UserError, match="zebra"):
         load(root, strict=True)
 
@@ -109,7 +109,7 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path, load: Load) -> 
     "counts, why",
     [
         ({"a": 3}, "has 1 class with training pictures"),
-        ({"a": 1, "b": 1}, "leaves no picture to test on"),
+        ({"a": 1, "b": 1}, "has no picture left for testing"),
         ({".": 3, "a": 2}, "is in no class"),
         ({"a": 2, "a/b": 2}, "pictures at two depths"),
         ({"a/b/c": 2, "a/d/e": 2, "f/g/h": 2}, "nested too deep"),
@@ -153,7 +153,7 @@ def test_undecodable_names_are_escaped(
     capsys.readouterr()
     assert main(["audit", str(root), "--no-labels", "--no-near", "--fix", "x.csv"]) == 2
     assert (
-        "c\\xe4t/cat-0.png has a name that is not one line of UTF-8 text" in capsys.readouterr().err
+        "c\\xe4t/cat-0.png contains a line break or is not valid UTF-8" in capsys.readouterr().err
     )
     moved = root.rename(os.fsdecode(b"sch\xf6n"))
     assert main(["train", "--data", str(moved), *flags]) == 0

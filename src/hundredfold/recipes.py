@@ -59,7 +59,7 @@ def fast(**changes: Any) -> Config:
 
 
 def quick(**changes: Any) -> Config:
-    """`fast` with fewer channels and its former learning rates, for less than a minute.
+    """A narrower `fast`, for trainings of less than a minute.
 
     Examples:
         >>> quick(data="sample").data
@@ -204,7 +204,7 @@ def gpu(**changes: Any) -> Config:
 
 
 def finetune(**changes: Any) -> Config:
-    """A pretrained timm model for small sets: first only its head learns, then all of it.
+    """A pretrained timm model for small data sets: first the head, then the whole network.
 
     It needs `pip install 'hundredfold[timm]'` and either network access once or a file of weights
     (--weights). Its accuracy has not been measured: no pretrained weights were available.
@@ -231,7 +231,7 @@ def finetune(**changes: Any) -> Config:
 
 
 def tutorial(**changes: Any) -> Config:
-    """The recipe of the tutorial notebook: ResNet-9 for an hour or more, evaluated on the test set.
+    """The recipe of the tutorial notebook: ResNet-9, about 50 minutes, evaluated on the test set.
 
     Each epoch is evaluated on the test set because the notebook does so. There is one difference:
     the standard deviations of the channels are those of all pixels, not the mean of the deviations
@@ -263,7 +263,7 @@ def tutorial(**changes: Any) -> Config:
 
 
 def tutorial_400(**changes: Any) -> Config:
-    """`tutorial` with batches of 400 pictures, a variant that the notebook has as well.
+    """`tutorial` with batches of 400 pictures, as in a variant of the notebook.
 
     Examples:
         >>> tutorial_400().batch_size

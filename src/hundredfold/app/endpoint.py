@@ -33,7 +33,7 @@ def make_endpoint(served: ServedModel) -> FastAPI:
 
     Every error is JSON with `error`, a sentence. The status is 400 if the body is not a picture,
     404 for another path, 405 for another method, 413 if the body is larger than MOST_BYTES, 422 for
-    a wrong `top`, and 500 if the program is at fault.
+    a wrong `top`, and 500 if the program fails.
     """
     app = FastAPI(title=f"hundredfold: {served.name}", docs_url=None, redoc_url=None)
     _answer_errors(app)
@@ -96,7 +96,7 @@ def _answer_errors(app: FastAPI) -> None:
     async def refuse(_: Request, error: HTTPException) -> JSONResponse:
         sentences = {
             404: "There is nothing at this address. Send pictures to /api/predict or /api/explain.",
-            405: f"Ask this address by {(error.headers or {}).get('Allow')}.",
+            405: f"This address accepts only {(error.headers or {}).get('Allow')}.",
         }
         sentence = sentences.get(error.status_code, error.detail)
         return JSONResponse({"error": sentence}, error.status_code, error.headers)
@@ -111,5 +111,5 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def admit_fault(_: Request, error: Exception) -> JSONResponse:
-        sentence = "The program is at fault. Its terminal shows the details."
+        sentence = "The server failed to process the request. Its terminal shows the details."
         return JSONResponse({"error": sentence}, 500)

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 REFUSED = (
-    "Open this server by its IP address, as localhost, or by the name of this machine or the name "
-    "given to --host. It answers to no other name, and to no page of another server."
+    "Open this page by the server's IP address, as localhost, by the machine's name or by the name "
+    "given to --host. Other names, and requests from pages of other servers, are refused."
 )
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

@@ -31,7 +31,7 @@ class Explanation:
     """(3, S, S) uint8, the picture as the model receives it."""
     prediction: Prediction
     heat: Tensor
-    """(S, S) float32 in nats: what speaks for the first class (`explain.occlusion_map`)."""
+    """(S, S) float32 in nats: evidence for the first class (`explain.occlusion_map`)."""
     similar: SimilarPictures | None
     """Similar training pictures; None without the data."""
 

@@ -170,7 +170,7 @@ def refuse_list(pictures: AuditedPictures) -> None:
     for path, name in zip(pictures.paths, pictures.names, strict=True):
         if NOT_TEXT.search(str(path)):
             raise UserError(
-                f"{name} has a name that is not one line of UTF-8 text: rename the file."
+                f"The name of {name} contains a line break or is not valid UTF-8: rename the file."
             )
 
 

@@ -98,7 +98,7 @@ def _size(fact: FileInfo) -> str:
 
 
 CHECKS: Mapping[str, tuple[str, Callable[[FileInfo, Path], str]]] = {
-    "misnamed": ("files whose format is not that of their name", _misnamed),
+    "misnamed": ("files whose suffix does not match their format", _misnamed),
     "mode": ("pictures that are not plain RGB", _mode),
     "animated": ("animated files", _animated),
     "small": (f"pictures below {SMALL} pixels", _small),
@@ -147,7 +147,8 @@ def _unequal(training: Mapping[str, int]) -> list[FindingItem]:
     few, many = (pick(present, key=present.__getitem__, default="") for pick in (min, max))
     if not present or present[many] < UNEQUAL * present[few]:
         return []
-    return [FindingItem(few, f"{present[few]:,} to train on, {many}: {present[many]:,}")]
+    counts = f"{plural(present[few], 'training picture')}; {many} has {present[many]:,}"
+    return [FindingItem(few, counts)]
 
 
 def count_by_split(pictures: AuditedPictures) -> dict[str, dict[str, int]]:
@@ -204,8 +205,8 @@ def label_findings(pictures: AuditedPictures, issues: Sequence[LabelIssue]) -> l
     items = [
         FindingItem(
             pictures.names[issue.picture],
-            f"{pictures.classes[issue.suggested]} rather than {pictures.classes[issue.given]}, "
-            f"whose probability is {issue.confidence:.1%}",
+            f"looks like {pictures.classes[issue.suggested]}; the probability of its label, "
+            f"{pictures.classes[issue.given]}, is {issue.confidence:.1%}",
             (issue.picture,),
         )
         for issue in issues

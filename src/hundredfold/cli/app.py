@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         listening.listen()  # from here on a browser waits for the server, and is not turned away
         host = f"[{options.host}]" if ":" in options.host else options.host
         address = f"http://{host}:{listening.getsockname()[1]}"
-        console.print(f"Open {address} in a browser. Ctrl-C ends the server.")
+        console.print(f"Open {address} in a browser. Press Ctrl-C to stop the server.")
         sys.stdout.flush()  # a pipe would hold it back
         _serve(app, listening)
 

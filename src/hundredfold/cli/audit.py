@@ -58,7 +58,7 @@ def audit_data(
         content = cleaned_list(result)
         save_file(expanded(fix), content)
         left_out = len(pictures) + len(pictures.unusable) - content.count("\n") + 1
-        console.print(f"Cleaned {escape(fix)}, without {left_out:,} of the pictures")
+        console.print(f"Table   {escape(fix)}, which leaves out {plural(left_out, 'picture')}")
     console.print(f"Page    {escape(str(folder / 'audit.html'))}")
     if strict and result.wrong:
         wrong = "; ".join(f"{f.title}: {len(f.items):,}" for f in result.wrong)

@@ -92,9 +92,11 @@ def _in_words(contrast: Contrast) -> list[str]:
     if not wins:
         said = f"{better} and {worse} get the same pictures right"
     elif wins == losses:
-        said = f"{better} and {worse} beat each other on {plural(wins, 'picture')} each"
+        said = f"{better} and {worse} are each right on {plural(wins, 'picture')} "
+        said += "that the other gets wrong"
     else:
-        said = f"{better} beats {worse} on {plural(wins, 'picture')}, loses on {losses:,}"
+        said = f"{better} is right and {worse} wrong on {plural(wins, 'picture')}, "
+        said += f"the reverse on {losses:,}"
     sentences = [f"{level}: {said}; {_p_value(p)}."]
     if contrast.difference is None:
         return sentences
@@ -102,9 +104,9 @@ def _in_words(contrast: Contrast) -> list[str]:
     groups = (contrast.first, contrast.second)[:: 1 if mean >= 0 else -1]
     return [
         *sentences,
-        f"{level}: {groups[0].name} is {100 * abs(mean):.2f} points above "
-        f"{groups[1].name} in the mean of {len(groups[0].runs)} and {len(groups[1].runs)} seeds, "
-        f"standard error {100 * error:.2f}.",
+        f"{level}: the mean of {groups[0].name} ({plural(len(groups[0].runs), 'seed')}) is "
+        f"{100 * abs(mean):.2f} points above that of {groups[1].name} "
+        f"({plural(len(groups[1].runs), 'seed')}); standard error {100 * error:.2f}.",
     ]
 
 

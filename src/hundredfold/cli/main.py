@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "track": "send a run to TensorBoard or MLflow",
     "evaluate": "measure a run's weights on the test set again",
     "predict": "classify pictures",
-    "explain": "show what speaks for a prediction, and similar training pictures",
+    "explain": "show which parts of a picture support the prediction",
     "app": "serve a model as a web page and a JSON endpoint",
     "export": "export a model to ONNX or torch.export, and check its predictions",
     "push": "publish a run on the Hugging Face Hub, with a model card",

@@ -34,7 +34,7 @@ class PictureCollection:
     """The path that the user passed, resolved."""
     listing: Listing
     infos: tuple[FileInfo, ...]
-    """FileInfo about the file of each entry."""
+    """Facts about the file of each entry."""
     store: torch.Tensor
     """(N, 3, S, S) uint8, one row for each entry."""
     mapped_file: Path | None

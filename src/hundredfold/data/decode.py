@@ -34,7 +34,7 @@ from hundredfold.support.errors import UserError
 CHUNK = 64
 """Number of files given to a thread or a process at a time."""
 MIN_FOR_PROCESSES = 20_000
-"""Number of files from which on processes are worth the seconds that they take to start."""
+"""Number of files above which starting processes pays off."""
 
 Shape = tuple[int, ...]
 Decoder = Callable[[int, Sequence[str]], list["FileInfo"]]
@@ -43,7 +43,7 @@ Decoder = Callable[[int, Sequence[str]], list["FileInfo"]]
 
 @dataclass(frozen=True)
 class FileInfo:
-    """FileInfo about a picture file."""
+    """Facts about a picture file."""
 
     digest: str = ""
     """Digest of the content in hex; empty if the file could not be read."""

@@ -47,7 +47,7 @@ def load_folder(
             "without them."
         )
     for sentence in left_out:
-        tell(f"{sentence}. Left out.")
+        tell(f"{sentence}. They are left out.")
     return build_dataset(collection, tell, strict=strict)
 
 
@@ -95,11 +95,11 @@ def build_dataset(
             )
             if strict:
                 raise UserError(f"{sentence}.")
-            tell(f"{sentence}. Left out.")
+            tell(f"{sentence}. They are left out.")
             rows[split] = [i for i in chosen if entries[i].label in known]
     if not rows["test"]:
         raise UserError(
-            f"{collection.path} leaves no picture to test on. At least one class needs two "
+            f"{collection.path} has no picture left for testing: at least one class needs two "
             "different pictures."
         )
     dataset = _dataset(collection, rows, classes)

@@ -118,7 +118,7 @@ def list_folder(root: Path, source: str = "", skipped: Sequence[Skipped] = ()) -
     full_roots = [(*wrapper, *root) for root in roots.values()] or [wrapper]
     folders = [_folders(name) for name in contents.folders]
     beside = (
-        Skipped(name, "in no class" if top in unlabelled else "beside the folders of splits")
+        Skipped(name, "in no class" if top in unlabelled else "outside the split folders")
         for top, names in left_out.items()
         for name in names
     )
@@ -173,7 +173,7 @@ def _class_roots(
 def _describe_left_out(top: Folders, names: Sequence[str], unlabelled: set[Folders]) -> str:
     pictures = plural(len(names), "picture")
     if top in unlabelled:
-        return f"{top[0]} has {pictures} outside of class folders, so without labels"
+        return f"{pictures} in {top[0]} have no label, because they are not in a class folder"
     where = f"in {top[0]}" if top else "outside of any folder"
     verb = "belongs" if len(names) == 1 else "belong"
     return f"{pictures} {where} {verb} to none of the splits"

@@ -44,7 +44,7 @@ class DecodedPictures:
     store: Tensor
     """(N, 3, S, S) uint8, one row for each file; black if the file could not be read."""
     infos: tuple[FileInfo, ...]
-    """FileInfo about each file."""
+    """Facts about each file."""
     mapped_file: Path | None
     """The file that the store is mapped from; None if the store is in memory."""
 
@@ -184,7 +184,7 @@ def _allocate(file: int, size: int) -> None:
     """Reserve disk space for a file. A full disk would kill a process that writes to a mapped file.
 
     Raises:
-        OSError: There is no room, or the user may not have as much.
+        OSError: There is no room, or a quota is exceeded.
     """
     os.truncate(file, size)
     try:

@@ -23,7 +23,7 @@ from hundredfold.runs.table import final_scores
 from hundredfold.support.errors import UserError
 
 MACHINE = ("device", "processor", "threads", "torch")
-"""Keys of `environment.describe` that running times depend on."""
+"""Keys of `describe_environment` on which running times depend."""
 LONGEST_NAME = 40
 """Characters of a group's name; a longer name is replaced by the recipe's name and a number."""
 
@@ -64,7 +64,7 @@ class RunGroup:
 
     @cached_property
     def correct(self) -> dict[str, Tensor]:
-        """Return of `correct_predictions` for the first run, which represents the group."""
+        """The result of `correct_predictions` for the first run, which represents the group."""
         return correct_predictions(self.runs[0])
 
     @property

@@ -105,12 +105,12 @@ def ablate(
     Examples:
         >>> recipe, dataset = quick(epochs=0.2, device="cpu"), load_sample()
         >>> results = ablate(recipe, dataset, seeds=1, quiet=True)
-        >>> next(results).without  # the full recipe comes first, without nothing
+        >>> next(results).without  # the full recipe comes first, nothing is left out
         quick, full recipe, seed 0
         ''
     """
     if config.budget:
-        raise UserError("An ablation compares equal trainings: give it epochs, not a budget.")
+        raise UserError("An ablation compares equally long trainings: use --epochs, not --budget.")
     config = fitted(config, len(dataset.train))
     full = variants(config)[""]
     require_validation(split_dataset(dataset, full)[1], full)

@@ -80,7 +80,7 @@ def search_space(config: Config, names: Sequence[str]) -> dict[str, SearchRange]
     """Return the range of each field to search.
 
     Args:
-        config: the recipe, fitted to the number of pictures (`recipes.fitted`).
+        config: the recipe, fitted to the number of pictures (`training.fitting.fitted`).
         names: names of the fields; empty for the learning rates and the weight decay, as far as
             the recipe uses them.
 
@@ -140,7 +140,10 @@ def tune(
     optuna = _optuna()
     held_out = config.validation or dataset.validation is not None
     if config.budget or config.validate_on == "test" or not held_out:
-        raise UserError("A search needs held-out pictures and epochs: --validation, no --budget.")
+        raise UserError(
+            "tune compares trials on validation pictures after equal numbers of epochs: set "
+            "--validation above 0, and leave out --budget."
+        )
     with deferred_stop() as stop:  # a half-created storage could never be used
         study = _study(optuna, config, dataset, space, storage)
     if stop.number:

@@ -89,7 +89,7 @@ def export(
     if missing and int8:
         raise UserError(missing)
     if missing:
-        tell(f"Compared on random pictures and not measured on the test set: {missing}")
+        tell(f"Checked on random pictures, and not measured on the test set: {missing}")
     model = run.model()
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     program = trace(DeployedModel(plain, info), info.image_size)

@@ -50,7 +50,7 @@ def draw_explanation(
     overlay = mapped.imshow(
         heat.numpy(), cmap=HEAT, vmin=-most, vmax=most, alpha=0.75, interpolation="bilinear"
     )
-    top.colorbar(overlay, ax=mapped, shrink=0.8, label="nats lost without it")
+    top.colorbar(overlay, ax=mapped, shrink=0.8, label="drop in log-probability (nats)")
     for part in below:
         part.suptitle(
             "Training pictures that the network finds most similar",

@@ -10,7 +10,7 @@ from hundredfold.models.info import ModelInfo
 from hundredfold.support.errors import DivergedError
 
 MAX_LOGIT = 1e30
-"""Largest absolute logit, which can be divided by any temperature."""
+"""Largest absolute logit; larger ones could overflow when divided by a small temperature."""
 BATCH = 500
 """Pictures per forward pass. It is fixed, because other batch sizes may round differently."""
 

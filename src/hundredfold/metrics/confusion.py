@@ -70,7 +70,7 @@ def class_scores(confusion: Tensor) -> list[ClassScore]:
 
 
 def confused_pairs(confusion: Tensor, count: int) -> list[ConfusedPair]:
-    """Return the pairs of classes with the most mistakes, both ways added, most mistakes first.
+    """Return the pairs of classes with the most mistakes, by the sum of both directions.
 
     Args:
         confusion: (C, C) int64 confusion matrix.

@@ -37,7 +37,7 @@ def is_model(name: str) -> bool:
 
 
 def fixed_options(name: str) -> set[str]:
-    """Return which of the options `batch_norm` and `residual` a model does not let one change."""
+    """Return the options among `batch_norm` and `residual` that a model does not support."""
     model = MODELS.get(name)
     return {
         option

@@ -24,9 +24,9 @@ class ModelInfo:
     widths: tuple[int, ...]
     """Channels of each stage; empty for the model's defaults."""
     batch_norm: bool = True
-    """Whether the model has batch normalisation, if its architecture lets one choose."""
+    """Whether the model has batch normalisation; ignored by architectures without this option."""
     residual: bool = True
-    """Whether the model has residual connections, if its architecture lets one choose."""
+    """Whether the model has residual connections; ignored by architectures without this option."""
     labels: Literal["fine", "coarse"]
     """Which labels the model was trained on."""
     classes: tuple[str, ...]

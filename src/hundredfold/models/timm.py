@@ -80,7 +80,7 @@ def _fill(model: nn.Module, path: Path, name: str) -> None:
         raise UserError(
             f"--weights {path} does not fit {name}: {len(fitting)} of the model's {len(needed)} "
             f"tensors outside its head are among the file's {len(stored)} with the right shape. "
-            "All must be, and the file must hold no others. Is it for another architecture?"
+            "The file must contain all of these, and no others. It may be for another architecture."
         )
     found = {key: given[key] for key in needed if key in given}
     model.load_state_dict(found, strict=False)
@@ -102,9 +102,9 @@ def _read(path: Path) -> Any:
         if "GLOBAL" not in str(error):
             raise UserError(f"--weights {path} is damaged, or not a file of weights.") from error
         raise UserError(
-            f"--weights {path} holds more than tensors: Python objects, which could run any code "
-            "when they are read. It is refused. Let the program that made it save only the "
-            "tensors: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
+            f"--weights {path} contains Python objects besides tensors. Reading them could run any "
+            "code, so the file is refused. Save it again with tensors only: "
+            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
         ) from error
     except Exception as error:  # a damaged file can make zip and pickle fail in any way
         raise UserError(f"--weights {path} is damaged, or not a file of weights.") from error
@@ -138,7 +138,7 @@ def _without_prefix(
 
 
 def _fits(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], head: tuple[str, ...]) -> bool:
-    """Return whether the given tensors are those needed, but for a head and batch counts."""
+    """Return whether the given tensors are those needed, apart from a head and batch counts."""
     counts = ".num_batches_tracked"  # old files do not have it, and nothing here reads it
     complete = all(
         key in given and given[key].shape == value.shape

@@ -34,7 +34,7 @@ DRAFT = 2
 least this many times the requested side. This is several times faster and changes pixels by one or
 two grey levels."""
 LARGE = 64 * 2**20
-"""Memory in bytes from which on pictures are decoded one at a time."""
+"""Memory in bytes above which pictures are decoded one at a time."""
 BAND = 2**22
 """Number of pixels converted at a time. Copies of a whole large picture would fill the memory."""
 JPEG_START = b"\xff\xd8\xff"

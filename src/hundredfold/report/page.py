@@ -48,7 +48,7 @@ def render_report(
 
     Args:
         run: a finished run.
-        levels: its predictions at each level of the labels, as returned by `levels`.
+        levels: its predictions at each level of the labels, as returned by `scored_predictions`.
         figures: as returned by `draw_figures`.
         test: the test pictures, or None if they are not available.
         missing: why they are not available.

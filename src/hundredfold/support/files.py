@@ -17,7 +17,7 @@ from hundredfold.support.errors import UserError
 UNFINISHED = ".unfinished"
 """Suffix of temporary files."""
 ABANDONED = 3600
-"""Age in seconds from which on a temporary file counts as left by a killed process."""
+"""Age in seconds after which a temporary file counts as left by a killed process."""
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

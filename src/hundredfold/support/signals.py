@@ -32,7 +32,7 @@ def deferred_stop() -> Iterator[StopRequest]:
     Under torchrun, a second Ctrl-C is recorded too, as torchrun may pass on the first one again.
     After an error under torchrun, SIGTERM is ignored.
 
-    In other threads than the main one this does nothing, as signals never reach them.
+    Outside the main thread this does nothing, as signals never reach them.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -121,7 +121,7 @@ def resume(
             setup = make_setup(config, dataset, device, processes)
             environment = describe_environment(device, run.environment()["data_sha256"], processes)
             for difference in differences(run.environment(), environment):
-                display.note(f"{difference}: the run will not be the same to the bit.")
+                display.note(f"{difference}: the result may differ from an uninterrupted run's.")
             session = _restored_session(run, setup, dataset, display)
             if not processes.rank:
                 run.save_history(session.state.history)  # the checkpoint may be older than the file
@@ -133,8 +133,8 @@ def _refuse_finished(run: Run) -> None:
     if run.finished:
         run.tidy()
         raise UserError(
-            f"{run} is finished: its learning rate has fallen to its end, and more steps would not "
-            "do what a longer run does. For more epochs, start a new run: train --epochs N."
+            f"{run} is finished and cannot be resumed: its learning-rate schedule is complete. To "
+            "train longer, start a new run: train --epochs N."
         )
 
 
@@ -168,8 +168,8 @@ def _refuse_changes(run: Run, setup: Setup, last: Checkpoint | None) -> None:
         _refuse_other_configuration(run, setup.config, last.config)
     if dataclasses.replace(run.info(), temperature=1.0) != setup.info:
         raise UserError(
-            f"The model.json of {run} describes another model than its config.json and its data: "
-            "one of them was changed, or comes from another version of hundredfold."
+            f"The model.json of {run} does not match its config.json and its data: one of them was "
+            "changed, or comes from another version of hundredfold."
         )
     if not last and setup.config.budget:
         raise UserError(

@@ -111,8 +111,8 @@ def require_validation(validation: Split, config: Config) -> None:
     """
     if not len(validation):
         raise UserError(
-            f"--validation {config.validation:g} holds out no picture of any class here: use a "
-            "larger share, such as 0.2."
+            f"With --validation {config.validation:g}, no class is large enough to hold out a "
+            "picture: use a larger share, such as 0.2."
         )
 
 
