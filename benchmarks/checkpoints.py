@@ -42,7 +42,7 @@ def cost(name: str, times: int, folder: Path) -> dict[str, Any]:
     dataset = load_cifar100().with_labels(config.labels)
     setup = make_setup(config, dataset, torch.device("cpu"))
     state, run = first_state(setup), Run(folder)
-    train_step(state, setup, *next(batches(setup.train_split, 0, config, setup.device)))
+    train_step(state, setup, *next(batches(setup, 0)))
     written, read = [], []
     for _ in range(times):
         state.steps_done += 1
@@ -50,7 +50,7 @@ def cost(name: str, times: int, folder: Path) -> dict[str, Any]:
         run.save_checkpoint(state.checkpoint(setup))
         written.append(time.perf_counter() - started)
         started = time.perf_counter()
-        last = run.checkpoint()
+        last = run.newest_checkpoint()
         read.append(time.perf_counter() - started)
         assert last
     size = max(path.stat().st_size for path in (folder / "checkpoints").iterdir())

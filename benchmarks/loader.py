@@ -34,6 +34,7 @@ from hundredfold.audit.pictures import load_pictures
 from hundredfold.data.load import load_data
 from hundredfold.support.files import cache_folder
 from hundredfold.training.batches import batches
+from hundredfold.training.setup import make_setup
 
 SIDE, CLASSES = 256, 100
 
@@ -97,8 +98,9 @@ def epoch(options: Options) -> int:
     """Take one epoch of batches of the training pictures after they have been read."""
     dataset = load_data(str(options.folder), lambda _: None, size=options.size)
     epoch.started = time.perf_counter()  # type: ignore[attr-defined]
-    config = fast(data=str(options.folder))
-    return sum(len(y) for _, y in batches(dataset.train, 0, config, torch.device("cpu")))
+    config = fast(data=str(options.folder), validation=0.0)
+    setup = make_setup(config, dataset, torch.device("cpu"))
+    return sum(len(labels) for _, labels in batches(setup, 0))
 
 
 def audited(options: Options) -> int:

@@ -52,7 +52,7 @@ def profile(name: str, size: int, steps: int) -> dict[str, float]:
     state = first_state(setup)
     model, optimizer = state.model.train(), state.optimizer
     rows: list[list[float]] = []
-    source = batches(setup.train_split, 0, config, setup.device)
+    source = batches(setup, 0)
     for number in range(steps + 2):
         times = [time.perf_counter()]
         images, labels = next(source)

@@ -49,7 +49,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def official() -> Path:
     """The official archive of CIFAR-100."""
-    path = cifar100.find(DATA) if DATA else None
+    path = cifar100.find_official(DATA) if DATA else None
     if path is None or path.is_dir():
         pytest.skip(f"{DATA_VARIABLE} is not the path of {cifar100.ARCHIVE}")
     return path

@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 from hundredfold import Config, Dataset
 from hundredfold.augment import (
     augment,
+    balanced_weights,
     border,
     channel_stats,
-    class_weights,
     crop_flip,
-    describe,
+    describe_augmentation,
     generator,
     plan_epoch,
     prepare,
 )
 from hundredfold.support.errors import UserError
-from hundredfold.training.batches import batches, count_steps
+from hundredfold.training.batches import batches
+from hundredfold.training.setup import count_steps, make_setup
 
 CPU = torch.device("cpu")
 
@@ -48,20 +49,20 @@ def test_crop_flip_equals_the_per_picture_version(data: st.DataObject, pad: int,
 
 def test_balanced_sampling_draws_every_class_equally_often() -> None:
     labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
-    order = plan_epoch(labels, 32, 0, Config(balance="sampling")).order
+    order = plan_epoch(labels, 10, 32, 0, Config(balance="sampling")).order
     shares = labels[order].bincount() / len(labels)
     torch.testing.assert_close(shares, torch.full((3,), 1 / 3), atol=0.02, rtol=0)
 
 
-def test_class_weights_equal_scikit_learns() -> None:
+def test_balanced_weights_equal_scikit_learns() -> None:
     from sklearn.utils.class_weight import compute_class_weight
 
     labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 3])
     want = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels.numpy())
-    got = class_weights(labels, 5)
+    got = balanced_weights(labels, 5)
     np.testing.assert_allclose(got[[0, 1, 3]], want, rtol=1e-6)
     assert got[[2, 4]].tolist() == [0, 0]
-    assert class_weights(labels)[labels].mean() == pytest.approx(1)
+    assert balanced_weights(labels)[labels].mean() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("pad, side, want", [(2, 32, 2), (2, 64, 4), (4, 128, 16), (0, 64, 0)])
@@ -71,9 +72,9 @@ def test_the_border_grows_with_the_size_of_the_pictures(pad: int, side: int, wan
 
 @pytest.mark.parametrize("flip", ["none", "random", "alternate"])
 def test_batches_show_each_planned_picture_once(flip: str, tiny: Dataset) -> None:
-    config = Config(pad=4, flip=flip, batch_size=20, seed=3)  # type: ignore[arg-type]
-    plan = plan_epoch(tiny.train.labels, 32, 1, config)
-    got = list(batches(tiny.train, 1, config, CPU))
+    config = Config(pad=4, flip=flip, batch_size=20, seed=3, validation=0)  # type: ignore[arg-type]
+    plan = plan_epoch(tiny.train.labels, 6, 32, 1, config)
+    got = list(batches(make_setup(config, tiny, CPU), 1))
     assert [len(labels) for _, labels in got] == [20, 20, 20, 20, 16]
     assert plan.order.sort().values.equal(torch.arange(96))
     images, labels = (torch.cat(part) for part in zip(*got, strict=True))
@@ -88,7 +89,7 @@ def test_alternating_flips_show_both_sides_in_any_two_epochs() -> None:
     config = Config(flip="alternate")
     flipped = []
     for epoch in range(4):
-        plan = plan_epoch(torch.zeros(500), 32, epoch, config)
+        plan = plan_epoch(torch.zeros(500), 10, 32, epoch, config)
         by_picture = torch.zeros(500, dtype=torch.bool)
         by_picture[plan.order] = plan.flip
         flipped.append(by_picture)
@@ -99,17 +100,17 @@ def test_alternating_flips_show_both_sides_in_any_two_epochs() -> None:
 
 
 def test_a_plan_depends_only_on_seed_and_epoch() -> None:
-    first = plan_epoch(torch.zeros(100), 32, 3, Config(seed=1))
+    first = plan_epoch(torch.zeros(100), 10, 32, 3, Config(seed=1))
     torch.rand(7)  # the global generator must have no influence
-    assert plan_epoch(torch.zeros(100), 32, 3, Config(seed=1)).order.equal(first.order)
-    assert not plan_epoch(torch.zeros(100), 32, 4, Config(seed=1)).order.equal(first.order)
-    assert not plan_epoch(torch.zeros(100), 32, 3, Config(seed=2)).order.equal(first.order)
+    assert plan_epoch(torch.zeros(100), 10, 32, 3, Config(seed=1)).order.equal(first.order)
+    assert not plan_epoch(torch.zeros(100), 10, 32, 4, Config(seed=1)).order.equal(first.order)
+    assert not plan_epoch(torch.zeros(100), 10, 32, 3, Config(seed=2)).order.equal(first.order)
 
 
 def test_a_plans_parts_make_the_batches_of_the_whole() -> None:
     images = torch.randint(0, 256, (50, 3, 32, 32), dtype=torch.uint8)
     labels = torch.arange(50)
-    plan = plan_epoch(labels, 32, 0, Config(pad=3))
+    plan = plan_epoch(labels, 10, 32, 0, Config(pad=3))
     images, labels = images[plan.order], labels[plan.order]
     whole, _ = augment(images, labels, plan)
     for places in (slice(0, 20), slice(21, 50, 2), torch.tensor([7, 3, 30])):
@@ -119,14 +120,14 @@ def test_a_plans_parts_make_the_batches_of_the_whole() -> None:
 
 
 def test_the_augmentation_is_described_in_words() -> None:
-    assert describe(Config(pad=2, flip="alternate"), 64) == (
+    assert describe_augmentation(Config(pad=2, flip="alternate"), 64) == (
         "cropped after adding 4 px of reflected border, flipped every other epoch"
     )
-    assert describe(Config(pad=0, flip="none"), 32) == "not cropped, never flipped"
+    assert describe_augmentation(Config(pad=0, flip="none"), 32) == "not cropped, never flipped"
 
 
 def test_crop_offsets_are_uniform_over_the_whole_border() -> None:
-    plan = plan_epoch(torch.zeros(90_000), 32, 0, Config(pad=4))
+    plan = plan_epoch(torch.zeros(90_000), 10, 32, 0, Config(pad=4))
     for offsets in (plan.top, plan.left):
         counts = torch.bincount(offsets, minlength=9)
         assert len(counts) == 9

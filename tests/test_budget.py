@@ -10,7 +10,7 @@ from support.making import make_split
 
 from hundredfold import Config, Dataset, UserError, train
 from hundredfold.recipes import RECIPES, fast
-from hundredfold.training.budget import LADDER, choose_recipe, plan, seconds_by_size
+from hundredfold.training.budget import LADDER, choose_recipe, plan_budget, seconds_by_size
 from hundredfold.training.loop import train_step
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
@@ -27,7 +27,7 @@ def test_a_plan_fills_its_budget_with_epochs(dataset: Dataset, tiny_config: Conf
     for budget in ("40s", "160s"):
         config = dataclasses.replace(tiny_config, budget=budget)
         started = time.perf_counter()
-        setup, clock = plan(
+        setup, clock = plan_budget(
             make_setup(config, dataset, torch.device("cpu")), len(dataset.test), started
         )
         assert 0.5 * float(budget[:-1]) < clock.end - started < float(budget[:-1])
@@ -57,7 +57,9 @@ def test_the_time_of_other_sizes_follows_from_their_area(
     dataset: Dataset, tiny_config: Config
 ) -> None:
     config = dataclasses.replace(tiny_config, budget="60s", sizes=(16, 32))
-    _, clock = plan(make_setup(config, dataset, torch.device("cpu")), 24, time.perf_counter())
+    _, clock = plan_budget(
+        make_setup(config, dataset, torch.device("cpu")), 24, time.perf_counter()
+    )
     assert clock.seconds[1] == pytest.approx(4 * clock.seconds[0])
 
 

@@ -202,6 +202,6 @@ def test_a_stopped_training_keeps_its_results(number: int, code: int, tmp_path: 
     assert re.search(rf"To continue: \S+ resume {run}", output)
     assert len(run.history()) >= 1
     assert not run.finished
-    assert run.checkpoint()
+    assert run.newest_checkpoint()
     run.model()
     assert not list(run.path.glob(".*"))

@@ -95,7 +95,7 @@ def test_folder_cache_and_environment_variable_give_the_same_data(
     blob = bytearray(copy.read_bytes())
     blob[-1] ^= 1
     copy.write_bytes(blob)
-    assert cifar100_cache.read() is None
+    assert cifar100_cache.read_cached() is None
     (cache_folder() / cifar100_cache.VERIFIED).write_text("[" * 200_000)
     monkeypatch.setattr(cifar100, "read", lambda _: cifar)
     assert load_cifar100(folder).digest() == cifar100.DIGEST

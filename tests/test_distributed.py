@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from hundredfold import Config, Run, UserError, load_sample, train
 from hundredfold.inference.logits import predict_logits
 from hundredfold.support.distributed import Processes, join_processes
-from hundredfold.training.batches import batch_at, count_steps
 from hundredfold.training.loop import StepRecord, predict_validation, train_events
-from hundredfold.training.setup import make_setup
+from hundredfold.training.setup import batch_at, count_steps, make_setup
 from hundredfold.training.state import first_state
 
 LAUNCH = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
@@ -160,7 +159,7 @@ def test_when_one_process_dies_all_end_with_an_explanation() -> None:
     assert started.returncode != 0
     assert "Another process of this training has ended" in " ".join(said.split())
     assert not only_run().finished
-    assert only_run().checkpoint()
+    assert only_run().newest_checkpoint()
 
 
 @needs_proc
@@ -168,7 +167,7 @@ def test_sigterm_to_one_process_stops_all_with_a_checkpoint() -> None:
     with killed_while_training(two("train", *TRAIN), signal.SIGTERM) as started:
         said = started.communicate(timeout=120)[0]
     assert "Stopped. To continue" in said
-    last = only_run().checkpoint()
+    last = only_run().newest_checkpoint()
     assert last
     assert last.steps_done % 30 != 0  # not one of the regular checkpoints
 

@@ -79,10 +79,8 @@ def test_the_page_shows_the_augmented_pictures_that_training_sees(tiny: Dataset)
     ]
     assert setup.train_split.labels[originals].tolist() == list(range(6))
     for epoch in range(6):
-        order = plan_epoch(setup.train_split.labels, config.pad, epoch, config).order.tolist()
-        seen = torch.cat(
-            [batch for batch, _ in batches(setup.train_split, epoch, config, setup.device)]
-        )
+        order = plan_epoch(setup.train_split.labels, 6, config.pad, epoch, config).order.tolist()
+        seen = torch.cat([batch for batch, _ in batches(setup, epoch)])
         for i, (_, images) in zip(originals, shown, strict=True):
             assert images[7 + epoch].equal(seen[order.index(i)])  # after 6 versions of 24 pixels
 
@@ -118,7 +116,7 @@ def test_versions_are_those_of_the_batches(balance: Any, batch_size: int, flip: 
     setup = make_setup_of(Dataset("numbers", split, split, ("a", "b", "c")), config)
     seen: dict[int, list[torch.Tensor]] = {i: [] for i in range(count)}
     for epoch in range(epochs):
-        for batch, _ in batches(setup.train_split, epoch, config, setup.device):
+        for batch, _ in batches(setup, epoch):
             for picture in batch:
                 seen[int(picture[0, 0, 0])].append(picture)
     assert {len(versions) for versions in seen.values()} > {epochs}

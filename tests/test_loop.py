@@ -87,7 +87,7 @@ def test_the_tutorials_first_20_losses_equal_a_plain_reference() -> None:
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=313 * 20)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (setup.info.mean, setup.info.std))
     losses = []
-    for images, labels in batches(setup.train_split, 0, config, setup.device):
+    for images, labels in batches(setup, 0):
         loss = F.cross_entropy(model((images / 255 - mean) / std), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -120,7 +120,7 @@ def test_one_hot_probabilities_train_as_their_labels_do(
     setup = make_setup(config, uneven, torch.device("cpu"))
     hard = next(train_epochs(first_state(setup), setup))
     monkeypatch.setattr("hundredfold.training.batches.augment", one_hot)
-    _, labels = next(batches(setup.train_split, 0, config, setup.device))
+    _, labels = next(batches(setup, 0))
     assert labels.shape == (16, 6)
     soft = next(train_epochs(first_state(setup), setup))
     assert len(soft.loss) >= 4
@@ -183,9 +183,7 @@ def test_lookahead_averages_every_fifth_step_and_the_last(
     assert not plain.slow
     steps = (event for event in train_events(state, setup) if isinstance(event, StepRecord))
     for number, _ in enumerate(steps, 1):
-        for images, labels in islice(
-            batches(setup.train_split, (number - 1) // 5, config, setup.device, (number - 1) % 5), 1
-        ):
+        for images, labels in islice(batches(setup, (number - 1) // 5, (number - 1) % 5), 1):
             plain.progress = (number - 1) / 8
             plain.steps_done = number - 1
             train_step(plain, dataclasses.replace(setup, config=config), images, labels)

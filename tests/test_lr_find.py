@@ -49,9 +49,7 @@ def test_the_curve_equals_steps_taken_by_hand(tiny: Dataset, tiny_config: Config
     model = first_state(setup).model
     optimizer = torch.optim.SGD(model.parameters(), 1.0, weight_decay=config.weight_decay)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (setup.info.mean, setup.info.std))
-    seen = [
-        b for epoch in range(3) for b in batches(setup.train_split, epoch, config, setup.device)
-    ]
+    seen = [b for epoch in range(3) for b in batches(setup, epoch)]
     rates, smoothed, total = np.geomspace(1e-6, 10, 12), [], 0.0
     for step, (images, labels) in enumerate(seen[: len(curve.lr)]):
         loss = F.cross_entropy(model((images / 255 - mean) / std), labels)

@@ -75,7 +75,7 @@ def test_a_run_may_be_interrupted_several_times(tiny: Dataset, tiny_config: Conf
     for steps in (1, 3, 2):
         with pytest.raises(KeyboardInterrupt):
             resume(run, tiny, display=Stopper(steps))
-    last = run.checkpoint()
+    last = run.newest_checkpoint()
     assert last
     assert last.steps_done == 8
     assert_same(resume(run, tiny, quiet=True), whole)
@@ -91,7 +91,7 @@ def test_an_interrupted_run_can_be_used_before_it_is_resumed(
     assert not run.finished
     assert len(run.history()) == 1
     assert evaluate(run, tiny)["test_pictures"] == 24
-    last = run.checkpoint()
+    last = run.newest_checkpoint()
     assert last
     for name, value in run.model().state_dict().items():
         assert value.equal(last.tensors[f"model.{name}"])
@@ -242,7 +242,7 @@ def test_a_resumed_run_with_a_budget_gets_the_time_that_was_left(
     )
     config = dataclasses.replace(tiny_config, budget="6s", out=str(tmp_path / "clock"))
     run = interrupted(config, data, 3)
-    last = run.checkpoint()
+    last = run.newest_checkpoint()
     assert last
     assert 0 < last.progress < 1
     assert last.clock

@@ -45,7 +45,7 @@ def test_a_second_ctrl_c_stops_immediately(tiny: Dataset, tiny_config: Config) -
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config, tiny, display=Impatient(3))
     (path,) = Path(tiny_config.out).iterdir()
-    assert Run(path).checkpoint() is None
+    assert Run(path).newest_checkpoint() is None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -54,7 +54,7 @@ def test_sigterm_leaves_a_checkpoint(tiny: Dataset, tiny_config: Config) -> None
         train(tiny_config, tiny, display=Stopper(4, signal.SIGTERM))
     assert caught.value.code == 143
     (path,) = Path(tiny_config.out).iterdir()
-    last = Run(path).checkpoint()
+    last = Run(path).newest_checkpoint()
     assert last
     assert last.steps_done == 4
 

@@ -189,7 +189,7 @@ def test_only_the_head_is_trained_while_the_rest_is_frozen(config: Config, tiny:
     setup = setup_of(config, tiny)
     state = first_state(setup)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
-    images, labels = next(batches(setup.train_split, 0, config, CPU))
+    images, labels = next(batches(setup, 0))
     train_step(state, setup, images, labels)
     moved = {name for name, v in state.model.state_dict().items() if not v.equal(before[name])}
     assert moved == {"fc.weight", "fc.bias"}

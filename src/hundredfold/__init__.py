@@ -3,8 +3,6 @@
 import hundredfold.support.starting  # noqa: F401  # first, because the other imports take seconds
 
 # isort: split
-from importlib.metadata import version
-
 from hundredfold import recipes
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split
@@ -23,7 +21,7 @@ from hundredfold.support.errors import UnavailableError, UserError
 from hundredfold.training.resume import reproduce, resume
 from hundredfold.training.train import train
 
-__version__ = version("hundredfold")
+__version__ = "0.1.0"
 
 __all__ = [
     "Config",

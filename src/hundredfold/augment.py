@@ -3,14 +3,16 @@
 All random choices of an epoch are drawn at its start from (seed, epoch), so any batch of any epoch
 can be made again without repeating the ones before it.
 
-To add an augmentation, add its field to `Config`, and everything else here: draw its random choices
-in `plan_epoch`, apply them in `augment`, and name it in `describe`.
+To add an augmentation, add its field to `Config`, and everything else here: a field of `Plan` for
+its random choices, which `plan_epoch` draws and `augment` applies; its value in NO_AUGMENTATION;
+its words in `describe_augmentation`.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,10 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
+NO_AUGMENTATION: Mapping[str, Any] = {"pad": 0, "flip": "none"}
+"""Values of the configuration that leave all augmentation out."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """The random choices of one epoch of N pictures, or of a part of it.
@@ -33,6 +39,8 @@ class Plan:
     Each tensor has the shape (N,), in the order in which the pictures are shown.
     """
 
+    classes: int
+    """Number of classes."""
     pad: int
     """Width of the reflected border in pixels."""
     order: Tensor
@@ -53,11 +61,12 @@ class Plan:
         return self._map(lambda choices: choices.to(device))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Plan":
-        tensors = (self.order, self.top, self.left, self.flip)
-        return Plan(self.pad, *map(change, tensors))
+        values = [getattr(self, field.name) for field in fields(self)]
+        changed: list[Any] = [change(v) if isinstance(v, Tensor) else v for v in values]
+        return Plan(*changed)
 
 
-def plan_epoch(labels: Tensor, side: int, epoch: int, config: Config) -> Plan:
+def plan_epoch(labels: Tensor, classes: int, side: int, epoch: int, config: Config) -> Plan:
     """Draw the random choices of one epoch.
 
     Alternating flips follow Jordan, "94% on CIFAR-10 in 3.29 Seconds", 2024, section 3.6: chance
@@ -66,13 +75,14 @@ def plan_epoch(labels: Tensor, side: int, epoch: int, config: Config) -> Plan:
 
     Args:
         labels: (N,) int64, of the training pictures.
+        classes: number of classes.
         side: side of the pictures in pixels.
         epoch: number of the epoch, from 0.
         config: the augmentation, the balancing and the seed.
     """
     rng, count = generator(config.seed, "epoch", epoch), len(labels)
     if config.balance == "sampling":
-        chance = class_weights(labels).cpu()[labels.cpu()]
+        chance = balanced_weights(labels).cpu()[labels.cpu()]
         order = torch.multinomial(chance, count, replacement=True, generator=rng)
     else:
         order = torch.randperm(count, generator=rng)
@@ -85,7 +95,7 @@ def plan_epoch(labels: Tensor, side: int, epoch: int, config: Config) -> Plan:
     else:
         first = torch.rand(count, generator=generator(config.seed, "first flip")) < 0.5
         flip = (first ^ (epoch % 2 == 1))[order]
-    return Plan(pad, order, top, left, flip)
+    return Plan(classes, pad, order, top, left, flip)
 
 
 def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -103,7 +113,7 @@ def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]
     return crop_flip(images, plan.top, plan.left, plan.flip, plan.pad), labels
 
 
-def describe(config: Config, side: int) -> str:
+def describe_augmentation(config: Config, side: int) -> str:
     """Return what the augmentation does to pictures of a side in pixels, as a phrase."""
     pad = border(config, side)
     crop = f"cropped after adding {pad} px of reflected border" if pad else "not cropped"
@@ -120,7 +130,7 @@ def border(config: Config, side: int) -> int:
     return round(config.pad * side / 32)
 
 
-def class_weights(labels: Tensor, classes: int = 0) -> Tensor:
+def balanced_weights(labels: Tensor, classes: int = 0) -> Tensor:
     """Return weights with which all classes that have pictures weigh the same in total.
 
     Args:

@@ -12,14 +12,14 @@ from typing import Any
 
 from hundredfold.config import FLEXIBLE, Config
 
-__all__ = [
-    "best",
+__all__ = [  # noqa: RUF022  # the order in which the command line lists them
     "fast",
-    "finetune",
-    "gpu",
-    "medium",
     "quick",
+    "medium",
     "strong",
+    "best",
+    "gpu",
+    "finetune",
     "tutorial",
     "tutorial_400",
 ]

@@ -118,7 +118,7 @@ class Readers:
         )
         self.run = train(config, self.data, quiet=True)
         self.half = self.stopped_run()
-        checkpoint = self.half.checkpoint()
+        checkpoint = self.half.newest_checkpoint()
         assert checkpoint
         self.checkpoint = checkpoint
         self.names = ("config.json", "environment.json", "model.json", "metrics.json")

@@ -16,9 +16,8 @@ from torch import Tensor
 from hundredfold.augment import generator
 from hundredfold.config import Config
 from hundredfold.inference.logits import predict_logits
-from hundredfold.training.batches import count_steps
 from hundredfold.training.loop import StepRecord, train_events
-from hundredfold.training.setup import Setup
+from hundredfold.training.setup import Setup, count_steps
 from hundredfold.training.state import State, first_state
 
 FOLDS = 3

@@ -35,7 +35,7 @@ def evaluate_run(
     metrics = evaluate(found, data, device)
     console.print(metrics_table(metrics))
     if not found.finished:
-        last, epochs = found.checkpoint(), found.config().epochs
+        last, epochs = found.newest_checkpoint(), found.config().epochs
         progress = f"{(last.progress if last else 1) * epochs:.3g} of {plural(epochs, 'epoch')}"
         console.print(f"The run is not finished: these are its weights after {progress}.")
         return

@@ -38,7 +38,7 @@ PEEKED = 10
 ADVICE = f"Delete it and download the official archive again: {URL}"
 
 
-def find(path: Path) -> Path | None:
+def find_official(path: Path) -> Path | None:
     """Return the archive or the folder of pickles at `path` or directly in it; None if none."""
     candidates = [path, path / FOLDER, path / ARCHIVE]
     for candidate in candidates:
@@ -54,7 +54,7 @@ def is_at(path: Path) -> bool:
 
     An archive is if it has the official name, or one of the three pickles among its first members.
     """
-    found = find(path)
+    found = find_official(path)
     if found is None or found.is_dir() or found.name == ARCHIVE:
         return found is not None
     try:
@@ -65,7 +65,7 @@ def is_at(path: Path) -> bool:
     return any(name.removeprefix(f"{FOLDER}/") in MEMBERS for name in files)
 
 
-def read(path: Path) -> Dataset:
+def read_official(path: Path) -> Dataset:
     """Read CIFAR-100 from its archive or its folder of pickles.
 
     Returns:

@@ -19,7 +19,7 @@ DATA = "cifar100.safetensors"
 VERIFIED = "verified.json"
 
 
-def load(source: Path) -> Dataset:
+def load_cached(source: Path) -> Dataset:
     """Load CIFAR-100 from the cache if `source` was verified before, else from `source`.
 
     The caller must hold the lock of the cache folder.
@@ -29,10 +29,10 @@ def load(source: Path) -> Dataset:
     """
     state = _source_state(source)
     if state in _verified_sources():
-        cached = read()
+        cached = read_cached()
         if cached is not None:
             return cached
-    dataset = cifar100.read(source)
+    dataset = cifar100.read_official(source)
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
         remove_unfinished(cache_folder())  # left by killed processes
@@ -74,7 +74,7 @@ def exists() -> bool:
     return (cache_folder() / DATA).exists()
 
 
-def read() -> Dataset | None:
+def read_cached() -> Dataset | None:
     """Return the cached dataset, or None if it is missing or is not the official data."""
     try:
         with safe_open(cache_folder() / DATA, framework="pt") as file:

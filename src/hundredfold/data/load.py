@@ -72,7 +72,7 @@ def find_source(source: str) -> Path | None:
 def needs_network(source: str) -> bool:
     """Return whether `load_data` would use the network for the data that `--data` names."""
     if source in ("auto", "cifar100"):
-        local = cifar100_cache.exists() or cifar100.find(cache_folder())
+        local = cifar100_cache.exists() or cifar100.find_official(cache_folder())
         return not (os.environ.get(DATA_VARIABLE) or local)
     return source.startswith((kaggle.PREFIX, "//", "\\\\"))  # two slashes: a network folder
 
@@ -112,11 +112,11 @@ def load_cifar100(path: str | Path | None = None) -> Dataset:
     with process_lock(cache_folder().with_suffix(".lock")):  # only one process converts the data
         if path:
             found = _find(path, "")
-            return replace(cifar100_cache.load(found), source=str(found.resolve()))
+            return replace(cifar100_cache.load_cached(found), source=str(found.resolve()))
         if variable := os.environ.get(DATA_VARIABLE):
             origin = f" (from the environment variable {DATA_VARIABLE})"
-            return cifar100_cache.load(_find(variable, origin))
-        return cifar100_cache.read() or _from_cache_folder()
+            return cifar100_cache.load_cached(_find(variable, origin))
+        return cifar100_cache.read_cached() or _from_cache_folder()
 
 
 BUILT_IN: Mapping[str, Callable[[], Dataset]] = {"cifar100": load_cifar100, "sample": load_sample}
@@ -126,7 +126,7 @@ BUILT_IN: Mapping[str, Callable[[], Dataset]] = {"cifar100": load_cifar100, "sam
 def _find(path: str | Path, origin: str) -> Path:
     """Return the archive or folder of CIFAR-100 at a path that the user passed."""
     where = expanded(path)
-    found = cifar100.find(where)
+    found = cifar100.find_official(where)
     if found is None:
         state = "does not contain CIFAR-100" if where.exists() else "does not exist"
         raise UserError(
@@ -138,13 +138,13 @@ def _find(path: str | Path, origin: str) -> Path:
 
 def _from_cache_folder() -> Dataset:
     """Read the archive or folder in the user's cache folder, downloaded if necessary."""
-    found = cifar100.find(cache_folder())
+    found = cifar100.find_official(cache_folder())
     if found:
-        return cifar100_cache.load(found)
+        return cifar100_cache.load_cached(found)
     archive = cache_folder() / cifar100.ARCHIVE
     download(cifar100.URL, archive)
     try:
-        return cifar100_cache.load(archive)
+        return cifar100_cache.load_cached(archive)
     except UserError as error:  # a login page, for example
         raise UnavailableError(
             f"{cifar100.URL} sent something other than CIFAR-100: {error}"

@@ -30,7 +30,7 @@ def measure_model(
     the calibration error and the coarse predictions use the calibrated probabilities.
 
     Returns:
-        The metrics `test` and `test_flip`, each as `metrics.measure` returns them, and
+        The metrics `test` and `test_flip`, each as `measure` returns them, and
         `test_pictures`; and the tensors `logits` and `flip_logits` (N, C), not calibrated, and
         `labels` (N,).
     """

@@ -32,7 +32,7 @@ def occlusion_map(predictor: Predictor, image: Tensor, target: int) -> Tensor:
 
     Args:
         predictor: the model to explain; it is not changed.
-        image: (3, S, S) uint8, as `pictures.load_picture` returns it.
+        image: (3, S, S) uint8, as `load_picture` returns it.
         target: index of the class.
 
     Returns:
@@ -65,7 +65,7 @@ def normalized_features(predictor: Predictor, images: Tensor | Iterable[Tensor])
 
     Args:
         predictor: the model.
-        images: as in `inference.predict_logits`, N at least 1.
+        images: as in `predict_logits`, N at least 1.
 
     Returns:
         (N, D) float32.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hundredfold.augment import generator
+from hundredfold.augment import NO_AUGMENTATION, generator
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
 from hundredfold.inference.logits import predict_logits
@@ -24,7 +24,7 @@ from hundredfold.training.train import train
 
 WITHOUT: Mapping[str, dict[str, Any]] = {
     "batch norm": {"batch_norm": False},
-    "augmentation": {"pad": 0, "flip": "none"},
+    "augmentation": dict(NO_AUGMENTATION),
     "residuals": {"residual": False},
     "weight decay": {"weight_decay": 0.0},
     "gradient clipping": {"clip_value": 0.0},

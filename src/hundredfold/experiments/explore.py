@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hundredfold.augment import augment, describe, plan_epoch, prepare
+from hundredfold.augment import augment, describe_augmentation, plan_epoch, prepare
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.experiments.explore_page import (
@@ -16,7 +16,7 @@ from hundredfold.experiments.explore_page import (
     render_exploration,
 )
 from hundredfold.support.files import expanded, make_folder, save_file
-from hundredfold.training.setup import Setup, make_setup
+from hundredfold.training.setup import Setup, batch_at, make_setup
 
 MAX_CLASSES = 100
 """Most classes whose pictures the page shows, so that it stays small."""
@@ -53,9 +53,9 @@ def explore(dataset: Dataset, config: Config, out: str | Path) -> Path:
     chosen = choose_pictures(training, classes)
     page = render_exploration(
         dataset,
-        _class_samples(dataset, classes, [training[places].images for places in chosen]),
+        _class_samples(dataset, training, classes, chosen),
         _augmented_pictures(setup, chosen, [dataset.classes[label] for label in classes]),
-        describe_augmentation(setup),
+        augmentation_sentence(setup),
         unequal_counts(dataset),
     )
     path = make_folder(expanded(out)) / "explore.html"
@@ -64,16 +64,19 @@ def explore(dataset: Dataset, config: Config, out: str | Path) -> Path:
 
 
 def _class_samples(
-    dataset: Dataset, classes: Sequence[int], pictures: Sequence[Tensor]
+    dataset: Dataset, training: Split, classes: Sequence[int], chosen: Sequence[Tensor]
 ) -> list[ClassSample]:
-    """Return what the page shows of each class; `pictures` has some (K, 3, H, W) of each."""
-    means = class_means(dataset.train, classes)
+    """Return what the page shows of each class; `chosen` has indices of training pictures."""
+    means = class_means(training, classes)
     above = dataset.superclasses
     return [
         ClassSample(
-            dataset.classes[label], above[dataset.parents[label]] if above else "", images, mean
+            dataset.classes[label],
+            above[dataset.parents[label]] if above else "",
+            training[places].images,
+            mean,
         )
-        for label, images, mean in zip(classes, pictures, means, strict=True)
+        for label, places, mean in zip(classes, chosen, means, strict=True)
     ]
 
 
@@ -152,18 +155,19 @@ def augmented(setup: Setup, chosen: Tensor, epochs: int, size: int) -> list[list
     Returns:
         For each picture its first versions, at most `epochs` of them, each (3, size, size) uint8.
     """
-    side = setup.train_split.store.shape[-1]
+    split, classes, batch_size = setup.train_split, len(setup.info.classes), setup.config.batch_size
     versions: list[list[Tensor]] = [[] for _ in chosen]
     for epoch in range(epochs):
-        plan = plan_epoch(setup.train_split.labels, side, epoch, setup.config)
+        plan = plan_epoch(split.labels, classes, split.store.shape[-1], epoch, setup.config)
         order = plan.order[: setup.epoch_pictures]
-        rows, at = (chosen[:, None] == order).nonzero(as_tuple=True)
-        pictures = setup.train_split[chosen[rows]]
-        images, _ = augment(pictures.images, pictures.labels, plan[at])
-        images = to_pixels(prepare(images, *setup.channels, size), *setup.channels)
-        for row, image in zip(rows.tolist(), images, strict=True):
+        rows, places = (chosen[:, None] == order).nonzero(as_tuple=True)
+        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
             if len(versions[row]) < epochs:
-                versions[row].append(image)
+                batch = batch_at(place // batch_size, len(split), batch_size)
+                pictures = split[order[batch]]  # an augmentation may mix pictures of a batch
+                images, _ = augment(pictures.images, pictures.labels, plan[batch])
+                x = prepare(images[place - batch.start][None], *setup.channels, size)
+                versions[row].append(to_pixels(x, *setup.channels)[0])
     return versions
 
 
@@ -205,7 +209,7 @@ def _versions_per_size(setup: Setup) -> int:
     return max(1, MAX_VERSIONS // len(set(setup.sizes)))
 
 
-def describe_augmentation(setup: Setup) -> str:
+def augmentation_sentence(setup: Setup) -> str:
     """Return a sentence that says how the pictures are augmented and which versions are shown."""
     config = setup.config
     order = "in the order of the epochs"
@@ -213,5 +217,5 @@ def describe_augmentation(setup: Setup) -> str:
         order = f"as the first {_versions_per_size(setup)} epochs draw them by class"
     return (
         f"Training pictures with the augmentation of {config.name}, {order}: "
-        f"{describe(config, setup.train_split.store.shape[-1])}."
+        f"{describe_augmentation(config, setup.train_split.store.shape[-1])}."
     )

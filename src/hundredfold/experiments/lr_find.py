@@ -113,4 +113,4 @@ def _range_test(state: State, setup: Setup, steps: int, advance: Callable[[int],
 def _endless_batches(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of one epoch after the other without end."""
     for epoch in itertools.count():
-        yield from batches(setup.train_split, epoch, setup.config, setup.device)
+        yield from batches(setup, epoch)

@@ -20,7 +20,7 @@ from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.scores import measure
 from hundredfold.models.info import ModelInfo
 from hundredfold.pictures import pixels
-from hundredfold.runs.run import Run
+from hundredfold.runs.run import EXPORT_FOLDER, Run
 from hundredfold.support.console import say
 from hundredfold.support.errors import CheckFailed, UserError
 from hundredfold.support.files import save_file
@@ -53,7 +53,7 @@ class ExportResult:
     parity: dict[str, float]
     """Largest difference of a probability from the predictor's, by batch size."""
     accuracy: dict[str, dict[str, float]]
-    """Test metrics that `metrics.measure` returns, by model: `predictor`, `exported`, `int8`; empty
+    """Test metrics that `measure` returns, by model: `predictor`, `exported`, `int8`; empty
     if the run's data is not available."""
 
 
@@ -82,7 +82,7 @@ def export(
         >>> export(run, "torch").path.name
         'model.pt2'
     """
-    info, folder = run.info(), run.folder("export")
+    info, folder = run.info(), run.folder(EXPORT_FOLDER)
     if int8 and to != "onnx":
         raise UserError("--int8 is only possible with --to onnx.")
     dataset, missing = run_data_if_any(run, data)

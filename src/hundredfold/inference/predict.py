@@ -106,7 +106,7 @@ class Predictor:
         """Predict one picture or several.
 
         Args:
-            pictures: a picture in any form of `pictures.Picture`, a list of pictures, or several
+            pictures: a picture in any form of `Picture`, a list of pictures, or several
                 as a uint8 array (N, H, W, C) or tensor (N, C, H, W).
 
         Returns:

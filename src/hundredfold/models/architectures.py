@@ -8,6 +8,9 @@ module. It is called as `Model(classes, widths, side=..., batch_norm=..., residu
   effect; without the attribute, they have none;
 - `initialise_from(images)`: called once before training with up to a thousand training pictures,
   (N, 3, H, W) float32 and normalised.
+
+On a GPU, its training steps are recorded as CUDA graphs: its forward pass must not depend on values
+that only the GPU knows.
 """
 
 import re

@@ -22,7 +22,7 @@ class Epoch:
     train_loss: float
     """Mean loss over the steps in nats, with augmentation and label smoothing."""
     validation: dict[str, float]
-    """Metrics that `metrics.measure` returns for the uncalibrated logits; empty without a
+    """Metrics that `measure` returns for the uncalibrated logits; empty without a
     validation split."""
     lr: list[float]
     """Learning rate of each step."""

@@ -41,6 +41,7 @@ CONFIG_FILE, MODEL_FILE, ENVIRONMENT_FILE = "config.json", "model.json", "enviro
 HISTORY_FILE, METRICS_FILE = "history.jsonl", "metrics.json"
 WEIGHTS_FILE, PREDICTIONS_FILE = "weights.safetensors", "test_logits.npz"
 REPORT_FILE, FAILED_BATCH_FILE = "report.html", "diverged.safetensors"
+EXPORT_FOLDER, TENSORBOARD_FOLDER = "export", "tensorboard"
 FIGURES, CHECKPOINTS = "figures", "checkpoints"
 CURVES = "curves.png"
 PORTABLE_FILES = (CONFIG_FILE, MODEL_FILE, ENVIRONMENT_FILE, HISTORY_FILE, WEIGHTS_FILE)
@@ -174,13 +175,13 @@ class Run:
         return model.to(device).to(memory_format=memory_format(device)).eval()
 
     def _last_weights(self) -> dict[str, Tensor]:
-        if not (last := self.checkpoint()):
+        if not (last := self.newest_checkpoint()):
             raise UserError(f"{self} has no weights: its training ended before a checkpoint.")
         if last.info != dataclasses.replace(self.info(), temperature=1.0):
             raise UserError(f"{self.path / MODEL_FILE} is not what it was at the last checkpoint.")
         return last.weights()
 
-    def checkpoint(self, tell: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
+    def newest_checkpoint(self, tell: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
         """Return the newest undamaged checkpoint, or None if there is none.
 
         Args:
@@ -276,7 +277,7 @@ class Run:
         self._write(HISTORY_FILE, "".join(lines))
 
     def save_batch(self, images: Tensor, labels: Tensor) -> Path:
-        """Write the batch, (B, 3, H, W) and (B,), at which training failed; return its path."""
+        """Write the batch, pictures and labels, at which training failed; return its path."""
         batch = save(on_cpu({"images": images, "labels": labels}))
         return self._write(FAILED_BATCH_FILE, batch)
 

@@ -41,7 +41,7 @@ class DivergedError(UserError):
 
     Args:
         text: What happened, and what to do.
-        batch: Pictures (B, 3, H, W) uint8 and labels (B,) of the step; may be empty.
+        batch: Pictures (B, 3, H, W) uint8 and labels (B,) or (B, C) of the step; may be empty.
     """
 
     def __init__(self, text: str, batch: Sequence["Tensor"] = ()) -> None:

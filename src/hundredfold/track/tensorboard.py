@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from hundredfold.runs.epoch import Epoch
-from hundredfold.runs.run import Run
+from hundredfold.runs.run import TENSORBOARD_FOLDER, Run
 from hundredfold.support.errors import extra
 from hundredfold.track.base import epoch_metrics, final_metrics
 
@@ -29,8 +29,8 @@ class TensorBoard:
         """
         with extra("tensorboard", "TensorBoard needs"):
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an extra
-        shutil.rmtree(run.folder("tensorboard"))
-        folder = run.folder("tensorboard")
+        shutil.rmtree(run.folder(TENSORBOARD_FOLDER))
+        folder = run.folder(TENSORBOARD_FOLDER)
         self.writer, self.step = SummaryWriter(str(folder)), 0
 
     def epoch(self, epoch: Epoch) -> None:

@@ -44,7 +44,7 @@ def choose_recipe(config: Config, dataset: Dataset) -> str:
     return next(name for name, least in LADDER if epochs >= least)
 
 
-def plan(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock]:
+def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock]:
     """Return the setup with as many epochs as its budget should allow, and its clock.
 
     Args:
@@ -91,7 +91,7 @@ def seconds_by_size(probe: State, setup: Setup, limit: float = 0.0) -> tuple[flo
     first = WARM_UP_STEPS + 1 if setup.uses_cuda_graphs else 1
     started = time.perf_counter()
     full = min(setup.config.batch_size, len(setup.train_split))
-    for images, labels in batches(setup.train_split, 0, setup.config, setup.device):
+    for images, labels in batches(setup, 0):
         if len(labels) < full:  # a smaller batch would be measured as too fast
             break
         before = time.perf_counter()

@@ -18,11 +18,11 @@ from hundredfold.runs.checkpoints import PartialEpoch
 from hundredfold.runs.epoch import Epoch
 from hundredfold.support.device import keep_memory
 from hundredfold.support.errors import DivergedError
-from hundredfold.training.batches import batch_at, batches
+from hundredfold.training.batches import batches
 from hundredfold.training.clock import Clock, advance, phase_at
 from hundredfold.training.cuda_graphs import Recorder, fused
 from hundredfold.training.optim import LOOKAHEAD_STEPS, look_ahead, set_schedule
-from hundredfold.training.setup import Setup
+from hundredfold.training.setup import Setup, batch_at
 from hundredfold.training.state import State
 
 LOSS_CHECK_STEPS = 50
@@ -81,9 +81,7 @@ def _rest_of_epoch(state: State, setup: Setup, clock: Clock | None) -> Iterator[
     state.model.train()
     config, record, last = setup.config, state.partial_epoch, time.perf_counter()
     start = len(record.lr)
-    for images, labels in batches(
-        setup.train_split, state.epochs_done, config, setup.device, start, setup.processes
-    ):
+    for images, labels in batches(setup, state.epochs_done, start):
         places = batch_at(len(record.lr), len(setup.train_split), config.batch_size)
         pictures = places.stop - places.start
         loss, lr = train_step(state, setup, images, labels)
@@ -207,7 +205,7 @@ def total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor | int:
     if class_weights is None:
         return len(labels)
     if labels.is_floating_point():
-        return (labels @ class_weights).sum()
+        return (labels * class_weights).sum()  # no matrix product, which autocast would round
     return class_weights[labels].sum()
 
 

@@ -15,7 +15,7 @@ from hundredfold.evaluation.evaluate import measure_model, run_data
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.checkpoints import Checkpoint
 from hundredfold.runs.epoch import Epoch
-from hundredfold.runs.run import Run
+from hundredfold.runs.run import CONFIG_FILE, MODEL_FILE, Run
 from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.distributed import Processes, join_processes, restart_count
 from hundredfold.support.environment import describe_environment
@@ -140,7 +140,7 @@ def _refuse_finished(run: Run) -> None:
 
 def _restored_session(run: Run, setup: Setup, dataset: Dataset, display: Display) -> Session:
     """Return a session from the last checkpoint of a run, or from before its first step."""
-    now, last = time.perf_counter(), run.checkpoint(display.note)
+    now, last = time.perf_counter(), run.newest_checkpoint(display.note)
     _refuse_changes(run, setup, last)
     initial = setup
     if last:  # it replaces pretrained weights, so their file is not needed
@@ -168,8 +168,8 @@ def _refuse_changes(run: Run, setup: Setup, last: Checkpoint | None) -> None:
         _refuse_other_configuration(run, setup.config, last.config)
     if dataclasses.replace(run.info(), temperature=1.0) != setup.info:
         raise UserError(
-            f"The model.json of {run} does not match its config.json and its data: one of them was "
-            "changed, or comes from another version of hundredfold."
+            f"The {MODEL_FILE} of {run} does not match its {CONFIG_FILE} and its data: one of them "
+            "was changed, or comes from another version of hundredfold."
         )
     if not last and setup.config.budget:
         raise UserError(
@@ -190,7 +190,7 @@ def _refuse_other_configuration(run: Run, now: Config, before: Config) -> None:
     ]
     if changes:
         raise UserError(
-            f"{run.path / 'config.json'} was changed: {', '.join(changes)}. A run keeps its "
+            f"{run.path / CONFIG_FILE} was changed: {', '.join(changes)}. A run keeps its "
             "configuration to its end; start a new one with another configuration."
         )
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hundredfold.augment import channel_stats, class_weights
+from hundredfold.augment import balanced_weights, channel_stats
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.models.architectures import MODELS
@@ -15,7 +15,6 @@ from hundredfold.models.timm import normalisation
 from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
-from hundredfold.training.batches import count_steps
 from hundredfold.training.fitting import fitted
 
 
@@ -52,7 +51,7 @@ class Setup:
         """(C,) weight of each class in the loss, on the device; None if all weigh the same."""
         if self.config.balance != "loss":
             return None
-        return class_weights(self.train_split.labels, len(self.info.classes)).to(self.device)
+        return balanced_weights(self.train_split.labels, len(self.info.classes)).to(self.device)
 
     @cached_property
     def mixed(self) -> bool:
@@ -156,3 +155,20 @@ def make_setup(
             "finetune do not use: leave it out."
         )
     return setup
+
+
+def count_steps(pictures: int, batch_size: int) -> int:
+    """Return the number of batches per epoch. The last may be smaller, but not a single picture.
+
+    Raises:
+        UserError: there are fewer than two pictures, and batch normalisation needs two.
+    """
+    if pictures < 2:
+        raise UserError(f"Training needs at least 2 pictures, and there are {pictures}.")
+    full, rest = divmod(pictures, batch_size)
+    return full + (rest > 1)
+
+
+def batch_at(step: int, pictures: int, batch_size: int) -> slice:
+    """Return the places of batch number `step` (from 0) in the order of an epoch."""
+    return slice(step * batch_size, min((step + 1) * batch_size, pictures))

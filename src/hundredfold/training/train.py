@@ -17,7 +17,6 @@ from hundredfold.support.distributed import join_processes
 from hundredfold.support.environment import describe_environment
 from hundredfold.support.errors import UserError
 from hundredfold.track.base import Tracker
-from hundredfold.training.budget import plan
 from hundredfold.training.progress import Display
 from hundredfold.training.session import Session, lock_run, run_session
 from hundredfold.training.setup import as_recorded, make_setup
@@ -72,7 +71,7 @@ def train(
         setup, clock = make_setup(config, dataset, device, processes), None
         started = started or time.perf_counter()
         if config.budget:
-            setup, clock = plan(setup, len(dataset.test), started)
+            setup, clock = plan_budget(setup, len(dataset.test), started)
         state, environment = first_state(setup), describe_environment(device, digest, processes)
         path = processes.broadcast(lambda: str(new_run(setup.config, setup.info, environment).path))
         run = Run(Path(path))
