@@ -86,7 +86,7 @@ def test_every_fault_is_found(faulty: Path) -> None:
     assert items(found, "unknown") == ["owl: 1 picture in test, none to train on"]
     assert items(found, "singletons") == ["hen: 1 picture"]
     assert items(found, "missing") == ["hen: none in test"]
-    assert items(found, "unequal") == ["hen: 1 to train on, cat: 17"]
+    assert items(found, "unequal") == ["hen: 1 training picture; cat has 17"]
     (leaked,) = items(found, "exact_splits")
     assert leaked == "train/dog/0.png [dog] = test/dog/copy.png [dog]: the same"
     assert len(items(found, "exact_classes")) == len(items(found, "exact_within")) == 1

@@ -134,7 +134,7 @@ def test_a_search_whose_trials_all_diverge_is_refused(tiny: Dataset, tiny_config
 def test_a_search_without_held_out_pictures_is_refused(tiny: Dataset, tiny_config: Config) -> None:
     space = search_space(tiny_config, ())
     for changes in ({"validation": 0.0}, {"budget": "9s"}):
-        with pytest.raises(UserError, match="needs held-out pictures"):
+        with pytest.raises(UserError, match="set --validation above 0"):
             tune(dataclasses.replace(tiny_config, **changes), tiny, space, 1, "sqlite:///t.db")
     with pytest.raises(UserError, match="--storage abacus cannot be used"):
         tune(tiny_config, tiny, space, 1, "abacus")

@@ -17,6 +17,7 @@ from hundredfold.support.distributed import join_processes
 from hundredfold.support.environment import describe_environment
 from hundredfold.support.errors import UserError
 from hundredfold.track.base import Tracker
+from hundredfold.training.budget import plan_budget
 from hundredfold.training.progress import Display
 from hundredfold.training.session import Session, lock_run, run_session
 from hundredfold.training.setup import as_recorded, make_setup
