@@ -122,6 +122,10 @@ def test_the_page_shows_errors_as_sentences(
     page.locator("#file").set_input_files(pictures[0])
     expect(error).to_have_text("The server is busy (status 503). Try again.")
     page.unroute("**/api/explain")
+    page.route("**/api/explain", lambda route: route.fulfill(status=200, body='{"classes": ['))
+    page.locator("#file").set_input_files(pictures[0])
+    expect(error).to_have_text("The answer was cut off. Try again.")
+    page.unroute("**/api/explain")
     page.locator("#file").set_input_files(pictures[0])
     expect(answer).to_be_visible(timeout=30_000)
     expect(error).to_be_hidden()
@@ -192,6 +196,72 @@ def test_the_webcam_takes_a_picture(browser: Browser, address: str) -> None:
         expect(page.locator("#video")).to_be_hidden()
         assert page.evaluate("window.track.readyState") == "ended"
     expect(page.locator("#classes li")).to_have_count(5, timeout=30_000)
+    page.evaluate("() => { HTMLCanvasElement.prototype.toBlob = (give) => give(null); }")
+    page.get_by_role("button", name="Use the webcam").click()
+    page.get_by_role("button", name="Take the picture").click()
+    expect(page.get_by_role("alert")).to_have_text("The webcam sent no picture. Try again.")
+    assert problems == []
+
+
+def test_the_webcam_gives_way_to_a_picture_or_another_tab(
+    browser: Browser, address: str, pictures: list[Path]
+) -> None:
+    page, problems = open_app(browser, address)
+    page.evaluate("""() => {
+      navigator.mediaDevices.getUserMedia = () => new Promise((resolve, reject) => {
+        window.deny = () => reject(new Error("denied"));
+        window.allow = () => {
+          const canvas = document.createElement("canvas");
+          canvas.getContext("2d").fillRect(0, 0, 300, 150);
+          const stream = canvas.captureStream();
+          window.track = stream.getTracks()[0];
+          resolve(stream);
+        };
+      });
+    }""")
+    webcam = page.get_by_role("button", name="Use the webcam")
+    error, video = page.get_by_role("alert"), page.locator("#video")
+
+    webcam.click()
+    page.locator("#file").set_input_files(pictures[0])
+    page.evaluate("window.deny()")
+    expect_answer(page, Predictor.load("strong")(pictures[0]).label)
+    expect(error).to_be_hidden()
+
+    webcam.click()
+    page.get_by_role("tab", name="One picture").press("ArrowRight")
+    page.evaluate("window.allow()")
+    assert page.evaluate("window.track.readyState") == "ended"
+    page.get_by_role("tab", name="Several pictures").press("ArrowLeft")
+    expect(video).to_be_hidden()
+
+    webcam.click()
+    page.evaluate("""() => {
+      window.allow();
+      const played = new Promise((resolve) => { window.start = resolve; });
+      document.getElementById("video").play = () => played;
+    }""")
+    page.locator("#file").set_input_files(pictures[1])
+    page.evaluate("window.start()")
+    expect_answer(page, Predictor.load("strong")(pictures[1]).label)
+    expect(video).to_be_hidden()
+    assert page.evaluate("window.track.readyState") == "ended"
+    assert problems == []
+
+
+def test_the_last_example_clicked_is_shown(browser: Browser, address: str) -> None:
+    page, problems = open_app(browser, address)
+    examples = page.locator("#examples button")
+    page.route("**/examples/3.png", lambda _: None)  # never answered
+    with page.expect_request("**/examples/3.png"):
+        examples.nth(3).click()
+    with page.expect_event("requestfailed"):
+        examples.nth(4).click()
+    expect(page.locator("#answer")).to_be_visible(timeout=30_000)
+    page.route("**/examples/5.png", lambda route: route.abort())
+    examples.nth(5).click()
+    expect(page.get_by_role("alert")).to_contain_text("The example cannot be loaded")
+    expect(page.locator("#picture")).to_be_hidden()
     assert problems == []
 
 

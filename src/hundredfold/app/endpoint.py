@@ -35,7 +35,7 @@ def make_endpoint(served: ServedModel) -> FastAPI:
     404 for another path, 405 for another method, 413 if the body is larger than MOST_BYTES, 422 for
     a wrong `top`, and 500 if the program fails.
     """
-    app = FastAPI(title=f"hundredfold: {served.name}", docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None)  # without a schema there are no documentation pages either
     _answer_errors(app)
 
     @app.post("/api/predict")

@@ -66,7 +66,7 @@ def _is_allowed(headers: Headers, names: Collection[str]) -> bool:
     hosts, origins = headers.getlist("host"), headers.getlist("origin")
     if len(hosts) != 1 or not _is_own_host(hosts[0], names):
         return False
-    return all(urlsplit(origin).netloc.lower() == hosts[0].lower() for origin in origins)
+    return all(origin.partition("://")[2].lower() == hosts[0].lower() for origin in origins)
 
 
 def _is_own_host(host: str, names: Collection[str]) -> bool:

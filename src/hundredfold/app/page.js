@@ -31,9 +31,10 @@ async function send(address, file, signal) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer, or the file is gone. Is the server still running?");
   });
-  const answer = await response.json().catch(() => ({}));
-  if (response.ok) return answer;
-  throw new Error(answer.error ?? `The server is busy (status ${response.status}). Try again.`);
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  const reason = response.ok ? "The answer was cut off" : `The server is busy (status ${response.status})`;
+  throw new Error(answer?.error ?? `${reason}. Try again.`);
 }
 
 // One picture
@@ -54,6 +55,21 @@ async function classify(file) {
     if (!signal.aborted) showError(error.message);
   }
   if (!signal.aborted) setBusy(false);
+}
+
+/** Load an example and classify it. */
+async function classifyExample(address) {
+  const signal = startOver();
+  const response = await fetch(address, { signal }).catch(() => null);
+  const file = response?.ok ? await response.blob().catch(() => null) : null;
+  if (signal.aborted) return;
+  if (file) {
+    await classify(file);
+    byId("answer").scrollIntoView({ block: "nearest" });
+  } else {
+    clear();
+    showError("The example cannot be loaded. Is the server still running?");
+  }
 }
 
 /** Abandon the current picture; return the signal of the next one. */
@@ -126,21 +142,24 @@ function sharpenIfSmall(event) {
 
 // Webcam
 
-let stream = null;
+let webcamRequested = false; // also true while the browser asks for permission
 
 /** Show what the webcam sees. */
 async function openWebcam() {
   const signal = clear();
+  webcamRequested = true;
   try {
     if (!navigator.mediaDevices) throw new Error("the browser allows it only at localhost or by https");
     const opened = await navigator.mediaDevices.getUserMedia({ video: true });
     if (signal.aborted) return opened.getTracks().forEach((track) => track.stop());
-    stream = opened;
-    byId("video").srcObject = stream;
+    byId("video").srcObject = opened;
     await byId("video").play();
   } catch (error) {
+    if (signal.aborted) return;
+    closeWebcam();
     return showError(`The webcam cannot be used: ${error.message}.`);
   }
+  if (signal.aborted) return;
   show(true, "video", "take", "cancel");
   show(false, "webcam");
   document.querySelector("#one .drop").hidden = true;
@@ -149,16 +168,22 @@ async function openWebcam() {
 
 /** Take a picture and classify it. */
 function takePicture() {
+  const { signal } = current;
   const video = byId("video");
   const canvas = element("canvas", { width: video.videoWidth, height: video.videoHeight });
   canvas.getContext("2d").drawImage(video, 0, 0);
-  canvas.toBlob(classify, "image/png");
+  canvas.toBlob((file) => {
+    if (signal.aborted) return;
+    if (file) classify(file);
+    else showError("The webcam sent no picture. Try again.");
+  }, "image/png");
 }
 
 /** Turn the webcam off. */
 function closeWebcam() {
-  stream?.getTracks().forEach((track) => track.stop());
-  stream = byId("video").srcObject = null;
+  byId("video").srcObject?.getTracks().forEach((track) => track.stop());
+  byId("video").srcObject = null;
+  webcamRequested = false;
   show(false, "video", "take", "cancel");
   show(true, "webcam");
   document.querySelector("#one .drop").hidden = false;
@@ -221,7 +246,7 @@ function selectTab(tab) {
     each.tabIndex = each === tab ? 0 : -1;
     show(each === tab, each.getAttribute("aria-controls"));
   }
-  if (stream) clear();
+  if (webcamRequested) clear();
 }
 
 /** Classify files that were chosen, dropped or pasted. */
@@ -252,13 +277,7 @@ for (const button of document.querySelectorAll("#examples button")) {
   const image = button.querySelector("img");
   if (image.complete) sharpenIfSmall({ target: image });
   image.addEventListener("load", sharpenIfSmall);
-  button.addEventListener("click", async () => {
-    const response = await fetch(image.src).catch(() => null);
-    if (response?.ok) {
-      await classify(await response.blob());
-      byId("answer").scrollIntoView({ block: "nearest" });
-    }
-  });
+  button.addEventListener("click", () => classifyExample(image.src));
 }
 byId("picture").addEventListener("load", sharpenIfSmall);
 byId("picture").addEventListener("error", () => {

@@ -37,6 +37,7 @@ def add_page(app: FastAPI, served: ServedModel) -> None:
         most_bytes=MOST_BYTES,
         most_files=MOST_FILES,
     )
+    example_files = {str(number): file for number, (file, _) in enumerate(examples)}
     policy = {"Content-Security-Policy": page_policy(content)}
     script = (resources.files("hundredfold.app") / "page.js").read_bytes()
 
@@ -47,14 +48,14 @@ def add_page(app: FastAPI, served: ServedModel) -> None:
         return Response(script, media_type="text/javascript")
 
     async def example(request: Request) -> Response:
-        number = request.path_params["number"]
-        if number >= len(examples):
+        file = example_files.get(request.path_params["number"])
+        if file is None:
             raise HTTPException(404)
-        return Response(examples[number][0], media_type="image/png")
+        return Response(file, media_type="image/png")
 
     app.add_route("/", page)
     app.add_route("/page.js", page_script)
-    app.add_route("/examples/{number:int}.png", example)
+    app.add_route("/examples/{number}.png", example)
 
 
 def page_policy(content: str) -> str:

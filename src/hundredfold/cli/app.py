@@ -14,7 +14,7 @@ from hundredfold.app.served_model import make_served_model
 from hundredfold.cli.optional_data import optional_data
 from hundredfold.inference.predict import Predictor
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run, is_bundled
-from hundredfold.support.console import console, error_console
+from hundredfold.support.console import console, error_console, say
 from hundredfold.support.errors import UserError
 
 MOST_CONNECTIONS = 64
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         listening.listen()  # from here on a browser waits for the server, and is not turned away
         host = f"[{options.host}]" if ":" in options.host else options.host
         address = f"http://{host}:{listening.getsockname()[1]}"
-        console.print(f"Open {address} in a browser. Press Ctrl-C to stop the server.")
+        say(f"Open {address} in a browser. Press Ctrl-C to stop the server.")
         sys.stdout.flush()  # a pipe would hold it back
         _serve(app, listening)
 
