@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _draw(found: Comparison, path: Path) -> None:
     labels = "fine" if all(top1_key("fine") in group.scores for group in found.groups) else "coarse"
-    save_file(path, to_png(draw_comparison(found.histories, labels)))
+    save_file(path, to_png(draw_comparison(found.histories(), labels)))
 
 
 def _show(found: Comparison) -> None:
