@@ -208,7 +208,7 @@ def test_error_names_the_damaged_run(file: str, content: str, said: str, trained
     (runs[1].path / file).write_text(content)
     update_digests(runs[1])
     with pytest.raises(UserError, match=said) as caught:
-        _ = compare(runs).histories
+        _ = compare(runs).histories()
     assert str(runs[1]) in str(caught.value)
 
 

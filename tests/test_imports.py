@@ -52,6 +52,6 @@ def test_predicting_needs_neither_training_nor_data() -> None:
             assert not imported(file) & {"training", "data", "cli"}
 
 
-def test_the_package_loads_without_matplotlib() -> None:
-    code = "import hundredfold, sys; assert 'matplotlib' not in sys.modules"
+def test_the_package_and_predict_load_without_matplotlib() -> None:
+    code = "import hundredfold.cli.predict, sys; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

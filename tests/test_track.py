@@ -254,7 +254,10 @@ def test_errors_of_unknown_and_unreachable_trackers(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["train", *SMALL, "--track", "abacus"]) == 2
-    assert "There is no tracker 'abacus'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "There is no tracker 'abacus': use one of tensorboard, mlflow, mlflow:ADDR" in error
+    with pytest.raises(UserError, match="There is no tracker 'tensorboard:here'"):
+        open_tracker("tensorboard:here")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert main(["track", str(run), "--to", "mlflow:http://127.0.0.1:9"]) == 2
     error = capsys.readouterr().err

@@ -11,6 +11,7 @@ from hundredfold.audit.duplicates import NearDuplicate
 from hundredfold.audit.labels import LabelIssue
 from hundredfold.audit.pictures import AuditedPictures
 from hundredfold.data.decode import FileInfo
+from hundredfold.metrics.scores import format_probability
 from hundredfold.support.text import plural
 
 SMALL, HUGE, LONG = 32, 50_000_000, 4.0
@@ -206,7 +207,7 @@ def label_findings(pictures: AuditedPictures, issues: Sequence[LabelIssue]) -> l
         FindingItem(
             pictures.names[issue.picture],
             f"looks like {pictures.classes[issue.suggested]}; the probability of its label, "
-            f"{pictures.classes[issue.given]}, is {issue.confidence:.1%}",
+            f"{pictures.classes[issue.given]}, is {format_probability(issue.confidence)}",
             (issue.picture,),
         )
         for issue in issues

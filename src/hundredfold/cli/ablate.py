@@ -23,7 +23,7 @@ from hundredfold.experiments.ablate import (
 )
 from hundredfold.figures.ablation import VariantAccuracy, draw_ablation
 from hundredfold.figures.style import to_png
-from hundredfold.metrics.scores import metric_name
+from hundredfold.metrics.scores import format_points, metric_name, top1_key
 from hundredfold.recipes import RECIPES
 from hundredfold.support.console import console, escape
 from hundredfold.support.errors import UserError
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     for result in ablate(config, dataset, options.seeds):
         results.append(result)
         _save(results, expanded(options.out))
-    metric = f"{config.labels}_top1"
+    metric = top1_key(config.labels)
     summaries = summarize(results, metric)
     _show(summaries, metric_name(metric))
     means = [
@@ -118,12 +118,12 @@ def _show(summaries: Sequence[VariantSummary], metric: str) -> None:
             rows.append([name, count, "-", "-", "-", "did not converge"])
             continue
         training, validation = mean(summary.training), mean(values)
-        spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+        spread = f" ± {format_points(stdev(values))}" if len(values) > 1 else ""
         difference = ""
         if summary.without and reference is not None:
-            difference = f"{100 * (validation - reference):+.2f}"
-        gap = f"{100 * (training - validation):.2f}"
-        accuracies = [f"{100 * training:.2f}", f"{100 * validation:.2f}{spread}"]
+            difference = format_points(validation - reference, sign="+")
+        accuracies = [format_points(training), format_points(validation) + spread]
+        gap = format_points(training - validation)
         rows.append([name, count, *accuracies, gap, difference])
     head = ["seeds", "training", "validation", "gap", "against full recipe"]
     show_table([f"{metric}, in %", *head], rows)

@@ -12,7 +12,7 @@ from hundredfold.cli.table import show_table
 from hundredfold.evaluation.compare import Comparison, Contrast, RunGroup, compare, spread
 from hundredfold.figures.comparison import draw_comparison
 from hundredfold.figures.style import to_png
-from hundredfold.metrics.scores import format_metric, metric_name, top1_key
+from hundredfold.metrics.scores import format_metric, format_points, metric_name, top1_key
 from hundredfold.runs.table import SCORES
 from hundredfold.support.console import console, escape, print_json
 from hundredfold.support.errors import UserError
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _draw(found: Comparison, path: Path) -> None:
     labels = "fine" if all(top1_key("fine") in group.scores for group in found.groups) else "coarse"
-    save_file(path, to_png(draw_comparison(found.histories, labels)))
+    save_file(path, to_png(draw_comparison(found.histories(), labels)))
 
 
 def _show(found: Comparison) -> None:
@@ -105,8 +105,8 @@ def _in_words(contrast: Contrast) -> list[str]:
     return [
         *sentences,
         f"{level}: the mean of {groups[0].name} ({plural(len(groups[0].runs), 'seed')}) is "
-        f"{100 * abs(mean):.2f} points above that of {groups[1].name} "
-        f"({plural(len(groups[1].runs), 'seed')}); standard error {100 * error:.2f}.",
+        f"{format_points(abs(mean))} points above that of {groups[1].name} "
+        f"({plural(len(groups[1].runs), 'seed')}); standard error {format_points(error)}.",
     ]
 
 

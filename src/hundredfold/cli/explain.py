@@ -18,6 +18,7 @@ from hundredfold.evaluation.explain import caption_similar, find_similar, occlus
 from hundredfold.figures.explanation import draw_explanation
 from hundredfold.figures.style import to_png
 from hundredfold.inference.predict import Predictor, rank_predictions
+from hundredfold.metrics.scores import format_probability
 from hundredfold.pictures.prepare import load_picture
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     similar = []
     if dataset and options.like:
         similar = _similar(predictor, image, dataset, options.like)
-    heading = f"{prediction.label}, {prediction.probability:.0%}"
+    heading = f"{prediction.label}, {format_probability(prediction.probability)}"
     heading += f" (label: {label})" if label else ""
     figure = draw_explanation(image, heat, heading, target, similar)
     path = run.save_figure(f"explain-{name}.png", to_png(figure))

@@ -15,8 +15,6 @@ from rich.progress import track
 
 from hundredfold.cli.table import show_table
 from hundredfold.evaluation.evaluate import run_data
-from hundredfold.figures.predictions import draw_prediction
-from hundredfold.figures.style import to_png
 from hundredfold.inference.predict import Prediction, Predictor, find_pictures, predict_many
 from hundredfold.metrics.scores import format_probability
 from hundredfold.pictures.prepare import Picture
@@ -119,6 +117,10 @@ def _tell(sentence: str) -> None:
 
 def _test_picture(run: Run, predictor: Predictor, index: int, data: str) -> Named:
     """Return a test picture, named by its label; draw it with its prediction into the run."""
+    # matplotlib takes 0.3 s to load.
+    from hundredfold.figures.predictions import draw_prediction  # noqa: PLC0415
+    from hundredfold.figures.style import to_png  # noqa: PLC0415
+
     image, label = run_data(run, data).test_picture(index)
     figure = draw_prediction(image, label, predictor([image])[0].label)
     path = run.save_figure(f"test-{index}.png", to_png(figure))

@@ -12,11 +12,10 @@ import tyro
 
 from hundredfold.cli.table import show_table
 from hundredfold.metrics.scores import format_metric, metric_name
-from hundredfold.runs.table import RunRow, SortKey, list_runs, sort_rows
+from hundredfold.runs.table import SCORE_COLUMNS, RunRow, SortKey, list_runs, sort_rows
 from hundredfold.support.console import console, escape, print_json
 from hundredfold.support.text import cell
 
-SCORE_COLUMNS = ("fine_top1", "coarse_top1", "ece", "seconds")
 HEAD = (
     "run", "recipe", "labels", "state", "seed", "epochs",
     *(metric_name(key).replace(" ", "\n") for key in SCORE_COLUMNS), "started (UTC)",

@@ -6,7 +6,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,22 +54,12 @@ class RunGroup:
     """The configuration as text, without the seed and the output folder."""
     runs: tuple[Run, ...]
     """Runs sorted by seed; every seed occurs once."""
-
-    @cached_property
-    def scores(self) -> dict[str, list[float]]:
-        """The values of all runs by each key of `final_scores`."""
-        rows = [final_scores(run) for run in self.runs]
-        return {key: [row[key] for row in rows] for key in rows[0]}
-
-    @cached_property
-    def correct(self) -> dict[str, Tensor]:
-        """The result of `correct_predictions` for the first run, which represents the group."""
-        return correct_predictions(self.runs[0])
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the data."""
-        return _digest(self.runs[0])
+    scores: Mapping[str, list[float]]
+    """The values of all runs by each key of `final_scores`."""
+    correct: Mapping[str, Tensor]
+    """The result of `correct_predictions` for the first run, which represents the group."""
+    digest: str
+    """SHA-256 of the data."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +101,14 @@ class Comparison:
         settings = [group.settings for group in self.groups]
         return {field: [group[field] for group in settings] for field in _differing(settings)}
 
-    @property
     def histories(self) -> dict[str, list[list[Epoch]]]:
-        """The epochs of each run by group; the name says if they were validated on the test set."""
+        """Return the epochs of each run, by the name of its group.
+
+        The name says if the runs were validated on the test set.
+
+        Raises:
+            UserError: a run is damaged.
+        """
         suffixes = [
             " (validated on test)" if group.settings["validate_on"] == "test" else ""
             for group in self.groups
@@ -182,10 +176,15 @@ def _groups(runs: Sequence[Run]) -> tuple[RunGroup, ...]:
         members.setdefault((*key, seen[(*key, run.config().seed)]), []).append(run)
         seen[(*key, run.config().seed)] += 1
     settings = [_settings(group[0]) for group in members.values()]
-    return tuple(
-        RunGroup(name, values, tuple(sorted(group, key=lambda run: run.config().seed)))
-        for name, values, group in zip(_names(settings), settings, members.values(), strict=True)
-    )
+    return tuple(map(_group, _names(settings), settings, members.values()))
+
+
+def _group(name: str, settings: Mapping[str, str], members: Sequence[Run]) -> RunGroup:
+    """Return a group with the scores and the predictions that its runs recorded."""
+    runs = tuple(sorted(members, key=lambda run: run.config().seed))
+    rows = [final_scores(run) for run in runs]
+    scores = {key: [row[key] for row in rows] for key in rows[0]}
+    return RunGroup(name, settings, runs, scores, correct_predictions(runs[0]), _digest(runs[0]))
 
 
 def _settings(run: Run) -> dict[str, str]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from hundredfold.figures.style import BLUE, GREY, INK, ORANGE, STYLE
+from hundredfold.metrics.scores import format_points
 
 
 class VariantAccuracy(NamedTuple):
@@ -38,7 +39,7 @@ def draw_ablation(
             (variant.validation, variant.training), (row, row), color=GREY, linewidth=3, zorder=1
         )
         axes.annotate(
-            f"gap {100 * (variant.training - variant.validation):.1f}",
+            f"gap {format_points(variant.training - variant.validation, 1)}",
             (max(variant.training, variant.validation), row),
             (9, 0),
             textcoords="offset points",

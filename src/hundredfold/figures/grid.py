@@ -6,7 +6,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hundredfold.figures.style import STYLE, shortened
+from hundredfold.figures.style import STYLE, clipped_name
 
 
 @rc_context(STYLE)
@@ -25,7 +25,7 @@ def draw_grid(rows: Sequence[Tensor | Sequence[Tensor]], names: Sequence[str]) -
         axes.set_axis_off()
         axes.set_anchor("S")  # the room above the picture is for the name
     for row, pictures, name in zip(panels, rows, names, strict=True):
-        row[0].set_title(shortened(name), fontsize=9, pad=3)
+        row[0].set_title(clipped_name(name), fontsize=9, pad=3)
         for axes, picture in zip(row, pictures, strict=False):
             axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
     return figure

@@ -18,8 +18,8 @@ from hundredfold.figures.style import (
     INK,
     ORANGE,
     STYLE,
+    clipped_name,
     panel,
-    shortened,
 )
 from hundredfold.metrics.calibration import Reliability
 from hundredfold.metrics.scores import format_probability
@@ -76,7 +76,7 @@ def _label_cells(axes: Axes, names: Sequence[str]) -> None:
     if len(names) > 120:
         return
     size = 9 if len(names) <= 20 else 9 * 20 / len(names) + 3.2
-    short = [shortened(name) for name in names]
+    short = [clipped_name(name) for name in names]
     axes.set_xticks(range(len(names)), short, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), short, fontsize=size)
     axes.tick_params(length=0)

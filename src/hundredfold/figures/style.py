@@ -72,8 +72,8 @@ def _lay_out(figure: Figure) -> None:
         figure.set_layout_engine(None)
 
 
-def shortened(name: str) -> str:
-    """Return a name, shortened to 30 characters."""
+def clipped_name(name: str) -> str:
+    """Return a name, cut to 30 characters."""
     return name if len(name) <= 30 else name[:29] + "…"
 
 

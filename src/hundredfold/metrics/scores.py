@@ -135,6 +135,11 @@ def format_probability(probability: float) -> str:
     return f"{probability:.1%}"
 
 
+def format_points(share: float, decimals: int = 2, sign: str = "") -> str:
+    """Return a share, or a difference of shares, in percentage points; `sign` "+" shows a plus."""
+    return f"{100 * share:{sign}.{decimals}f}"
+
+
 def metric_rows(*views: Mapping[str, float]) -> list[list[str]]:
     """Return a row of texts for each metric: its name, and its value in each view.
 

@@ -12,7 +12,7 @@ from hundredfold.evaluation.predictions import ScoredPredictions
 from hundredfold.figures.style import INK
 from hundredfold.metrics.calibration import FEW_PICTURES
 from hundredfold.metrics.confusion import confused_pairs, share_within_superclass
-from hundredfold.metrics.scores import METRICS, learned_top1, metric_name
+from hundredfold.metrics.scores import METRICS, format_probability, learned_top1, metric_name
 from hundredfold.pictures.prepare import data_uri
 from hundredfold.report.figures import RenderedFigure
 from hundredfold.runs.run import Run
@@ -87,9 +87,9 @@ def _calibration(run: Run) -> str:
     )
 
 
-def percent(share: float, digits: int = 1) -> str:
+def percent(share: float) -> str:
     """Return a share (0..1) as a percentage with a no-break space."""
-    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+    return format_probability(share).replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def _inline(svg: str) -> Markup:

@@ -11,8 +11,6 @@ from hundredfold.runs.run import Run
 from hundredfold.support.console import say
 from hundredfold.support.errors import UserError
 
-__all__ = ["write_report"]
-
 
 def write_report(
     run: Run | str | Path, data: Dataset | str = "", tell: Callable[[str], None] = say

@@ -13,6 +13,8 @@ from hundredfold.support.files import expanded
 
 SCORES = ("fine_top1", "coarse_top1", "flip_fine_top1", "flip_coarse_top1", "ece", "seconds")
 """The keys of `final_scores`, in the order in which they are shown."""
+SCORE_COLUMNS = tuple(key for key in SCORES if not key.startswith("flip_"))
+"""The keys that `RunRow` has as fields."""
 SortKey: TypeAlias = Literal[
     "started", "name", "recipe", "labels", "seed", "epochs", "state", "fine_top1", "coarse_top1",
     "ece", "seconds",

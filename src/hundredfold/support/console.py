@@ -73,7 +73,7 @@ def escape(text: str) -> str:
     return markup.escape(printable(text))
 
 
-def whole(table: Table) -> Table:
+def _at_full_width(table: Table) -> Table:
     """Return a table at its full width, which cuts no text."""
     unbound = console.options.update(max_width=10_000)
     table.width = Measurement.get(console, unbound, table).maximum
@@ -106,7 +106,7 @@ def make_table(
         table.add_column("\n".join(lines), justify="left" if index in left else "right")
     for row in rows:
         table.add_row(*map(escape, row))
-    return whole(table)
+    return _at_full_width(table)
 
 
 def say(text: str) -> None:

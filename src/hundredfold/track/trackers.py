@@ -7,14 +7,16 @@ from collections.abc import Callable
 
 from hundredfold.runs.run import Run
 from hundredfold.support.errors import UserError
-from hundredfold.track.background import Background
 from hundredfold.track.base import Tracker
 from hundredfold.track.mlflow import MLflow
 from hundredfold.track.tensorboard import TensorBoard
 
-__all__ = ["Background", "MLflow", "TensorBoard", "Tracker", "open_tracker", "send", "start"]
-
-TRACKERS: dict[str, Callable[[str], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
+TRACKERS: dict[str, Callable[[str], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+    "mlflow:ADDRESS": MLflow,
+}
+"""Class of the tracker for each form of a name. It takes the address; empty if there is none."""
 
 
 def open_tracker(name: str) -> Tracker:
@@ -27,9 +29,10 @@ def open_tracker(name: str) -> Tracker:
         UserError: there is no tracker with that name.
     """
     kind, _, address = name.partition(":")
-    if kind not in TRACKERS or (address and kind != "mlflow"):
-        raise UserError(f"There is no tracker {name!r}: use tensorboard, mlflow or mlflow:ADDRESS.")
-    return TRACKERS[kind](address)
+    form = f"{kind}:ADDRESS" if address else kind
+    if form not in TRACKERS:
+        raise UserError(f"There is no tracker {name!r}: use one of {', '.join(TRACKERS)}.")
+    return TRACKERS[form](address)
 
 
 def send(run: Run, tracker: Tracker) -> None:
