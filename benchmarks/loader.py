@@ -30,7 +30,7 @@ from PIL import Image
 
 from hundredfold import fast
 from hundredfold.audit.audit import audit
-from hundredfold.audit.pictures import load_pictures
+from hundredfold.audit.pictures import load_audited_pictures
 from hundredfold.data.load import load_data
 from hundredfold.support.files import cache_folder
 from hundredfold.training.batches import batches
@@ -105,7 +105,7 @@ def epoch(options: Options) -> int:
 
 def audited(options: Options) -> int:
     """Audit the pictures' files, classes and copies."""
-    return len(audit(load_pictures(str(options.folder)), near=False, labels=False).pictures)
+    return len(audit(load_audited_pictures(str(options.folder)), near=False, labels=False).pictures)
 
 
 def own_memory() -> float:

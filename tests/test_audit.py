@@ -16,7 +16,7 @@ from support.pets import scene
 from hundredfold import Dataset, Split
 from hundredfold.audit.audit import AuditResult, audit, cleaned_list
 from hundredfold.audit.page import render_audit
-from hundredfold.audit.pictures import AuditedPictures, from_dataset, load_pictures
+from hundredfold.audit.pictures import AuditedPictures, from_dataset, load_audited_pictures
 from hundredfold.cli.audit import show_findings
 from hundredfold.cli.main import main
 from hundredfold.data.load import load_data
@@ -73,7 +73,7 @@ def faulty(tmp_path: Path) -> Path:
 
 
 def test_every_fault_is_found(faulty: Path) -> None:
-    found = audit(load_pictures(str(faulty)), labels=False)
+    found = audit(load_audited_pictures(str(faulty)), labels=False)
     assert items(found, "unusable")[0].startswith("train/cat/broken.jpg: cannot be read")
     assert items(found, "misnamed") == ["train/cat/really.jpg: is PNG, not JPEG"]
     assert {"train/cat/grey.png: L"} < set(items(found, "mode"))
@@ -100,7 +100,7 @@ def test_every_fault_is_found(faulty: Path) -> None:
 
 
 def test_the_cleaned_list_trains_without_what_is_wrong(faulty: Path, tmp_path: Path) -> None:
-    found = audit(load_pictures(str(faulty)), labels=False, near=False)
+    found = audit(load_audited_pictures(str(faulty)), labels=False, near=False)
     assert "Near duplicates were not searched for: not requested." in found.skipped
     kinds = {finding.key for finding in found.findings}
     assert "exact_splits" in kinds and "labels" not in kinds  # only what was searched for
@@ -113,7 +113,7 @@ def test_the_cleaned_list_trains_without_what_is_wrong(faulty: Path, tmp_path: P
     assert not gone & set(names)
     assert len({"3.png", "copy of 3.png"} & set(names)) == 1
     assert {"copy.png", "shot of 4.png", "really.jpg"} < set(names)
-    again = audit(load_pictures(str(tmp_path / "clean.csv")), labels=False, near=False)
+    again = audit(load_audited_pictures(str(tmp_path / "clean.csv")), labels=False, near=False)
     assert {finding.key for finding in again.wrong} == {"misnamed"}
     assert (faulty / "train/cat/broken.jpg").exists()
 
@@ -146,7 +146,7 @@ def zipped(folder: Path) -> str:
 
 def test_data_is_found_as_by_train(tmp_path: Path) -> None:
     save(scene(0), tmp_path / "sample/cat/1.png")  # a folder here of a built-in name
-    assert len(load_pictures("sample")) == 3000
+    assert len(load_audited_pictures("sample")) == 3000
 
 
 def test_names_without_a_suffix_are_not_misnamed(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_names_without_a_suffix_are_not_misnamed(tmp_path: Path) -> None:
         save(scene(i), tmp_path / f"{i}.png").rename(tmp_path / f"{i:040x}")
     rows = [f"{i:040x},{'ab'[i % 2]}" for i in range(4)]
     (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows))
-    found = audit(load_pictures(str(tmp_path / "list.csv")))
+    found = audit(load_audited_pictures(str(tmp_path / "list.csv")))
     assert items(found, "misnamed") == []
 
 
@@ -163,7 +163,7 @@ def test_a_very_long_example_is_cut(tmp_path: Path, capsys: pytest.CaptureFixtur
     for i in range(1, 1000):
         (tmp_path / f"pets/a/{i}.png").write_bytes(first)
     save(scene(1), tmp_path / "pets/b/0.png")
-    found = audit(load_pictures(str(tmp_path / "pets")), labels=False, near=False)
+    found = audit(load_audited_pictures(str(tmp_path / "pets")), labels=False, near=False)
     assert len(items(found, "exact_within")[0]) > 10_000
     show_findings(found)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
@@ -173,7 +173,7 @@ def test_a_very_long_example_is_cut(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_names_are_text_on_the_page_not_markup(tmp_path: Path) -> None:
     for i in range(4):
         save(scene(i), tmp_path / f"pets/<b>&{i % 2}/<script>{i // 2}.png")
-    page = render_audit(audit(load_pictures(str(tmp_path / "pets")), labels=False))
+    page = render_audit(audit(load_audited_pictures(str(tmp_path / "pets")), labels=False))
     assert "<script>" not in page and "<b>&" not in page
     assert "&lt;b&gt;&amp;0" in page
 
@@ -182,7 +182,7 @@ def test_punctuation_in_a_name_does_not_change_what_is_found(tmp_path: Path) -> 
     for name in ("a: b (c).png", "d: e (f.png"):
         save(scene(0, 20), tmp_path / "pets/x" / name)
     save(scene(1), tmp_path / "pets/y/1.png")
-    result = audit(load_pictures(str(tmp_path / "pets")), labels=False, near=False)
+    result = audit(load_audited_pictures(str(tmp_path / "pets")), labels=False, near=False)
     found = {finding.key: finding.items for finding in result.findings}
     assert [(item.name, item.detail) for item in found["small"]] == [
         ("x/a: b (c).png", "20 x 20"),
@@ -203,7 +203,7 @@ def test_a_phone_shows_the_page(tmp_path: Path, browser: Browser) -> None:
     for i in range(6):
         (tmp_path / f"pets/x/{i}.png").write_bytes(content)
     save(scene(1), tmp_path / f"pets/{'W' * 200}/1.png")
-    result = audit(load_pictures(str(tmp_path / "pets")), labels=False, near=False)
+    result = audit(load_audited_pictures(str(tmp_path / "pets")), labels=False, near=False)
     (tmp_path / "audit.html").write_text(render_audit(result))
     page = browser.new_context(viewport={"width": 400, "height": 800}).new_page()
     page.goto((tmp_path / "audit.html").as_uri())
@@ -216,13 +216,13 @@ def test_nothing_to_audit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pets/cat").mkdir(parents=True)
     (tmp_path / "pets/cat/bad.png").write_text("x")
     with pytest.raises(UserError, match="no picture that can be read"):
-        audit(load_pictures(str(tmp_path / "pets")))
+        audit(load_audited_pictures(str(tmp_path / "pets")))
 
 
 def test_three_pictures_are_audited(tmp_path: Path) -> None:
     for i in range(3):
         save(scene(i), tmp_path / f"pets/class{i % 2}/{i}.png")
-    found = audit(load_pictures(str(tmp_path / "pets")))
+    found = audit(load_audited_pictures(str(tmp_path / "pets")))
     assert "needs 100 pictures, not 3" in found.skipped[0]
     assert not found.near and not found.wrong
     assert "No problems to fix before training" in render_audit(found)

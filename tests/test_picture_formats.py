@@ -13,7 +13,7 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-from hundredfold.audit.pictures import load_pictures
+from hundredfold.audit.pictures import load_audited_pictures
 from hundredfold.data.load import load_data
 from hundredfold.pictures.prepare import load_picture
 
@@ -151,7 +151,7 @@ def test_pixels_are_right_in_every_format(name: str, tmp_path: Path) -> None:
     for part in dataset.splits.values():
         for image in part.images:
             assert image.equal(by_path)
-    assert load_pictures(str(tmp_path / "data")).store[0].equal(by_path)
+    assert load_audited_pictures(str(tmp_path / "data")).store[0].equal(by_path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -22,7 +22,7 @@ from hundredfold.cli.main import main
 from hundredfold.track.background import Background
 from hundredfold.track.mlflow import MLflow
 from hundredfold.track.tensorboard import TensorBoard
-from hundredfold.track.trackers import open_tracker, send
+from hundredfold.track.trackers import open_tracker, send_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the trackers' libraries warn
 
@@ -95,7 +95,7 @@ def test_mlflow_server_gets_every_epoch_during_training_and_only_once(
     assert warnings == []
     client = mlflow.MlflowClient(server)
     check(client, run)
-    send(run, open_tracker(f"mlflow:{server}"))  # sent again, nothing is stored twice
+    send_run(run, open_tracker(f"mlflow:{server}"))  # sent again, nothing is stored twice
     check(client, run)
 
 
@@ -126,7 +126,7 @@ def test_tensorboard_reads_the_written_events(tiny: Dataset, tiny_config: Config
             assert [event.value for event in found.Scalars(name)] == pytest.approx(want)
         assert found.Images("figures/curves")[0].width == 1800
         assert "_hparams_/session_start_info" in found.summary_metadata
-        send(run, TensorBoard())  # sent again, it is unchanged
+        send_run(run, TensorBoard())  # sent again, it is unchanged
 
 
 class HangingTracker:
@@ -272,7 +272,7 @@ def test_missing_extras_are_named(
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=rf"pip install 'hundredfold\[{name}\]'"):
-        send(run, open_tracker(name))
+        send_run(run, open_tracker(name))
     warnings: list[str] = []
     tracker = Background(name, open_tracker(name), warnings.append)
     tracker.start(run)
@@ -284,7 +284,7 @@ def test_unfinished_run_can_be_sent(tiny: Dataset, tiny_config: Config) -> None:
     mlflow = pytest.importorskip("mlflow")
     run = train(dataclasses.replace(tiny_config), tiny, quiet=True)
     unfinish(run)
-    send(run, open_tracker("mlflow:sqlite:///other.db"))
+    send_run(run, open_tracker("mlflow:sqlite:///other.db"))
     client = mlflow.MlflowClient("sqlite:///other.db")
     (found,) = client.search_runs([client.get_experiment_by_name("hundredfold").experiment_id])
     assert found.info.status == "KILLED"

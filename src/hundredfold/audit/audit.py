@@ -76,7 +76,7 @@ def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) 
     """Audit the pictures of a source.
 
     Args:
-        pictures: as returned by `load_pictures` or `from_dataset`.
+        pictures: as returned by `load_audited_pictures` or `from_dataset`.
         near: search for near duplicates.
         labels: search for labels that are likely wrong; this trains three small networks.
 

@@ -55,7 +55,7 @@ class AuditedPictures:
         return self.classes[int(self.labels[picture])]
 
 
-def load_pictures(source: str) -> AuditedPictures:
+def load_audited_pictures(source: str) -> AuditedPictures:
     """Load the pictures of a source, named as for `--data`.
 
     Raises:

@@ -8,7 +8,7 @@ import tyro
 
 from hundredfold.audit.audit import AuditResult, audit, cleaned_list, refuse_list
 from hundredfold.audit.page import audit_json, render_audit
-from hundredfold.audit.pictures import load_pictures
+from hundredfold.audit.pictures import load_audited_pictures
 from hundredfold.support.console import console, escape
 from hundredfold.support.errors import CheckFailed
 from hundredfold.support.files import expanded, make_folder, save_file
@@ -44,7 +44,7 @@ def audit_data(
         strict: Exit with code 1 if something should be fixed before training.
         out: Folder for audit.html and audit.json.
     """
-    pictures = load_pictures(data)
+    pictures = load_audited_pictures(data)
     if fix:
         refuse_list(pictures)
     folder = make_folder(expanded(out))

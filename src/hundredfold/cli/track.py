@@ -9,7 +9,7 @@ import tyro
 from hundredfold.runs.bundled import find_run
 from hundredfold.support.console import console, escape
 from hundredfold.support.errors import UserError, first_line
-from hundredfold.track.trackers import open_tracker, send
+from hundredfold.track.trackers import open_tracker, send_run
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def track_run(run: Annotated[Path, tyro.conf.Positional], /, to: str) -> None:
     """
     found = find_run(run)
     try:
-        send(found, open_tracker(to))
+        send_run(found, open_tracker(to))
     except UserError:
         raise
     except Exception as error:  # a tracker's library may raise anything

@@ -29,7 +29,7 @@ def unpack_archive(path: Path, folder: Path) -> UnpackedFolder:
     """Unpack an archive below `folder`, unless that was done before.
 
     Raises:
-        UserError: The archive is damaged or encrypted, contains a path that leads outside, or
+        UserError: the archive is damaged or encrypted, contains a path that leads outside, or
             unpacks to too many bytes, or the disk is full.
     """
     is_zip = path.name.lower().endswith(".zip")

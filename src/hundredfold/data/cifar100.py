@@ -72,7 +72,7 @@ def read_official(path: Path) -> Dataset:
         50,000 training and 10,000 test pictures of (3, 32, 32), 100 classes in 20 superclasses.
 
     Raises:
-        UserError: A pickle is missing, cannot be read, or is not the official one.
+        UserError: a pickle is missing, cannot be read, or is not the official one.
     """
     try:
         members = _from_folder(path) if path.is_dir() else _from_archive(path)

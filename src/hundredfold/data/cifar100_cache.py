@@ -25,7 +25,7 @@ def load_cached(source: Path) -> Dataset:
     The caller must hold the lock of the cache folder.
 
     Raises:
-        UserError: The source is damaged or is not the official data.
+        UserError: the source is damaged or is not the official data.
     """
     state = _source_state(source)
     if state in _verified_sources():

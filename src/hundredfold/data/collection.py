@@ -74,11 +74,11 @@ def read_collection(path: Path, size: int = 0) -> PictureCollection:
     """Read your own pictures.
 
     Args:
-        path: A folder (see `list_folder`), a table (see `list_table`), or an archive of either.
-        size: Side length in pixels; 0 to choose it by the pictures.
+        path: a folder (see `list_folder`), a table (see `list_table`), or an archive of either.
+        size: side length in pixels; 0 to choose it by the pictures.
 
     Raises:
-        UserError: There are no pictures, or the class of a picture is not clear.
+        UserError: there are no pictures, or the class of a picture is not clear.
     """
     listing = list_pictures(path)
     if size == 0:
@@ -93,7 +93,7 @@ def list_pictures(path: Path) -> Listing:
     """List the pictures of a folder, an archive, or a table.
 
     Raises:
-        UserError: The path is none of them, or a table in an archive names a file outside of it.
+        UserError: the path is none of them, or a table in an archive names a file outside of it.
     """
     if path.is_dir():
         return list_folder(path)
@@ -110,7 +110,7 @@ def list_archive(path: Path) -> Listing:
     """List the pictures of an archive by its only table if it has one, else by its folders.
 
     Raises:
-        UserError: As `unpack_archive`, `list_table` and `list_folder` do.
+        UserError: as `unpack_archive`, `list_table` and `list_folder` do.
     """
     unpacked = unpack_archive(path, cache_folder() / "unpacked")
     table = _only_table(unpacked.folder)

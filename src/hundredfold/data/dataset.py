@@ -102,7 +102,7 @@ class Dataset:
         """Return a test picture, (3, H, W) uint8, and the name of its class.
 
         Raises:
-            UserError: There is no test picture of that number.
+            UserError: there is no test picture of that number.
         """
         if not 0 <= index < len(self.test):
             raise UserError(
@@ -115,7 +115,7 @@ class Dataset:
         """Return the dataset with fine labels, or with superclasses as its classes.
 
         Raises:
-            UserError: Coarse labels of a dataset without superclasses.
+            UserError: coarse labels of a dataset without superclasses.
         """
         if level == "fine":
             return self
@@ -144,10 +144,10 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Cut a validation split from a training split, stratified by class.
 
     Args:
-        split: The training split.
-        share: Share of each class to hold out, 0..1, rounded to whole pictures. Each class keeps at
+        split: the training split.
+        share: share of each class to hold out, 0..1, rounded to whole pictures. Each class keeps at
             least one picture.
-        seed: Seed of the random choice.
+        seed: seed of the random choice.
 
     Returns:
         (the rest, the held-out pictures), both in their original order and not copied.
@@ -165,8 +165,8 @@ def describe_untested(classes: Sequence[str], counts: Sequence[int]) -> str:
     """Return a sentence about the classes without test pictures; empty if there are none.
 
     Args:
-        classes: Class names.
-        counts: Number of test pictures of each class.
+        classes: class names.
+        counts: number of test pictures of each class.
     """
     names = [name for name, number in zip(classes, counts, strict=True) if not number]
     if not names:

@@ -73,9 +73,9 @@ def decode(paths: Sequence[str], store: Tensor, file: Path | None) -> tuple[File
     the time.
 
     Args:
-        paths: Paths of the files.
+        paths: paths of the files.
         store: (N, 3, S, S) uint8, all zeros. The row of a file that cannot be read stays black.
-        file: The file that the store is mapped from; None if the store is in memory.
+        file: the file that the store is mapped from; None if the store is in memory.
     """
     count = os.cpu_count() or 1
     frozen = hasattr(sys, "frozen")  # a program bundled with its Python cannot start another
@@ -136,7 +136,7 @@ def _decode_in_process(
     """Let an idle process decode files.
 
     Raises:
-        OSError, ValueError: The process has died.
+        OSError, ValueError: the process has died.
     """
     process = idle.get()
     try:

@@ -34,7 +34,7 @@ class SizeLimit:
         """Add a number of unpacked bytes.
 
         Raises:
-            UserError: The total exceeds the limit.
+            UserError: the total exceeds the limit.
         """
         self.bytes += number
         if self.bytes > self.max_bytes:
@@ -55,7 +55,7 @@ class LimitedStream:
         """Return the next bytes.
 
         Raises:
-            UserError: More bytes were unpacked than the limit allows.
+            UserError: more bytes were unpacked than the limit allows.
         """
         chunk = self.stream.read(size)
         self.limit.count(len(chunk))
@@ -83,9 +83,9 @@ def tar_members(path: Path, limit: SizeLimit) -> Iterator[tuple[tarfile.TarFile,
     """Yield the members of a .tar file, compressed or not. Read each one before the next.
 
     Raises:
-        UserError: The file unpacks to more bytes than the limit allows, a member's header is too
+        UserError: the file unpacks to more bytes than the limit allows, a member's header is too
             large, or a member is a sparse file, whose stated size is not the size that it takes.
-        Exception: Whatever `tarfile` and the decompressors raise if the file is damaged.
+        Exception: whatever `tarfile` and the decompressors raise if the file is damaged.
     """
     with path.open("rb") as file:
         start = file.read(6)

@@ -27,7 +27,7 @@ def download(url: str, target: Path) -> None:
     """Download `url` to `target`. Incomplete data stays in `target`.part for a later call.
 
     Raises:
-        UnavailableError: There is no network, the server does not send the file, or the target
+        UnavailableError: there is no network, the server does not send the file, or the target
             cannot be written (permission, full disk).
     """
     part = partial_path(target)

@@ -28,13 +28,13 @@ def load_folder(
     becomes the test split. If there is neither, a fifth of the pictures is held out (see `split`).
 
     Args:
-        path: Path as in `read_collection`.
-        tell: Function that shows the user a sentence about a decision that was made for them.
-        size: Side length in pixels; 0 to choose it by the pictures.
-        strict: Raise an error instead of leaving anything out.
+        path: path as in `read_collection`.
+        tell: function that shows the user a sentence about a decision that was made for them.
+        size: side length in pixels; 0 to choose it by the pictures.
+        strict: raise an error instead of leaving anything out.
 
     Raises:
-        UserError: There are no pictures or too few classes, or `strict` is true and some pictures
+        UserError: there are no pictures or too few classes, or `strict` is true and some pictures
             or classes would be left out.
     """
     collection = read_collection(path, size)
@@ -73,7 +73,7 @@ def build_dataset(
     """Return the dataset of a collection of pictures.
 
     Raises:
-        UserError: There are fewer than two classes, there is no test picture, or `strict` is true
+        UserError: there are fewer than two classes, there is no test picture, or `strict` is true
             and a split has classes that the training pictures lack.
     """
     usable = [i for i, info in enumerate(collection.infos) if not info.problem]

@@ -12,8 +12,8 @@ def download_dataset(source: str) -> Path:
     """Download the Kaggle dataset `kaggle:OWNER/NAME` and return its folder.
 
     Raises:
-        UserError: The name has another form, there is no such dataset, or kagglehub is missing.
-        UnavailableError: There is no network, or Kaggle requires credentials.
+        UserError: the name has another form, there is no such dataset, or kagglehub is missing.
+        UnavailableError: there is no network, or Kaggle requires credentials.
     """
     handle = source.removeprefix(PREFIX)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", handle):

@@ -70,7 +70,7 @@ def find_splits(places: Iterable[Folders]) -> dict[str, str]:
     a split word need not contain folders, since nobody has two classes called train and test.
 
     Args:
-        places: Folders of each picture.
+        places: folders of each picture.
     """
     distinct = set(places)
     tops = {place[0] for place in distinct if place}
@@ -102,8 +102,8 @@ def find_repeated_split(places: Sequence[Folders], split: str) -> Folders:
     """Return the folder in a split's folder that repeats its name, as in `train/train`; or ().
 
     Args:
-        places: Folders of each picture within the split's folder.
-        split: Name of the split.
+        places: folders of each picture within the split's folder.
+        split: name of the split.
     """
     tops = {place[:1] for place in places}
     (top,) = tops if len(tops) == 1 else [()]
@@ -115,7 +115,7 @@ def refuse_split_classes(classes: Iterable[str], source: str) -> None:
     """Refuse classes that are each divided by split, such as cat_train, cat_test and dog_train.
 
     Raises:
-        UserError: Every class name stands for a split, and several splits share their other words.
+        UserError: every class name stands for a split, and several splits share their other words.
     """
     groups: dict[Folders, dict[str, str]] = defaultdict(dict)
     for name in classes:
@@ -135,11 +135,11 @@ def refuse_shared_classes(classes: Mapping[str, set[str]], source: str) -> None:
     """Refuse superclasses with the same classes, which may be splits, parts, or the real classes.
 
     Args:
-        classes: The classes in each superclass.
-        source: Name of the source in errors.
+        classes: the classes in each superclass.
+        source: name of the source in errors.
 
     Raises:
-        UserError: No superclass has a class that the largest superclass lacks.
+        UserError: no superclass has a class that the largest superclass lacks.
     """
     largest = max(classes.values(), key=len)
     if len(classes) < 2 or not all(names <= largest for names in classes.values()):

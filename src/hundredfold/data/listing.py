@@ -79,12 +79,12 @@ def list_folder(root: Path, source: str = "", skipped: Sequence[Skipped] = ()) -
     test/. Outer folders that contain nothing but one folder are ignored.
 
     Args:
-        root: The folder.
-        source: Name of the source in errors; empty for the folder's path.
-        skipped: Files that were skipped before, such as members of an archive.
+        root: the folder.
+        source: name of the source in errors; empty for the folder's path.
+        skipped: files that were skipped before, such as members of an archive.
 
     Raises:
-        UserError: The folder cannot be read, a link leads back to a folder above it, the class of a
+        UserError: the folder cannot be read, a link leads back to a folder above it, the class of a
             picture is missing, or the layout is ambiguous.
     """
     source = source or str(root)
@@ -251,10 +251,10 @@ def _find_empty_classes(
     """Return the folders in the place of a class that contain no picture in any split.
 
     Args:
-        folders: All folders.
-        filled: Folders that directly contain pictures.
-        roots: Folders below which classes or superclasses begin.
-        skipped: Files that are no pictures.
+        folders: all folders.
+        filled: folders that directly contain pictures.
+        roots: folders below which classes or superclasses begin.
+        skipped: files that are no pictures.
     """
 
     def within(folder: Folders) -> Folders | None:

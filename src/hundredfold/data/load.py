@@ -30,14 +30,14 @@ def load_data(
     Args:
         source: auto, cifar100, sample, kaggle:OWNER/NAME, or a path: of CIFAR-100, of a folder or
             an archive with a folder of pictures for each class, or of a table of pictures.
-        tell: Function that shows the user a sentence about a decision that was made for them.
-        size: Side length in pixels of your own pictures; 0 to choose it by the pictures. CIFAR-100
+        tell: function that shows the user a sentence about a decision that was made for them.
+        size: side length in pixels of your own pictures; 0 to choose it by the pictures. CIFAR-100
             keeps its size.
-        strict: Raise an error instead of leaving any of your own pictures out.
+        strict: raise an error instead of leaving any of your own pictures out.
 
     Raises:
-        UserError: There is no such data, or it is damaged.
-        UnavailableError: The data must be downloaded, which is not possible.
+        UserError: there is no such data, or it is damaged.
+        UnavailableError: the data must be downloaded, which is not possible.
 
     Examples:
         >>> load_data("sample").classes[:2]
@@ -59,7 +59,7 @@ def find_source(source: str) -> Path | None:
     """Return the path that `--data` names, downloaded if necessary; None for data without a path.
 
     Raises:
-        UserError, UnavailableError: As `load_data` does.
+        UserError, UnavailableError: as `load_data` does.
     """
     if source == "auto" or source in BUILT_IN:
         return None
@@ -96,13 +96,13 @@ def load_cifar100(path: str | Path | None = None) -> Dataset:
     Later calls take a fraction of a second.
 
     Args:
-        path: The folder cifar-100-python, its .tar.gz, or a folder that contains either. None
+        path: the folder cifar-100-python, its .tar.gz, or a folder that contains either. None
             takes the path in the environment variable HUNDREDFOLD_DATA, or if that is not set, the
             copy in the user's cache folder, which is downloaded if necessary.
 
     Raises:
-        UserError: There is no CIFAR-100 at the path, or it is damaged.
-        UnavailableError: The download is not possible.
+        UserError: there is no CIFAR-100 at the path, or it is damaged.
+        UnavailableError: the download is not possible.
 
     Examples:
         >>> dataset = load_cifar100("data/cifar-100-python.tar.gz")  # doctest: +SKIP

@@ -24,7 +24,7 @@ def rows(path: Path) -> Iterator[Mapping[str, str]]:
     """Yield the rows of a table that contains paths, as text. A missing value is an empty text.
 
     Raises:
-        UserError: The table cannot be read.
+        UserError: the table cannot be read.
     """
     for row in _rows(path):
         yield {name: _text(value) for name, value in row.items()}
@@ -34,7 +34,7 @@ def holds_pictures(path: Path, columns: Sequence[str]) -> bool:
     """Return whether one of these columns contains pictures rather than paths.
 
     Raises:
-        UserError: The table cannot be read.
+        UserError: the table cannot be read.
     """
     return _picture_column(_open(path).schema_arrow, columns) != ""
 
@@ -43,12 +43,12 @@ def unpack_parquet(path: Path, folder: Path, columns: Sequence[str]) -> Unpacked
     """Write the pictures of a table to files, and a text table with their paths.
 
     Args:
-        path: Path of the table.
-        folder: Folder for unpacked files.
-        columns: Possible names of the column with the pictures.
+        path: path of the table.
+        folder: folder for unpacked files.
+        columns: possible names of the column with the pictures.
 
     Raises:
-        UserError: The table cannot be read, a row has no picture, the pictures take too many bytes,
+        UserError: the table cannot be read, a row has no picture, the pictures take too many bytes,
             or the disk is full.
     """
 

@@ -53,12 +53,12 @@ def read_pictures(entries: Sequence[Entry], size: int, folder: Path) -> DecodedP
     """Decode pictures, or load them from the cache if no file has changed.
 
     Args:
-        entries: The pictures, at least one.
-        size: Side length in pixels.
-        folder: Cache folder; created if it does not exist.
+        entries: the pictures, at least one.
+        size: side length in pixels.
+        folder: cache folder; created if it does not exist.
 
     Raises:
-        UserError: The pictures are too large for memory, and the folder has no room for them.
+        UserError: the pictures are too large for memory, and the folder has no room for them.
     """
     shape = (len(entries), 3, size, size)
     large = prod(shape) > MAX_IN_MEMORY
@@ -184,7 +184,7 @@ def _allocate(file: int, size: int) -> None:
     """Reserve disk space for a file. A full disk would kill a process that writes to a mapped file.
 
     Raises:
-        OSError: There is no room, or a quota is exceeded.
+        OSError: there is no room, or a quota is exceeded.
     """
     os.truncate(file, size)
     try:

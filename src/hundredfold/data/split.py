@@ -20,9 +20,9 @@ def split_rows(
     `choose_test_pictures` holds out a fifth of the pictures.
 
     Args:
-        collection: The pictures.
-        usable: Rows of the pictures that can be used.
-        tell: Function that shows the user a sentence about the choice.
+        collection: the pictures.
+        usable: rows of the pictures that can be used.
+        tell: function that shows the user a sentence about the choice.
     """
     rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for i in usable:
@@ -50,8 +50,8 @@ def choose_test_pictures(digests: Mapping[int, str], labels: Mapping[int, str]) 
     train on it. In a class that needs no such exception, no picture ever moves.
 
     Args:
-        digests: Digest of each picture's content, in hex.
-        labels: Class of each picture.
+        digests: digest of each picture's content, in hex.
+        labels: class of each picture.
     """
     held: set[int] = set()
     for members in _by_class(labels).values():

@@ -45,12 +45,12 @@ def list_table(path: Path, source: str = "", root: Path | None = None) -> Listin
     to the user's cache folder.
 
     Args:
-        path: Path of the table.
-        source: Name of the table in errors; empty for its path.
-        root: Folder that all pictures must be in; None to allow any folder.
+        path: path of the table.
+        source: name of the table in errors; empty for its path.
+        root: folder that all pictures must be in; None to allow any folder.
 
     Raises:
-        UserError: The table cannot be read, lacks a column, has an empty path or class, names
+        UserError: the table cannot be read, lacks a column, has an empty path or class, names
             superclasses for only some pictures, or names a file outside of `root`.
     """
     source = source or str(path)
@@ -121,10 +121,10 @@ def _entry(path: Path, where: str, row: Row, columns: Mapping[str, str]) -> Entr
     """Return the picture of a row.
 
     Args:
-        path: Path of the table.
-        where: Name of the row in errors.
-        row: Cells of the row.
-        columns: The table's own name of each known column.
+        path: path of the table.
+        where: name of the row in errors.
+        row: cells of the row.
+        columns: the table's own name of each known column.
     """
     cells = {kind: row.get(column, "").strip() for kind, column in columns.items()}
     values = {kind: "" if cell in MISSING else cell for kind, cell in cells.items()}

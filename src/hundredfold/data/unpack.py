@@ -57,7 +57,7 @@ class Destination:
         """Return the path of a member in the folder.
 
         Raises:
-            UserError: The path leads outside of the folder.
+            UserError: the path leads outside of the folder.
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if ".." in parts or name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
@@ -73,7 +73,7 @@ class Destination:
         The folder of a skipped file is created too, so that a class without pictures is noticed.
 
         Raises:
-            UserError, OSError: The path leads outside, or a folder cannot be created.
+            UserError, OSError: the path leads outside, or a folder cannot be created.
         """
         path = self.path_of(name)
         if any(is_hidden(part) for part in path.relative_to(self.folder).parts):
@@ -103,12 +103,12 @@ def unpack_once(
     """Unpack a file below `folder`, unless unchanged files from an earlier call are there.
 
     Args:
-        path: The file.
-        folder: Folder for unpacked files.
-        unpack: Function that writes the members of the file.
+        path: the file.
+        folder: folder for unpacked files.
+        unpack: function that writes the members of the file.
 
     Raises:
-        UserError: The file is damaged, contains a path that leads outside, or unpacks to too many
+        UserError: the file is damaged, contains a path that leads outside, or unpacks to too many
             bytes, or the disk is full.
     """
     path_key = fingerprint(str(path.resolve())).hex()

@@ -74,8 +74,8 @@ def open_file(path: Path) -> BufferedReader:
     """Open a regular file in binary mode. A device or a pipe could block or never end.
 
     Raises:
-        ValueError: The path is not a regular file, or the file is too large.
-        OSError: The file cannot be read.
+        ValueError: the path is not a regular file, or the file is too large.
+        OSError: the file cannot be read.
     """
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
@@ -92,11 +92,11 @@ def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
     """Open a picture and read its header. The rest is read when the picture is decoded.
 
     Args:
-        file: A path, or an open file that can be rewound.
+        file: a path, or an open file that can be rewound.
 
     Raises:
-        ValueError, OSError: As `open_file` does.
-        Exception: Whatever Pillow raises if the file is not a picture.
+        ValueError, OSError: as `open_file` does.
+        Exception: whatever Pillow raises if the file is not a picture.
     """
     with open_file(file) if isinstance(file, Path) else nullcontext(file) as stream:
         stream.seek(0)
@@ -112,8 +112,8 @@ def read_square(image: Image.Image, size: int) -> SquarePixels:
     """Decode a picture that `open_picture` opened, and return it as `square` does.
 
     Raises:
-        ValueError: The picture has too many pixels, or grey levels out of range.
-        Exception: Whatever Pillow raises if the picture is damaged.
+        ValueError: the picture has too many pixels, or grey levels out of range.
+        Exception: whatever Pillow raises if the picture is damaged.
     """
     stored = image.width * image.height
     _check_pixels(image, MAX_STORED if image.format in ("JPEG", "MPO") else MAX_PIXELS)
@@ -134,8 +134,8 @@ def square(image: Image.Image, size: int) -> SquarePixels:
     centre.
 
     Raises:
-        ValueError: The picture has too many pixels, or grey levels out of range.
-        Exception: Whatever Pillow raises if the picture is damaged.
+        ValueError: the picture has too many pixels, or grey levels out of range.
+        Exception: whatever Pillow raises if the picture is damaged.
     """
     _check_pixels(image, MAX_PIXELS)
     image.load()

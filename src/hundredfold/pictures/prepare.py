@@ -53,8 +53,8 @@ def load_picture(picture: Picture, size: int) -> Tensor:
     enough.
 
     Raises:
-        UserError: The picture cannot be read, or is not a picture.
-        UnavailableError: The URL cannot be reached.
+        UserError: the picture cannot be read, or is not a picture.
+        UnavailableError: the URL cannot be reached.
     """
     with picture_errors(_name(picture)):
         if isinstance(picture, Tensor | np.ndarray):
@@ -70,7 +70,7 @@ def picture_errors(name: str) -> Iterator[None]:
     """Turn any exception within the block into a sentence about the picture of that name.
 
     Raises:
-        UserError: The sentence.
+        UserError: the sentence.
     """
     try:
         yield

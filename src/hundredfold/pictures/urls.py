@@ -26,8 +26,8 @@ def fetch_url(url: str) -> bytes:
     """Return the content at an http(s) URL.
 
     Raises:
-        UnavailableError: The URL cannot be reached, takes more than MAX_SECONDS, or was cut short.
-        UserError: The content is larger than MAX_BYTES.
+        UnavailableError: the URL cannot be reached, takes more than MAX_SECONDS, or was cut short.
+        UserError: the content is larger than MAX_BYTES.
     """
     results: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     # In a thread, because name lookup and reading headers have no limit on their total time.

@@ -79,7 +79,7 @@ def walk(root: Path) -> FolderContents:
     A file without a suffix counts as a picture if its content is one.
 
     Raises:
-        UserError: A folder cannot be read, or a link leads back to a folder above it.
+        UserError: a folder cannot be read, or a link leads back to a folder above it.
     """
     pictures: list[tuple[Path, str]] = []
     folders: list[str] = []

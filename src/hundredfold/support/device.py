@@ -21,7 +21,7 @@ def pick_device(name: str) -> torch.device:
     Each of several processes on a machine gets a GPU of its own.
 
     Raises:
-        UserError: There is no device of that name, or this machine does not have it.
+        UserError: there is no device of that name, or this machine does not have it.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":

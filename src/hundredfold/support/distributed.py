@@ -46,15 +46,15 @@ class Processes:
         """Replace gradients and floating-point buffers by their weighted mean over all processes.
 
         Args:
-            model: The model, with the gradients of this process's share of the batch.
-            loss: Loss of this share, 0-dimensional.
-            weight: Weight of this share, by which its loss was divided.
+            model: the model, with the gradients of this process's share of the batch.
+            loss: loss of this share, 0-dimensional.
+            weight: weight of this share, by which its loss was divided.
 
         Returns:
             The loss of the whole batch, 0-dimensional.
 
         Raises:
-            UserError: Another process has ended.
+            UserError: another process has ended.
         """
         if self.size == 1:
             return loss
@@ -126,7 +126,7 @@ def _lost_process_errors() -> Iterator[None]:
     """Explain an error of torch that means that another process has ended.
 
     Raises:
-        UserError: Instead of the error of torch.
+        UserError: instead of the error of torch.
     """
     try:
         yield
@@ -154,7 +154,7 @@ def join_processes() -> Iterator[Processes]:
     Within another such block, yield its group.
 
     Raises:
-        UserError: The other processes cannot be reached.
+        UserError: the other processes cannot be reached.
     """
     processes = Processes(rank(), int(os.environ.get("WORLD_SIZE", "1")))
     if processes.size == 1 or _current:

@@ -40,8 +40,8 @@ class DivergedError(UserError):
     """Training whose loss is no longer finite.
 
     Args:
-        text: What happened, and what to do.
-        batch: Pictures (B, 3, H, W) uint8 and labels (B,) or (B, C) of the step; may be empty.
+        text: what happened, and what to do.
+        batch: pictures (B, 3, H, W) uint8 and labels (B,) or (B, C) of the step; may be empty.
     """
 
     def __init__(self, text: str, batch: Sequence["Tensor"] = ()) -> None:
@@ -54,11 +54,11 @@ def extra(name: str, needed: str) -> Iterator[None]:
     """Explain how to install the extra that an import within the block needs.
 
     Args:
-        name: Name of the extra.
-        needed: Start of the sentence, such as `MLflow needs`.
+        name: name of the extra.
+        needed: start of the sentence, such as `MLflow needs`.
 
     Raises:
-        UserError: Instead of an ImportError.
+        UserError: instead of an ImportError.
     """
     try:
         yield

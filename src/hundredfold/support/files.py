@@ -36,7 +36,7 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
     Temporary files of `path` that killed processes left are removed.
 
     Raises:
-        OSError: The folder cannot be written, or the disk is full. `path` has not changed.
+        OSError: the folder cannot be written, or the disk is full. `path` has not changed.
     """
     for old in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
         with suppress(OSError):  # another process may have been faster
@@ -68,7 +68,7 @@ def file_stamp(path: str | Path) -> tuple[int, ...]:
     They cannot set the time of the last change of any kind (ctime) or the inode number.
 
     Raises:
-        OSError: There is no such file.
+        OSError: there is no such file.
     """
     stat = os.stat(path)  # noqa: PTH116  # pathlib's takes seconds for a hundred thousand files
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
@@ -113,7 +113,7 @@ def make_folder(path: Path) -> Path:
     """Create a folder if it does not exist, and return its path.
 
     Raises:
-        UserError: The folder cannot be created.
+        UserError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def refuse_link(path: Path) -> None:
     """Refuse to write to a link, which somebody else may have put into the folder.
 
     Raises:
-        UserError: The path is a link.
+        UserError: the path is a link.
     """
     if path.is_symlink():
         raise UserError(f"{path} is a link, so nothing is written there. Remove the link.")
@@ -138,7 +138,7 @@ def save_file(path: Path, content: bytes | str) -> None:
     Text is written as UTF-8. Undecodable bytes of file names become escapes that JSON reads back.
 
     Raises:
-        UserError: The folder does not exist or cannot be written, or the disk is full.
+        UserError: the folder does not exist or cannot be written, or the disk is full.
     """
     if isinstance(content, str):
         content = content.encode(errors="backslashreplace")

@@ -30,7 +30,7 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
     """Return a JSON object. `name` names it in errors.
 
     Raises:
-        UserError: The text is not a JSON object, has a key twice, or has a number that is not
+        UserError: the text is not a JSON object, has a key twice, or has a number that is not
             finite or an integer beyond LARGEST.
     """
     try:
@@ -78,13 +78,13 @@ def from_json(kind: type[T], text: str, name: str) -> T:
     """Return the dataclass that `to_json` wrote.
 
     Args:
-        kind: A dataclass with fields of int, float, str, bool, Literal, tuple[..., ...], list[...]
+        kind: a dataclass with fields of int, float, str, bool, Literal, tuple[..., ...], list[...]
             and dict[str, ...].
         text: JSON.
-        name: Name of the text in errors, such as the path of its file.
+        name: name of the text in errors, such as the path of its file.
 
     Raises:
-        UserError: The text is not a JSON object, or a field is missing, unknown or of the wrong
+        UserError: the text is not a JSON object, or a field is missing, unknown or of the wrong
             type.
     """
     return from_values(kind, parse_object(text, name), name)

@@ -57,9 +57,9 @@ def plural(number: float, one: str, many: str = "") -> str:
     """Return a number with a noun, such as 1 picture, 2,500 classes or 3.4 epochs.
 
     Args:
-        number: The number.
-        one: The noun in the singular.
-        many: The noun in the plural; empty to add s, or es after an s.
+        number: the number.
+        one: the noun in the singular.
+        many: the noun in the plural; empty to add s, or es after an s.
     """
     shown = f"{number:,}" if isinstance(number, int) else f"{number:.3g}"
     return f"{shown} {one if number == 1 else many or one + ('es' if one.endswith('s') else 's')}"

@@ -35,18 +35,18 @@ def open_tracker(name: str) -> Tracker:
     return TRACKERS[form](address)
 
 
-def send(run: Run, tracker: Tracker) -> None:
+def send_run(run: Run, tracker: Tracker) -> None:
     """Send an existing run, finished or not.
 
     Raises:
         UserError: the run is damaged, or the tracker's extra is not installed.
         Exception: any error of the tracker's library.
     """
-    start(run, tracker)
+    start_tracker(run, tracker)
     tracker.finish(run)
 
 
-def start(run: Run, tracker: Tracker) -> None:
+def start_tracker(run: Run, tracker: Tracker) -> None:
     """Send a tracker the start of a run and the epochs that are finished.
 
     Raises:

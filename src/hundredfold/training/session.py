@@ -28,7 +28,7 @@ from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.support.signals import deferred_stop, stop_exception
 from hundredfold.support.text import plural
 from hundredfold.track.base import Tracker
-from hundredfold.track.trackers import start
+from hundredfold.track.trackers import start_tracker
 from hundredfold.training.clock import Clock
 from hundredfold.training.loop import StepRecord, train_events
 from hundredfold.training.progress import Display
@@ -99,7 +99,7 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
     run, setup, state = session.run, session.setup, session.state
     display.start(run, setup.config, _header(setup, state.model))
     for tracker in trackers:
-        start(run, tracker)
+        start_tracker(run, tracker)
     with display, deferred_stop() as stop:
         due, signal = _checkpoint_timer(setup.config, state.steps_done), 0
         if session.clock and not state.steps_done:  # a budget cannot be measured again the same way
