@@ -76,7 +76,7 @@ def test_folder_cache_and_environment_variable_give_the_same_data(
         cifar100_cache.VERIFIED,
     }
     with monkeypatch.context() as patch:  # from here on, reading the source again would fail
-        patch.setattr(cifar100, "read", None)
+        patch.setattr(cifar100, "read_official", None)
         assert load_cifar100(tmp_path).digest() == cifar100.DIGEST
         assert load_cifar100().digest() == cifar100.DIGEST  # the converted copy
         patch.setenv(DATA_VARIABLE, str(folder))
