@@ -97,7 +97,7 @@ def test_folder_cache_and_environment_variable_give_the_same_data(
     copy.write_bytes(blob)
     assert cifar100_cache.read_cached() is None
     (cache_folder() / cifar100_cache.VERIFIED).write_text("[" * 200_000)
-    monkeypatch.setattr(cifar100, "read", lambda _: cifar)
+    monkeypatch.setattr(cifar100, "read_official", lambda _: cifar)
     assert load_cifar100(folder).digest() == cifar100.DIGEST
 
 
