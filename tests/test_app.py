@@ -22,7 +22,7 @@ from hundredfold.app.serve import make_app
 from hundredfold.app.served_model import ServedModel, make_served_model
 from hundredfold.evaluation.explain import caption_similar
 from hundredfold.figures.explanation import heat_picture
-from hundredfold.pictures.prepare import to_image
+from hundredfold.pictures.load import to_image
 
 
 @pytest.fixture

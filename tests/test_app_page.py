@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from hundredfold import Predictor, load_sample
 from hundredfold.app.endpoint import MOST_BYTES
-from hundredfold.pictures.prepare import to_image
+from hundredfold.pictures.load import to_image
 
 pytestmark = pytest.mark.long  # all or none: the tests share a server
 

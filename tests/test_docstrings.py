@@ -15,7 +15,7 @@ import hundredfold
 from hundredfold import Run, load_sample, quick, recipes, train
 from hundredfold.app.served_model import make_served_model
 from hundredfold.experiments.tune import search_space
-from hundredfold.pictures.prepare import to_image
+from hundredfold.pictures.load import to_image
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hundredfold.audit.pictures import load_audited_pictures
 from hundredfold.data.load import load_data
-from hundredfold.pictures.prepare import load_picture
+from hundredfold.pictures.load import load_picture
 
 RNG = np.random.default_rng(3)
 RGB = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)

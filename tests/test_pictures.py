@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hundredfold.pictures import pixels
+from hundredfold.pictures.load import load_picture
 from hundredfold.pictures.pixels import formats
-from hundredfold.pictures.prepare import load_picture
 from hundredfold.support.errors import UnavailableError, UserError
 
 RNG = np.random.default_rng(0)

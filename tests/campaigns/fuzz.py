@@ -41,7 +41,7 @@ from support.stopping import Stopper
 from hundredfold import Config, Dataset, Run, UserError, load_data, train
 from hundredfold.evaluation.predictions import scored_predictions
 from hundredfold.inference.predict import Predictor
-from hundredfold.pictures.prepare import load_picture
+from hundredfold.pictures.load import load_picture
 from hundredfold.runs.checkpoints import METADATA_KEY, write_file
 from hundredfold.runs.table import final_scores, list_runs
 from hundredfold.support.jsonio import parse_object

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from hundredfold.app.served_model import Explanation, ServedModel
 from hundredfold.evaluation.explain import caption_similar
 from hundredfold.figures.explanation import heat_picture
-from hundredfold.pictures.prepare import as_tensor, data_uri
+from hundredfold.pictures.load import as_tensor, data_uri
 from hundredfold.support.errors import UserError
 
 MOST_BYTES = 20 * 2**20

@@ -15,7 +15,7 @@ from hundredfold.evaluation.explain import (
     occlusion_map,
 )
 from hundredfold.inference.predict import Prediction, Predictor, rank_predictions
-from hundredfold.pictures.prepare import load_picture, to_image
+from hundredfold.pictures.load import load_picture, to_image
 
 EXAMPLES = 20
 """Number of test pictures to try."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hundredfold.audit.audit import AuditResult
 from hundredfold.audit.findings import Finding, count_by_split
 from hundredfold.audit.pictures import AuditedPictures
-from hundredfold.pictures.prepare import data_uri, load_picture
+from hundredfold.pictures.load import data_uri, load_picture
 from hundredfold.support.errors import UserError
 from hundredfold.support.html import render_page
 

@@ -19,7 +19,7 @@ from hundredfold.figures.explanation import draw_explanation
 from hundredfold.figures.style import to_png
 from hundredfold.inference.predict import Predictor, rank_predictions
 from hundredfold.metrics.scores import format_probability
-from hundredfold.pictures.prepare import load_picture
+from hundredfold.pictures.load import load_picture
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run
 from hundredfold.support.console import console, escape

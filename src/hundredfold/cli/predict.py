@@ -17,7 +17,7 @@ from hundredfold.cli.table import show_table
 from hundredfold.evaluation.evaluate import run_data
 from hundredfold.inference.predict import Prediction, Predictor, find_pictures, predict_many
 from hundredfold.metrics.scores import format_probability
-from hundredfold.pictures.prepare import Picture
+from hundredfold.pictures.load import Picture
 from hundredfold.pictures.urls import is_url
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.runs.run import Run, is_run

@@ -21,13 +21,13 @@ import filelock
 import torch
 from torch import Tensor
 
+from hundredfold.pictures.load import as_tensor, picture_errors
 from hundredfold.pictures.pixels import (
     open_file,
     open_picture,
     read_square,
     set_large_picture_lock,
 )
-from hundredfold.pictures.prepare import as_tensor, picture_errors
 from hundredfold.support.console import counted
 from hundredfold.support.errors import UserError
 

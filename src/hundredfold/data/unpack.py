@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from hundredfold.data.decompress import LimitedStream, SizeLimit
-from hundredfold.pictures.prepare import is_picture
+from hundredfold.pictures.load import is_picture
 from hundredfold.pictures.walk import HIDDEN, Skipped, as_text, has_suffix, is_hidden, why_skipped
 from hundredfold.support.errors import UserError, first_line, shortened
 from hundredfold.support.files import file_stamp, fingerprint, process_lock

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from hundredfold.data.dataset import Dataset
-from hundredfold.pictures.prepare import as_tensor, data_uri, to_image
+from hundredfold.pictures.load import as_tensor, data_uri, to_image
 from hundredfold.support.html import render_page
 
 LARGEST = 64

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from hundredfold.figures.style import BLUE, GREY, ORANGE, STYLE
-from hundredfold.pictures.prepare import to_image
+from hundredfold.pictures.load import to_image
 
 HEAT = LinearSegmentedColormap.from_list(
     "for and against", [(0.0, BLUE), (0.5, "#ffffff00"), (1.0, ORANGE)]

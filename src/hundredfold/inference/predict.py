@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hundredfold.inference.logits import BATCH, predict_logits
 from hundredfold.metrics.scores import coarse_probabilities
 from hundredfold.models.info import ModelInfo
-from hundredfold.pictures.prepare import Picture, is_single_picture, load_picture
+from hundredfold.pictures.load import Picture, is_single_picture, load_picture
 from hundredfold.pictures.walk import HIDDEN, walk
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from hundredfold.pictures.load import is_picture
 from hundredfold.pictures.pixels import open_picture
-from hundredfold.pictures.prepare import is_picture
 from hundredfold.support.errors import UserError
 
 SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "$recycle.bin"}

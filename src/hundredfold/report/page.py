@@ -13,7 +13,7 @@ from hundredfold.figures.style import INK
 from hundredfold.metrics.calibration import FEW_PICTURES
 from hundredfold.metrics.confusion import confused_pairs, share_within_superclass
 from hundredfold.metrics.scores import METRICS, format_probability, learned_top1, metric_name
-from hundredfold.pictures.prepare import data_uri
+from hundredfold.pictures.load import data_uri
 from hundredfold.report.figures import RenderedFigure
 from hundredfold.runs.run import Run
 from hundredfold.support.console import duration
