@@ -11,7 +11,6 @@ from typing import Annotated
 import tyro
 
 from hundredfold.cli.lookup import look_up
-from hundredfold.cli.table import show_table
 from hundredfold.config import FlexibleFloat
 from hundredfold.data.load import load_data
 from hundredfold.experiments.ablate import (
@@ -25,7 +24,7 @@ from hundredfold.figures.ablation import VariantAccuracy, draw_ablation
 from hundredfold.figures.style import to_png
 from hundredfold.metrics.scores import format_points, metric_name, top1_key
 from hundredfold.recipes import RECIPES
-from hundredfold.support.console import console, escape
+from hundredfold.support.console import console, escape, make_table
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded, save_file
 from hundredfold.support.text import plural
@@ -126,4 +125,4 @@ def _show(summaries: Sequence[VariantSummary], metric: str) -> None:
         gap = format_points(training - validation)
         rows.append([name, count, *accuracies, gap, difference])
     head = ["seeds", "training", "validation", "gap", "against full recipe"]
-    show_table([f"{metric}, in %", *head], rows)
+    console.print(make_table([f"{metric}, in %", *head], rows))

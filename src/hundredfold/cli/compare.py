@@ -8,13 +8,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from hundredfold.cli.table import show_table
 from hundredfold.evaluation.compare import Comparison, Contrast, RunGroup, compare, spread
 from hundredfold.figures.comparison import draw_comparison
 from hundredfold.figures.style import to_png
 from hundredfold.metrics.scores import format_metric, format_points, metric_name, top1_key
 from hundredfold.runs.table import SCORES
-from hundredfold.support.console import console, escape, print_json
+from hundredfold.support.console import console, escape, make_table, print_json
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded, save_file
 from hundredfold.support.text import plural
@@ -62,9 +61,11 @@ def _show(found: Comparison) -> None:
     for key in SCORES:
         cells = [_cell(key, group) for group in found.groups]
         rows += [[metric_name(key), *cells]] if any(cells) else []
-    show_table(["test set: mean ± standard deviation", *names], rows)
+    console.print(make_table(["test set: mean ± standard deviation", *names], rows))
     if found.differences:
-        show_table(["what differs", *names], ([f, *v] for f, v in found.differences.items()))
+        console.print(
+            make_table(["what differs", *names], ([f, *v] for f, v in found.differences.items()))
+        )
     elif len(names) > 1:
         console.print("The configurations are the same.\n")
     for contrast in found.contrasts:

@@ -9,7 +9,6 @@ import tyro
 
 from hundredfold.augment import channel_stats
 from hundredfold.cli.lookup import look_up
-from hundredfold.cli.table import show_table
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_data
 from hundredfold.experiments.explore import (
@@ -19,7 +18,7 @@ from hundredfold.experiments.explore import (
     unequal_counts,
 )
 from hundredfold.recipes import RECIPES
-from hundredfold.support.console import console, escape
+from hundredfold.support.console import console, escape, make_table
 from hundredfold.support.text import plural
 
 
@@ -72,7 +71,7 @@ def show_facts(dataset: Dataset) -> None:
     training = _facts(dataset.train, counts["training"], dataset.parents)
     test = _facts(dataset.test, counts["test"], dataset.parents)
     rows = [(name, value, test[name]) for name, value in training.items()]
-    show_table([dataset.source, "training", "test"], rows)
+    console.print(make_table([dataset.source, "training", "test"], rows))
 
 
 def _facts(split: Split, counts: Sequence[int], parents: Sequence[int]) -> dict[str, str]:

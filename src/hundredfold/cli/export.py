@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hundredfold.cli.table import show_table
 from hundredfold.export.export import LIMIT, export
 from hundredfold.metrics.scores import metric_rows
 from hundredfold.runs.bundled import find_run
-from hundredfold.support.console import console, escape
+from hundredfold.support.console import console, escape, make_table
 from hundredfold.support.text import plural
 
 
@@ -52,6 +51,6 @@ def main(arguments: Sequence[str]) -> None:
     )
     if found.accuracy:
         rows = metric_rows(*found.accuracy.values())
-        show_table(["test set", *found.accuracy], rows)
+        console.print(make_table(["test set", *found.accuracy], rows))
     for path in sorted(found.path.parent.iterdir()):
         console.print(f"{escape(str(path))}  {path.stat().st_size / 2**20:.1f} MiB")

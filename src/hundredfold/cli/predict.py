@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.progress import track
 
-from hundredfold.cli.table import show_table
 from hundredfold.evaluation.evaluate import run_data
 from hundredfold.inference.predict import Prediction, Predictor, find_pictures, predict_many
 from hundredfold.metrics.scores import format_probability
@@ -21,7 +20,7 @@ from hundredfold.pictures.load import Picture
 from hundredfold.pictures.urls import is_url
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
 from hundredfold.runs.run import Run, is_run
-from hundredfold.support.console import error_console, escape, print_json
+from hundredfold.support.console import console, error_console, escape, make_table, print_json
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.support.text import cell, plural
@@ -170,7 +169,7 @@ def _show_one(name: str, prediction: Prediction) -> None:
     for scores in zip_longest(prediction.classes, prediction.superclasses):
         pairs = ((s.name, format_probability(s.probability)) if s else ("", "") for s in scores)
         rows.append([text for pair in pairs for text in pair][:columns])
-    show_table(head[:columns], rows, left=(0, 2), title=name)
+    console.print(make_table(head[:columns], rows, left=(0, 2), title=name))
 
 
 def _show_many(shown: list[tuple[str, Prediction]]) -> None:
@@ -182,7 +181,7 @@ def _show_many(shown: list[tuple[str, Prediction]]) -> None:
         rows.append(
             [name, *(text for s in best for text in (s.name, format_probability(s.probability)))]
         )
-    show_table(["picture", "class", "", *coarse], rows, left=(0, 1, 3))
+    console.print(make_table(["picture", "class", "", *coarse], rows, left=(0, 1, 3)))
 
 
 def _write_json(outcomes: Outcomes) -> None:

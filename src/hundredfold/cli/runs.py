@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hundredfold.cli.table import show_table
 from hundredfold.metrics.scores import format_metric, metric_name
 from hundredfold.runs.table import SCORE_COLUMNS, RunRow, SortKey, list_runs, sort_rows
-from hundredfold.support.console import console, escape, print_json
+from hundredfold.support.console import console, escape, make_table, print_json
 from hundredfold.support.text import cell
 
 HEAD = (
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _write_table(rows: Sequence[RunRow]) -> None:
     if rows:
-        show_table(HEAD, map(_cells, rows), left=range(4))
+        console.print(make_table(HEAD, map(_cells, rows), left=range(4)))
     for row in rows:
         if row.reason:
             console.print(f"[yellow]{escape(row.reason)}[/]")

@@ -12,14 +12,13 @@ from pathlib import Path
 import tyro
 
 from hundredfold.cli.recipe import parse, split_name
-from hundredfold.cli.table import show_table
 from hundredfold.config import Config
 from hundredfold.data.load import load_data
 from hundredfold.experiments.tune import MIN_TRIALS, Trial, TuningResult, search_space, tune
 from hundredfold.figures.style import to_png
 from hundredfold.figures.tuning import draw_tuning
 from hundredfold.metrics.scores import format_metric, metric_name, top1_key
-from hundredfold.support.console import command, console, escape
+from hundredfold.support.console import command, console, escape, make_table
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded, make_folder, save_file
 from hundredfold.support.jsonio import to_json
@@ -110,7 +109,9 @@ def _summary(result: TuningResult, names: set[str], folder: Path) -> None:
     reached = f"{format_metric(result.metric, best.accuracy or 0)} {metric_name(result.metric)}"
     shares = {name: f"{share:.0%}" for name, share in result.importance.items()}
     rows = [[name, f"{best.values[name]:.4g}", shares.get(name, "-")] for name in sorted(names)]
-    show_table([f"best: trial {best.number}, {reached}", "value", "importance"], rows)
+    console.print(
+        make_table([f"best: trial {best.number}, {reached}", "value", "importance"], rows)
+    )
     if not shares:
         console.print(
             f"Importances are not known: fewer than {MIN_TRIALS} trials are complete, or all "
