@@ -11,7 +11,8 @@ from torch import Tensor
 from hundredfold import Config, Dataset, Predictor, Run, tutorial
 from hundredfold.cli.main import main
 from hundredfold.evaluation.explain import find_similar, occlusion_map
-from hundredfold.inference.logits import predict_features, predict_logits
+from hundredfold.inference.features import predict_features
+from hundredfold.inference.logits import predict_logits
 from hundredfold.training.train import train
 
 

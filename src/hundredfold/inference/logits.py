@@ -1,4 +1,4 @@
-"""Compute logits and features of pictures; evaluation, prediction and export all use this code."""
+"""Compute logits of pictures; evaluation, prediction and export all use this code."""
 
 from collections.abc import Iterable
 
@@ -13,6 +13,11 @@ MAX_LOGIT = 1e30
 """Largest absolute logit; larger ones could overflow when divided by a small temperature."""
 BATCH = 500
 """Pictures per forward pass. It is fixed, because other batch sizes may round differently."""
+
+
+def batch_size(info: ModelInfo) -> int:
+    """Return the number of pictures per forward pass."""
+    return BATCH if info.image_size <= 128 else 25
 
 
 @torch.inference_mode()
@@ -41,7 +46,7 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
     model.eval()
     outputs = []
     for part in (images,) if isinstance(images, Tensor) else images:
-        for batch in part.split(BATCH):
+        for batch in part.split(batch_size(info)):
             x = prepare(batch.to(device), mean, std, info.image_size)
             outputs.append(model(x).float().cpu())
     model.train(training)
@@ -52,26 +57,3 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
             "damaged."
         )
     return logits
-
-
-def predict_features(
-    model: nn.Module, images: Tensor | Iterable[Tensor], info: ModelInfo
-) -> Tensor:
-    """Return the inputs of the model's last linear layer for pictures.
-
-    Args:
-        model: as in `predict_logits`.
-        images: as in `predict_logits`, N at least 1.
-        info: as in `predict_logits`.
-
-    Returns:
-        (N, D) float32 on the CPU.
-    """
-    features: list[Tensor] = []
-    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    hook = last.register_forward_pre_hook(lambda _, args: features.append(args[0].float().cpu()))
-    try:
-        predict_logits(model, images, info)
-    finally:
-        hook.remove()
-    return torch.cat(features)

@@ -1,4 +1,4 @@
-"""Models of the timm library, an optional dependency, with random or pretrained weights.
+"""Models of the timm library, with random or pretrained weights.
 
 `timm:NAME` is the model that timm calls NAME.
 """
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from hundredfold.models.architectures import TIMM
 from hundredfold.models.info import ModelInfo
-from hundredfold.support.errors import UnavailableError, UserError, extra, first_line
+from hundredfold.models.installed import INSTALLED, fold_batch_norm, installed_weights
+from hundredfold.support.errors import UnavailableError, UserError, first_line
 from hundredfold.support.files import expanded
 
 HUB = "hub"
@@ -30,11 +31,11 @@ def build_timm(info: ModelInfo, weights: str = "") -> nn.Module:
     Args:
         info: the name of the model, its classes and the side S of its pictures.
         weights: file of weights (.safetensors or .pth) for all layers but the head, which is new;
-            `hub` to download timm's weights; empty for random weights.
+            `installed` for those of its package (`models.installed`); `hub` to download timm's
+            weights; empty for random weights.
 
     Raises:
-        UserError: there is no such model or file, timm is not installed, or the weights belong to
-            another model.
+        UserError: there is no such model or file, or the weights belong to another model.
         UnavailableError: the weights cannot be downloaded.
     """
     timm = _timm()
@@ -53,21 +54,29 @@ def build_timm(info: ModelInfo, weights: str = "") -> nn.Module:
                 "a file of them, pass it with --weights."
             ) from error
         raise UserError(f"{info.model} fails: {first_line(error)}") from error
-    if weights not in ("", HUB):
-        _fill(model, expanded(weights), info.model)
+    if weights == INSTALLED:
+        _fill(model, installed_weights(name, model), weights, info.model)
+    elif weights not in ("", HUB):
+        _fill(model, dict(_flat(_read(expanded(weights)))), weights, info.model)
+    if not info.batch_norm:
+        fold_batch_norm(model)
     return model
 
 
-def _fill(model: nn.Module, path: Path, name: str) -> None:
-    """Load all weights of a model but those of its head from a file, which must have them all.
+def _fill(model: nn.Module, stored: Mapping[str, Tensor], source: str, name: str) -> None:
+    """Load all weights of a model but those of its head, which must all be among those stored.
 
-    The file may hold the weights in nested dictionaries and under longer names, as wrappers of
-    models write them: a common prefix is removed.
+    Their names may be longer, as wrappers of models write them: a common prefix is removed.
+
+    Args:
+        model: changed in place.
+        stored: tensors by name.
+        source: the value of --weights, for errors.
+        name: name of the model, for errors.
 
     Raises:
-        UserError: there is no such file, it cannot be read, or it belongs to another model.
+        UserError: the weights belong to another model.
     """
-    stored = dict(_flat(_read(path)))
     heads = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr,operator]
     heads = (heads,) if isinstance(heads, str) else tuple(heads or ())
     head = tuple(f"{head}." for head in heads)
@@ -78,7 +87,7 @@ def _fill(model: nn.Module, path: Path, name: str) -> None:
     if not _fits(given, needed, head):
         fitting = [key for key in needed if key in given and given[key].shape == needed[key].shape]
         raise UserError(
-            f"--weights {path} does not fit {name}: {len(fitting)} of the model's {len(needed)} "
+            f"--weights {source} does not fit {name}: {len(fitting)} of the model's {len(needed)} "
             f"tensors outside its head are among the file's {len(stored)} with the right shape. "
             "The file must contain all of these, and no others. It may be for another architecture."
         )
@@ -158,8 +167,8 @@ def _converted(given: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 def _timm() -> Any:
-    with extra("timm", "timm's models need"):
-        import timm  # noqa: PLC0415  # an extra
+    import timm  # noqa: PLC0415  # takes a second to load
+
     return timm
 
 
@@ -188,12 +197,31 @@ def normalisation(info: ModelInfo) -> ModelInfo:
     return dataclasses.replace(info, mean=tuple(known.mean), std=tuple(known.std))
 
 
-def set_frozen(model: nn.Module, frozen: bool) -> None:
-    """Freeze or unfreeze all layers but the head of a timm model.
+def freeze_layers(model: nn.Module, share: float) -> None:
+    """Exclude the first layers of a timm model from training.
 
-    Frozen batch normalisation keeps its statistics.
+    Args:
+        model: changed in place.
+        share: share of the layers to freeze (0..1). Layers are what timm gives learning rates to:
+            blocks, and what comes before and after them.
     """
-    head = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
-    model.train(not frozen)
-    for parameter in model.parameters():
-        parameter.requires_grad_(not frozen or id(parameter) in head)
+    layers = layer_numbers(model)
+    frozen = share * (max(layers.values()) + 1)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(layers[name] >= frozen)
+
+
+def layer_numbers(model: nn.Module) -> dict[str, int]:
+    """Return the number of the layer, from 0 at the input, of each parameter by its name."""
+    from timm.models import group_parameters  # noqa: PLC0415  # takes a second to load
+
+    matcher = model.group_matcher(coarse=False)  # type: ignore[operator]
+    numbers: dict[str, int] = group_parameters(model, matcher, reverse=True)
+    return numbers
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """Let batch normalisation keep the mean and the variance of its pretraining."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

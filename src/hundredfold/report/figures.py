@@ -26,7 +26,9 @@ def draw_figures(run: Run, levels: Sequence[ScoredPredictions]) -> dict[str, Ren
         UserError: the run is damaged.
     """
     epoch_pictures = run.metrics()["epoch_pictures"]
-    figures = draw_history(run.nonempty_history(), run.config().validate_on, epoch_pictures)
+    figures = {}
+    if run.config().epochs:
+        figures = draw_history(run.nonempty_history(), run.config().validate_on, epoch_pictures)
     for level in levels:
         figures[f"confusion-{level.name}"] = draw_confusion(
             level.confusion, level.classes, level.parents

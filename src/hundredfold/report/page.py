@@ -69,6 +69,7 @@ def render_report(
         pairs=_pairs(first, test),
         galleries=_galleries(first, test),
         missing=missing,
+        head=_head(run),
         calibration=_calibration(run),
         tables=_tables(run),
         percent=percent,
@@ -85,6 +86,22 @@ def _calibration(run: Run) -> str:
         f"Logits are divided by {run.info().temperature:.3g}, a temperature fitted on "
         f"{plural(pictures, 'validation picture')}.{few}"
     )
+
+
+def _head(run: Run) -> str:
+    """Return sentences about the head of a pretrained model; empty for another model."""
+    head = run.metrics().get("head")
+    if not head:
+        return ""
+    text = (
+        "Training began with a linear head on pretrained features, which took "
+        f"{duration(head['seconds'])}."
+    )
+    if not head["validation"]:
+        return text
+    key = learned_top1(head["validation"])
+    share = percent(head["validation"][key])
+    return f"{text} It classified {share} of the validation pictures correctly."
 
 
 def percent(share: float) -> str:
@@ -201,6 +218,7 @@ def _tables(run: Run) -> dict[str, list[tuple[str, str]]]:
     """Return time, configuration and environment of the run as tables of names and values."""
     metrics = run.metrics()
     seconds = {
+        "features and head": (metrics.get("head") or {}).get("seconds", 0.0),
         "training": metrics["train_seconds"],
         "validation": metrics["validation_seconds"],
         "test, two views": metrics["test_seconds"],

@@ -15,7 +15,7 @@ from torch import Tensor
 from hundredfold.config import Config
 from hundredfold.models.info import ModelInfo
 from hundredfold.runs.digests import digest
-from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.epoch import Epoch, HeadRecord
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import make_folder, save_file
 from hundredfold.support.jsonio import from_values, parse_object
@@ -86,6 +86,8 @@ class Checkpoint:
     """Time in seconds that the run has taken so far."""
     clock: ClockState | None
     """State of the clock in a run with a time budget."""
+    head: HeadRecord | None
+    """How the head of a pretrained model was fitted; None in another model."""
     tensors: dict[str, Tensor]
     """State of the model, the optimizer, the slow weights of lookahead and torch's generators."""
 
@@ -168,7 +170,7 @@ def _read(path: Path, content: bytes) -> Checkpoint:
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         values = parse_object(str(header["__metadata__"][METADATA_KEY]), str(path))
-        clock = values["clock"]
+        clock, head = values["clock"], values["head"]
         return Checkpoint(
             config=_config(path, values["config"]),
             info=from_values(ModelInfo, values["info"], f"The model in {path}"),
@@ -180,6 +182,7 @@ def _read(path: Path, content: bytes) -> Checkpoint:
             ),
             elapsed=float(values["elapsed"]),
             clock=None if clock is None else from_values(ClockState, clock, f"The clock in {path}"),
+            head=None if head is None else from_values(HeadRecord, head, f"The head in {path}"),
             tensors=load(content),
         )
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:

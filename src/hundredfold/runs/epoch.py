@@ -1,4 +1,4 @@
-"""The record that training keeps of each epoch."""
+"""The records that training keeps: of each epoch, and of the head of a pretrained model."""
 
 from dataclasses import dataclass
 
@@ -36,3 +36,15 @@ class Epoch:
     def images_per_second(self) -> float:
         """Training pictures per second."""
         return self.pictures / self.seconds
+
+
+@dataclass(frozen=True)
+class HeadRecord:
+    """How the head of a pretrained model was fitted before the first epoch."""
+
+    seconds: float
+    """Time in seconds for the features and the head."""
+    strength: float
+    """Strength of the L2 penalty, as in `models.logistic`."""
+    validation: dict[str, float]
+    """Metrics of the held-out pictures, as `measure` returns them; empty if there are none."""

@@ -38,7 +38,7 @@ def choose_recipe(config: Config, dataset: Dataset) -> str:
     if device.type == "cpu":
         config = dataclasses.replace(config, batch_size=64, optimizer="sgd")  # quick to measure
     setup = make_setup(config, dataset.with_labels(config.labels), device)
-    seconds = mean_seconds(0.0, seconds_by_size(first_state(setup), setup))
+    seconds = mean_seconds(0.0, seconds_by_size(first_state(setup, pretrained=False), setup))
     epochs = setup.config.epochs * parse_duration(config.budget) / (seconds * setup.steps)
     epochs *= len(setup.train_split) / CIFAR_PICTURES
     return next(name for name, least in LADDER if epochs >= least)
@@ -57,7 +57,7 @@ def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock]
     """
     config = setup.config
     budget = parse_duration(config.budget)
-    probe = first_state(setup)
+    probe = first_state(setup, pretrained=False)
     limit = min(PROBE_SHARE * budget, MOST_PROBE_SECONDS)
     seconds = seconds_by_size(probe, setup, limit)
     reserve = evaluation_seconds(probe, setup, 2 * tests + len(setup.validation_split), limit)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hundredfold.augment import generator, prepare
 from hundredfold.inference.logits import BATCH, predict_logits
 from hundredfold.metrics.scores import measure
-from hundredfold.models.timm import set_frozen
+from hundredfold.models.timm import freeze_statistics
 from hundredfold.runs.checkpoints import PartialEpoch
 from hundredfold.runs.epoch import Epoch
 from hundredfold.support.device import keep_memory
@@ -79,6 +79,8 @@ def train_epochs(state: State, setup: Setup) -> Iterator[Epoch]:
 def _rest_of_epoch(state: State, setup: Setup, clock: Clock | None) -> Iterator[StepRecord]:
     """Take the remaining steps of the epoch, or of the schedule if that ends earlier."""
     state.model.train()
+    if setup.config.weights:
+        freeze_statistics(state.model)
     config, record, last = setup.config, state.partial_epoch, time.perf_counter()
     start = len(record.lr)
     for images, labels in batches(setup, state.epochs_done, start):
@@ -89,7 +91,7 @@ def _rest_of_epoch(state: State, setup: Setup, clock: Clock | None) -> Iterator[
             loss.item()  # wait for a GPU to finish the step, so that the clock measures it
         now = time.perf_counter()
         done = state.steps_done
-        state.progress = advance(state.progress, now, clock) if clock else done / setup.steps
+        state.progress = advance(state.progress, now, clock) if clock else setup.share_of(done)
         if state.slow and (done % LOOKAHEAD_STEPS == 0 or state.progress >= 1):
             keep = config.lookahead**LOOKAHEAD_STEPS * state.progress**3
             look_ahead(state.model, state.slow, keep)
@@ -139,8 +141,6 @@ def gradients(state: State, setup: Setup, images: Tensor, labels: Tensor) -> Ten
     The arguments and errors are those of `train_step`. With several processes, the pictures are the
     share of this process; the gradients and the loss are those of the whole batch.
     """
-    if setup.config.freeze:
-        set_frozen(state.model, state.progress < setup.config.freeze)
     if setup.processes.size > 1:
         # Dropout differs between the processes, and is the same again after a restart.
         purpose = ("dropout", state.steps_done, setup.processes.rank)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hundredfold.config import Config
+from hundredfold.models.timm import layer_numbers
 
 ADAM_BETA1 = (0.85, 0.95)
 """Adam's first beta at the peak of the one-cycle schedule, and at both of its ends."""
@@ -107,7 +108,10 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     lr, decay, momentum = config.lr, config.weight_decay, config.momentum
     optimizer: torch.optim.Optimizer
-    if config.optimizer == "adam":
+    if config.optimizer == "adamw":
+        groups = layer_groups(model, config)
+        optimizer = torch.optim.AdamW(groups, lr, weight_decay=decay, fused=True)
+    elif config.optimizer == "adam":
         optimizer = torch.optim.Adam(named.values(), lr, weight_decay=decay, fused=True)
     elif config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
@@ -125,6 +129,29 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
     return optimizer
+
+
+def layer_groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """Return parameter groups for a pretrained model: one or two for each layer.
+
+    The learning rate falls by `config.layer_decay` from each layer to the one before it (Howard and
+    Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018, section 3.2).
+    Biases and other vectors have no weight decay.
+    """
+    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    layers = layer_numbers(model) if config.layer_decay < 1 else dict.fromkeys(named, 0)
+    last = max(layers.values())
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, weight in named.items():
+        groups.setdefault((layers[name], weight.ndim > 1), []).append(weight)
+    return [
+        {
+            "params": weights,
+            "lr": config.lr * config.layer_decay ** (last - layer),
+            "weight_decay": config.weight_decay if is_matrix else 0.0,
+        }
+        for (layer, is_matrix), weights in groups.items()
+    ]
 
 
 @torch.no_grad()

@@ -127,9 +127,14 @@ class Display:
         """Show the results of a training, its times, and the next command."""
         self._print()
         self._print(metrics_table(metrics))
+        head, training = metrics["head"], ""
+        if head:
+            training = f"features and head {duration(head['seconds'])}, "
+        if metrics["train_seconds"]:
+            rate = f"{metrics['images_per_second']:,.0f} images/s"
+            training += f"training {duration(metrics['train_seconds'])} ({rate}), "
         self._print(
-            f"{duration(metrics['seconds'])} in total: training "
-            f"{duration(metrics['train_seconds'])} ({metrics['images_per_second']:,.0f} images/s), "
+            f"{duration(metrics['seconds'])} in total: {training}"
             f"validation {duration(metrics['validation_seconds'])}, "
             f"test {duration(metrics['test_seconds'])}."
         )
@@ -145,7 +150,8 @@ class Display:
                 f"logits are divided by {temperature:.3g}.{few}"
             )
         self._print(f"Run     {escape(str(run))}")
-        self._print(f"Curves  {escape(str(run.curves))}")
+        if run.curves.exists():
+            self._print(f"Curves  {escape(str(run.curves))}")
         self._print(f"Next    {command()} report {escape(shlex.quote(str(run)))}")
 
 

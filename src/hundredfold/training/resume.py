@@ -23,6 +23,7 @@ from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.track.base import Tracker
 from hundredfold.training.clock import restored_clock
+from hundredfold.training.fallback import fall_back_to_head
 from hundredfold.training.loop import StepRecord, train_events
 from hundredfold.training.progress import Display
 from hundredfold.training.session import Session, lock_run, run_session
@@ -142,10 +143,8 @@ def _restored_session(run: Run, setup: Setup, dataset: Dataset, display: Display
     """Return a session from the last checkpoint of a run, or from before its first step."""
     now, last = time.perf_counter(), run.newest_checkpoint(display.note)
     _refuse_changes(run, setup, last)
-    initial = setup
-    if last:  # it replaces pretrained weights, so their file is not needed
-        initial = dataclasses.replace(setup, config=dataclasses.replace(setup.config, weights=""))
-    session = Session(run, setup, first_state(initial), dataset.test, None, now)
+    # A checkpoint replaces pretrained weights, so their file is not needed.
+    session = Session(run, setup, first_state(setup, pretrained=not last), dataset.test, None, now)
     if last is None:
         display.note(f"{run} has no checkpoint yet: it starts again from the beginning.")
         return session
@@ -153,7 +152,7 @@ def _restored_session(run: Run, setup: Setup, dataset: Dataset, display: Display
     session.started = now - last.elapsed
     if last.clock:
         session.clock = restored_clock(last.clock, now)
-    elif last.progress != last.steps_done / setup.steps:
+    elif last.progress != setup.share_of(last.steps_done):
         raise UserError(f"The checkpoint of {run} belongs to another training: its steps differ.")
     return session
 
@@ -242,7 +241,7 @@ def reproduce(
         raise UserError(f"{run} is not finished: hundredfold resume {shlex.quote(str(run))}")
     if config.budget:
         raise UserError(f"{run} followed the clock (--budget): no two such runs are the same.")
-    dataset, history = run_data(run, data), run.nonempty_history()
+    dataset, history = run_data(run, data), run.history()
     with explained_memory(config), fork_rng(device):
         setup = make_setup(config, dataset, device)
         state = first_state(setup)
@@ -251,6 +250,7 @@ def reproduce(
                 advance(1)
             else:
                 yield Repeat(f"epoch {event.epoch}", _epoch_difference(history, event))
+        fall_back_to_head(state, setup)
         stored, ours = run.model().state_dict(), state.model.state_dict()
         names = [name for name, value in stored.items() if not value.equal(ours[name].cpu())]
         yield Repeat("weights", ", ".join(names))

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hundredfold.config import Config, parse_interval
 from hundredfold.data.dataset import Split
 from hundredfold.evaluation.evaluate import measure_model
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.calibration import fit_temperature
+from hundredfold.metrics.scores import format_metric, learned_top1
 from hundredfold.models.build import count_parameters
 from hundredfold.runs.checkpoints import Checkpoint
-from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.epoch import Epoch, HeadRecord
 from hundredfold.runs.run import CURVES, Run
-from hundredfold.support.console import command
+from hundredfold.support.console import command, duration
 from hundredfold.support.distributed import Processes
 from hundredfold.support.environment import device_name
 from hundredfold.support.errors import DivergedError, UserError
@@ -30,6 +31,7 @@ from hundredfold.support.text import plural
 from hundredfold.track.base import Tracker
 from hundredfold.track.trackers import start_tracker
 from hundredfold.training.clock import Clock
+from hundredfold.training.fallback import fall_back_to_head
 from hundredfold.training.loop import StepRecord, train_events
 from hundredfold.training.progress import Display
 from hundredfold.training.setup import Setup
@@ -97,7 +99,7 @@ def _train_silently(session: Session) -> None:
 
 def _train_and_write(session: Session, display: Display, trackers: Sequence[Tracker]) -> None:
     run, setup, state = session.run, session.setup, session.state
-    display.start(run, setup.config, _header(setup, state.model))
+    display.start(run, setup.config, _header(setup, state))
     for tracker in trackers:
         start_tracker(run, tracker)
     with display, deferred_stop() as stop:
@@ -122,6 +124,8 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
     if signal:
         display.note(f"Stopped. To continue: {command()} resume {shlex.quote(str(run))}")
         raise stop_exception(signal)
+    if sentence := fall_back_to_head(state, setup):
+        display.note(sentence)
     display.summary(run, _finish(session))
 
 
@@ -165,7 +169,7 @@ def _checkpoint_timer(config: Config, steps_done: int) -> Callable[[int], bool]:
     return due
 
 
-def _header(setup: Setup, model: nn.Module) -> list[str]:
+def _header(setup: Setup, state: State) -> list[str]:
     """Return lines that say what is about to be trained on which data and machine."""
     config, held_out = setup.config, len(setup.validation_split)
     validation = f", {held_out:,} {config.validate_on}" if held_out else ""
@@ -175,14 +179,28 @@ def _header(setup: Setup, model: nn.Module) -> list[str]:
         where += f", {plural(torch.get_num_threads(), 'thread')}"
     if setup.processes.size > 1:
         where = f"{setup.processes.size} processes, each on {where}"
-    return [
+    schedule = "only the head is trained"
+    if setup.steps:
+        steps = plural(setup.steps, "step")
+        schedule = f"{about}{plural(config.epochs, 'epoch')}, {steps} of {config.batch_size}"
+    lines = [
         f"{config.data}: {len(setup.train_split):,} training{validation} pictures, "
         f"{plural(len(setup.info.classes), f'{config.labels} class')}",
-        f"{config.model}: {count_parameters(model) / 1e6:.2f} M parameters, seed {config.seed}, "
-        f"{about}{plural(config.epochs, 'epoch')}, {plural(setup.steps, 'step')} of "
-        f"{config.batch_size}",
+        f"{config.model}: {count_parameters(state.model) / 1e6:.2f} M parameters, seed "
+        f"{config.seed}, {schedule}",
         where,
     ]
+    return [*lines, _describe_head(state.head)] if state.head else lines
+
+
+def _describe_head(head: HeadRecord) -> str:
+    """Return a line about the head of a pretrained model."""
+    line = f"a linear head on the pretrained features took {duration(head.seconds)}"
+    if not head.validation:
+        return line
+    key = learned_top1(head.validation)
+    accuracy = format_metric(key, head.validation[key])
+    return f"{line}; {accuracy} of the validation pictures are correct with it"
 
 
 def _finish(session: Session) -> dict[str, Any]:
@@ -204,15 +222,19 @@ def _finish(session: Session) -> dict[str, Any]:
         "train_seconds": train_seconds,
         "validation_seconds": math.fsum(epoch.validation_seconds for epoch in state.history),
         "test_seconds": now - started,
-        "images_per_second": sum(epoch.pictures for epoch in state.history) / train_seconds,
+        "images_per_second": sum(epoch.pictures for epoch in state.history) / train_seconds
+        if state.history
+        else 0.0,
+        "head": dataclasses.asdict(state.head) if state.head else None,
     }
     # Only now, outside the measured time: loading matplotlib takes 0.3 s.
     from hundredfold.figures.style import to_png  # noqa: PLC0415
     from hundredfold.figures.training import draw_curves  # noqa: PLC0415
 
-    curves = draw_curves(state.history, setup.config.validate_on, setup.epoch_pictures)
     run.save_history(state.history)
-    run.save_figure(CURVES, to_png(curves))
+    if state.history:
+        curves = draw_curves(state.history, setup.config.validate_on, setup.epoch_pictures)
+        run.save_figure(CURVES, to_png(curves))
     run.finish(state.model.state_dict(), info, metrics, tensors)
     return metrics
 

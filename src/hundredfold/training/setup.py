@@ -11,7 +11,8 @@ from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.models.architectures import MODELS
 from hundredfold.models.info import ModelInfo
-from hundredfold.models.timm import normalisation
+from hundredfold.models.installed import INSTALLED
+from hundredfold.models.timm import HUB, normalisation
 from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
@@ -42,8 +43,9 @@ class Setup:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Side of the training pictures in each phase of the run, in pixels; full at the end."""
-        side, sizes = self.info.image_size, self.config.sizes
+        """Side of the training pictures in each phase of the run, in pixels."""
+        scale, sizes = self.config.train_scale, self.config.sizes
+        side = self.info.image_size if scale == 1 else 2 * round(self.info.image_size * scale / 2)
         return (*(2 * round(size * side / sizes[-1] / 2) for size in sizes[:-1]), side)
 
     @cached_property
@@ -72,9 +74,13 @@ class Setup:
 
     @property
     def steps(self) -> int:
-        """Number of steps in all epochs."""
+        """Number of steps in all epochs; 0 if only the head is trained."""
         steps = count_steps(len(self.train_split), self.config.batch_size)
-        return max(1, round(self.config.epochs * steps))
+        return max(1, round(self.config.epochs * steps)) if self.config.epochs else 0
+
+    def share_of(self, steps: int) -> float:
+        """Return the share of the schedule (0..1) that a number of steps is."""
+        return steps / self.steps if self.steps else 1.0
 
 
 def as_recorded(config: Config, dataset: Dataset) -> Config:
@@ -82,8 +88,8 @@ def as_recorded(config: Config, dataset: Dataset) -> Config:
 
     The paths of the data and the weights are absolute, so that they are found from any folder.
     """
-    path = expanded(config.weights)
-    weights = str(path.resolve()) if config.weights and path.is_file() else config.weights
+    is_file = config.weights not in ("", HUB, INSTALLED)
+    weights = str(expanded(config.weights).resolve()) if is_file else config.weights
     return replace(config, data=dataset.source, weights=weights)
 
 

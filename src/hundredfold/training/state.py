@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hundredfold.augment import generator, prepare
 from hundredfold.models.build import build_model
+from hundredfold.models.timm import freeze_layers
 from hundredfold.runs.checkpoints import (
     MODEL_PREFIX,
     Checkpoint,
@@ -17,10 +18,11 @@ from hundredfold.runs.checkpoints import (
     PartialEpoch,
     with_prefix,
 )
-from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.epoch import Epoch, HeadRecord
 from hundredfold.support.device import memory_format
 from hundredfold.support.errors import UserError
 from hundredfold.training.cuda_graphs import Recorder
+from hundredfold.training.head import fit_head
 from hundredfold.training.optim import build_optimizer
 from hundredfold.training.setup import Setup
 
@@ -50,6 +52,8 @@ class State:
     """Losses of the last steps, which a GPU may still be computing; not in `partial_epoch` yet."""
     recorder: Recorder = field(default_factory=Recorder)
     """Replays steps on a GPU."""
+    head: HeadRecord | None = None
+    """How the head of a pretrained model was fitted; None in another model."""
     validation_logits: Tensor | None = None
     """(N, C) float32 logits of the validation split after the last epoch. They follow from the
     model, so checkpoints do not have them."""
@@ -96,6 +100,7 @@ class State:
             partial_epoch=copy.deepcopy(self.partial_epoch),
             elapsed=elapsed,
             clock=clock,
+            head=self.head,
             tensors=self.tensors,
         )
 
@@ -107,7 +112,7 @@ class State:
         """
         tensors = checkpoint.tensors
         self.steps_done, self.progress = checkpoint.steps_done, checkpoint.progress
-        self.history = list(checkpoint.history)
+        self.history, self.head = list(checkpoint.history), checkpoint.head
         self.partial_epoch = copy.deepcopy(checkpoint.partial_epoch)
         self.pending_losses.clear()
         self.recorder = Recorder()  # a recorded step refers to the former tensors
@@ -140,19 +145,29 @@ class State:
             yield f"optimizer.{number}.", weight, self.optimizer.state[weight]
 
 
-def first_state(setup: Setup) -> State:
-    """Return the state before the first step, which depends only on the setup."""
+def first_state(setup: Setup, *, pretrained: bool = True) -> State:
+    """Return the state before the first step, which depends only on the setup.
+
+    Args:
+        setup: what stays the same during training.
+        pretrained: load the pretrained weights that the configuration names, and fit the head.
+    """
     config, info = setup.config, setup.info
     torch.manual_seed(config.seed)
-    model = build_model(info, config.weights)
+    model = build_model(info, config.weights if pretrained else "")
     if initialise := getattr(model, "initialise_from", None):
         rng = generator(config.seed, "whitening")
         chosen = torch.randperm(len(setup.train_split), generator=rng)[:INITIAL_PICTURES]
         images = setup.train_split[chosen.to(setup.train_split.store.device)].store.cpu()
         initialise(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
     model = model.to(setup.device).to(memory_format=memory_format(setup.device))
+    head = fit_head(model, setup) if config.weights and pretrained else None
+    if config.frozen:
+        freeze_layers(model, config.frozen)
     setup.processes.broadcast_model(model)
-    return State(model, build_optimizer(model, config), _slow(model) if config.lookahead else {})
+    slow = _slow(model) if config.lookahead else {}
+    progress = 0.0 if config.epochs else 1.0
+    return State(model, build_optimizer(model, config), slow, progress=progress, head=head)
 
 
 def _slow(model: nn.Module) -> dict[str, Tensor]:

@@ -71,9 +71,10 @@ def train(
         config = as_recorded(config, dataset)
         setup, clock = make_setup(config, dataset, device, processes), None
         started = started or time.perf_counter()
-        if config.budget:
+        state = first_state(setup)
+        if config.budget and config.epochs:
             setup, clock = plan_budget(setup, len(dataset.test), started)
-        state, environment = first_state(setup), describe_environment(device, digest, processes)
+        environment = describe_environment(device, digest, processes)
         path = processes.broadcast(lambda: str(new_run(setup.config, setup.info, environment).path))
         run = Run(Path(path))
         with lock_run(run, processes):

@@ -1,0 +1,102 @@
+"""Fit the head of a pretrained model to its features of the training pictures.
+
+A linear head on frozen features (a linear probe) takes seconds. Fine-tuning that starts from it
+distorts the features less than from a random head (Kumar et al., "Fine-Tuning can Distort
+Pretrained Features and Underperform Out-of-Distribution", 2022).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hundredfold.data.dataset import Split
+from hundredfold.inference.features import cached_features, last_linear
+from hundredfold.inference.logits import predict_logits
+from hundredfold.metrics.scores import measure
+from hundredfold.models.logistic import STRENGTHS, Head, fit_heads
+from hundredfold.runs.epoch import HeadRecord
+from hundredfold.support.console import counted
+from hundredfold.support.device import keep_memory
+from hundredfold.support.errors import DivergedError
+from hundredfold.training.setup import Setup
+
+DEFAULT_STRENGTH = 10.0
+"""Strength of the penalty without validation pictures, or with fewer than FEW."""
+FEW = 50
+"""Number of validation pictures that are too few to choose the strength by."""
+
+
+@torch.no_grad()
+def fit_head(model: nn.Module, setup: Setup) -> HeadRecord:
+    """Fit the head of a pretrained model by logistic regression, in place.
+
+    The mirror images of the training pictures are used as well, unless `config.flip` is none. The
+    strength of the penalty is the one with the lowest loss on the validation pictures.
+
+    Args:
+        model: the pretrained model, on the device of the setup.
+        setup: the pictures and the configuration.
+    """
+    started, train = time.perf_counter(), setup.train_split
+    if setup.device.type == "cpu":
+        keep_memory()
+    held = held_out(setup)
+    views = (False, True) if setup.config.flip != "none" else (False,)
+    with counted("Computing features", len(views) * len(train) + len(held)) as advance:
+        rows = [_features(model, train, setup, mirrored=view, advance=advance) for view in views]
+        held_rows = _features(model, held, setup, mirrored=False, advance=advance)
+    strength, head = _choose_head(
+        torch.cat(rows), train.labels.cpu().repeat(len(views)), held_rows, held.labels.cpu(), setup
+    )
+    layer = last_linear(model)
+    layer.weight.copy_(head.weight)
+    layer.bias.copy_(head.bias)
+    info, metrics = setup.info, {}
+    if len(held):
+        logits = predict_logits(model, held.parts(), info)
+        metrics = measure(logits, held.labels.cpu(), info.labels, info.parents)
+    return HeadRecord(time.perf_counter() - started, strength, metrics)
+
+
+def held_out(setup: Setup) -> Split:
+    """Return the pictures by which training may choose; empty if each epoch sees the test split."""
+    split = setup.validation_split
+    return split if setup.config.validate_on == "validation" else split[:0]
+
+
+def _features(
+    model: nn.Module,
+    split: Split,
+    setup: Setup,
+    *,
+    mirrored: bool,
+    advance: Callable[[int], None],
+) -> Tensor:
+    """Return the features (N, D) of a split, or of its mirror images."""
+    parts = (part.flip(3) if mirrored else part for part in split.parts())
+    return cached_features(model, parts, setup.info, advance)
+
+
+def _choose_head(
+    features: Tensor, labels: Tensor, held_features: Tensor, held_labels: Tensor, setup: Setup
+) -> tuple[float, Head]:
+    """Return the strength that suits the held-out pictures best, and the head fitted with it."""
+    weights = setup.class_weights
+    weights = weights.cpu() if weights is not None else None
+    fit = partial(fit_heads, features, labels, len(setup.info.classes), class_weights=weights)
+    if len(held_labels) < FEW:
+        return DEFAULT_STRENGTH, next(fit((DEFAULT_STRENGTH,)))
+    best_loss, best = math.inf, None
+    for strength, head in zip(STRENGTHS, fit(STRENGTHS), strict=True):
+        loss = F.cross_entropy(head(held_features), held_labels).item()
+        if loss >= best_loss:  # a weaker penalty would overfit more
+            break
+        best_loss, best = loss, (strength, head)
+    if best is None:
+        raise DivergedError("The pretrained features are not finite numbers.")
+    return best
