@@ -10,7 +10,8 @@ import hundredfold
 ROOT = Path(hundredfold.__file__).parent
 LAYERS = [  # each may import from the ones above it, and no other
     {"support"},
-    {"pictures", "metrics", "models"},
+    {"pictures", "metrics"},
+    {"models"},
     {"config"},
     {"augment", "recipes"},
     {"data", "runs"},

@@ -26,6 +26,7 @@ def build(name: Any, classes: int, widths: tuple[int, ...] = (), **flags: bool) 
         superclasses=(),
         parents=(),
         image_size=32,
+        fit="crop",
         mean=(0, 0, 0),
         std=(1, 1, 1),
         **flags,
@@ -174,7 +175,7 @@ def test_patch_covariance_equals_a_loop_over_patches() -> None:
         torch.testing.assert_close(patch_covariance(images, side), total / count)
 
 
-@pytest.mark.parametrize("side", [32, 48, 64, 95, 96, 128, 191, 192, 224])
+@pytest.mark.parametrize("side", [32, 48, 64, 95, 96, 128, 191, 192, 224, 256, 383])
 def test_the_stride_of_the_stem_grows_with_the_pictures(side: int) -> None:
     assert 16 <= side / stem_stride(side) < 48
     model = WhiteNet(3, (8, 8, 8), side=side)

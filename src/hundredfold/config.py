@@ -52,8 +52,12 @@ class Config:
     (folder or .tar.gz). auto uses CIFAR-100 if it is available, otherwise the small sample that
     comes with hundredfold."""
     size: int = 0
-    """Side in pixels (32..224) to which pictures of your own are resized; 0 chooses one that suits
+    """Side in pixels (32..384) to which pictures of your own are resized; 0 chooses one that suits
     them. Pictures of CIFAR-100 have 32."""
+    fit: Literal["auto", "crop", "squash", "pad"] = "auto"
+    """How pictures of your own that are not square become squares. crop: the middle of the longer
+    side is kept. squash: the longer side is compressed. pad: the whole picture is kept, between
+    grey bars. auto is crop. Square pictures are the same in all of them."""
     strict: bool = False
     """Stop with an error if pictures of your own are damaged or of unknown classes, instead of
     leaving them out."""

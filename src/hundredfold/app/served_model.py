@@ -72,7 +72,7 @@ class ServedModel:
         """
         with self.lock:
             info = self.predictor.info
-            image = load_picture(picture, info.image_size)
+            image = load_picture(picture, info.image_size, info.fit)
             prediction = rank_predictions(self.predictor.logits([image]), info)[0]
             heat = occlusion_map(self.predictor, image, info.classes.index(prediction.label))
             similar = None

@@ -94,7 +94,7 @@ def _picture(
 ) -> tuple[Tensor, str, str]:
     """Return the picture to explain, the name of its figure, and its label or an empty text."""
     if options.test < 0:
-        image = load_picture(options.picture, predictor.info.image_size)
+        image = load_picture(options.picture, predictor.info.image_size, predictor.info.fit)
         mark = hashlib.blake2b(options.picture.encode(errors="replace"), digest_size=3).hexdigest()
         stem = re.sub(r"[^\w-]+", "-", Path(options.picture).stem)[:60]
         return image, f"{stem}-{mark}", ""  # two folders may have pictures of the same name

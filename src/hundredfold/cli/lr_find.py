@@ -9,7 +9,7 @@ import tyro
 
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
-from hundredfold.data.load import load_data
+from hundredfold.data.load import load_to_train
 from hundredfold.experiments.lr_find import find_lr
 from hundredfold.figures.style import to_png
 from hundredfold.figures.training import draw_range_test
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     name, flags = split_name(arguments)
     options = parse(LrFindOptions, "lr-find", name, flags)
     config = options.config
-    dataset = load_data(config.data, size=config.size, strict=config.strict)
+    config, dataset = load_to_train(config)
     with (
         explained_memory(config),
         counted(f"{config.name}: steps", options.steps) as advance,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import tyro
 
@@ -10,7 +10,7 @@ from hundredfold.cli import resume
 from hundredfold.cli.log_options import LogOptions, train_with_trackers
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
-from hundredfold.data.load import load_data
+from hundredfold.data.load import load_to_train
 from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.support.errors import UserError
 from hundredfold.training.budget import choose_recipe
@@ -59,12 +59,12 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
         )
         return
     with processes.main_process_first():
-        dataset = load_data(config.data, display.note, size=config.size, strict=config.strict)
+        config, dataset = load_to_train(config, display.note)
     started = None
     if config.budget and flags is arguments:  # the command line names no recipe
         started = time.perf_counter()  # the budget includes the choice
         name = choose_recipe(config, dataset)
-        config = parse(TrainOptions, "train", name, flags).config
+        config = replace(parse(TrainOptions, "train", name, flags).config, fit=dataset.fit)
     train_with_trackers(
         lambda trackers: train(
             config, dataset, display=display, trackers=trackers, started=started

@@ -13,7 +13,7 @@ import tyro
 
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
-from hundredfold.data.load import load_data
+from hundredfold.data.load import load_to_train
 from hundredfold.experiments.tune import MIN_TRIALS, Trial, TuningResult, search_space, tune
 from hundredfold.figures.style import to_png
 from hundredfold.figures.tuning import draw_tuning
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.trials < 1:
         raise UserError(f"--trials is {options.trials}, but must be at least 1.")
     config = options.config
-    dataset = load_data(config.data, size=config.size, strict=config.strict)
+    config, dataset = load_to_train(config)
     config = fitted(config, len(dataset.train))
     dataset, folder = dataset.with_labels(config.labels), make_folder(expanded(options.to))
     space = search_space(config, options.vary)

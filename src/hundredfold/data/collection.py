@@ -14,7 +14,7 @@ from hundredfold.data.listing import Entry, Listing, list_folder
 from hundredfold.data.pixel_cache import read_pictures
 from hundredfold.data.table import list_table
 from hundredfold.data.unpack import TABLES
-from hundredfold.pictures.pixels import open_picture
+from hundredfold.pictures.pixels import Fit, open_picture
 from hundredfold.pictures.walk import Skipped, in_natural_order, is_hidden, natural_key
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import cache_folder
@@ -37,6 +37,8 @@ class PictureCollection:
     """Facts about the file of each entry."""
     store: torch.Tensor
     """(N, 3, S, S) uint8, one row for each entry."""
+    fit: Fit
+    """How a picture became a square."""
     mapped_file: Path | None
     """The file that the store is mapped from; None if the store is in memory."""
 
@@ -70,12 +72,13 @@ class PictureCollection:
         return sorted(both, key=lambda item: natural_key(item.name))
 
 
-def read_collection(path: Path, size: int = 0) -> PictureCollection:
+def read_collection(path: Path, size: int = 0, fit: Fit = "crop") -> PictureCollection:
     """Read your own pictures.
 
     Args:
         path: a folder (see `list_folder`), a table (see `list_table`), or an archive of either.
         size: side length in pixels; 0 to choose it by the pictures.
+        fit: how a picture that is not square becomes one.
 
     Raises:
         UserError: there are no pictures, or the class of a picture is not clear.
@@ -83,9 +86,9 @@ def read_collection(path: Path, size: int = 0) -> PictureCollection:
     listing = list_pictures(path)
     if size == 0:
         size = choose_size([entry.path for entry in listing.entries])
-    decoded = read_pictures(listing.entries, size, cache_folder() / "pictures")
+    decoded = read_pictures(listing.entries, size, fit, cache_folder() / "pictures")
     return PictureCollection(
-        path.resolve(), listing, decoded.infos, decoded.store, decoded.mapped_file
+        path.resolve(), listing, decoded.infos, decoded.store, fit, decoded.mapped_file
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hundredfold.augment import generator
+from hundredfold.pictures.pixels import Fit
 from hundredfold.support.errors import UserError, first_few
 
 MAX_IN_MEMORY = 2 * 2**30
@@ -79,6 +80,8 @@ class Dataset:
     """Index of each class's superclass; empty if there is no hierarchy."""
     validation: Split | None = None
     """Validation pictures that come with the source; None if they are to be cut from `train`."""
+    fit: Fit = "crop"
+    """How pictures that were not square became squares."""
 
     @property
     def splits(self) -> dict[str, Split]:

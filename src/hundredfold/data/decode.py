@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path
 from queue import SimpleQueue
 from subprocess import PIPE, Popen
+from typing import cast
 
 import filelock
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from hundredfold.pictures.load import as_tensor, picture_errors
 from hundredfold.pictures.pixels import (
+    Fit,
     open_file,
     open_picture,
     read_square,
@@ -65,7 +67,9 @@ def map_file(path: Path, shape: Shape, *, new: bool = False) -> Tensor:
     return flat.view(shape)
 
 
-def decode(paths: Sequence[str], store: Tensor, file: Path | None) -> tuple[FileInfo, ...]:
+def decode(
+    paths: Sequence[str], store: Tensor, file: Path | None, fit: Fit
+) -> tuple[FileInfo, ...]:
     """Decode every file into its row of the store.
 
     Many files are decoded in processes, which write to the file that the store is mapped from.
@@ -76,13 +80,14 @@ def decode(paths: Sequence[str], store: Tensor, file: Path | None) -> tuple[File
         paths: paths of the files.
         store: (N, 3, S, S) uint8, all zeros. The row of a file that cannot be read stays black.
         file: the file that the store is mapped from; None if the store is in memory.
+        fit: how a picture becomes a square.
     """
     count = os.cpu_count() or 1
     frozen = hasattr(sys, "frozen")  # a program bundled with its Python cannot start another
     if file and len(paths) >= MIN_FOR_PROCESSES and not frozen:
-        with suppress(OSError, ValueError), _processes(count, file, store.shape) as idle:
+        with suppress(OSError, ValueError), _processes(count, file, store.shape, fit) as idle:
             return _decode_in_threads(count, partial(_decode_in_process, idle), paths)
-    return _decode_in_threads(count, partial(_decode_files, store), paths)
+    return _decode_in_threads(count, partial(_decode_files, store, fit), paths)
 
 
 def _decode_in_threads(
@@ -103,14 +108,15 @@ def _decode_in_threads(
 
 
 @contextmanager
-def _processes(count: int, file: Path, shape: Shape) -> Iterator[SimpleQueue[Popen[str]]]:
+def _processes(count: int, file: Path, shape: Shape, fit: Fit) -> Iterator[SimpleQueue[Popen[str]]]:
     """Start processes that run `serve`, and end them when the block ends.
 
     `multiprocessing` would import the user's script again in each process. A script without a main
     guard would then read the same pictures again, and wait for this process forever.
     """
     program = f"from {__name__} import serve; serve()"
-    command = [sys.executable or "python", "-P", "-c", program, str(file), *map(str, shape)]
+    about = [str(file), fit, *map(str, shape)]
+    command = [sys.executable or "python", "-P", "-c", program, *about]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
     idle: SimpleQueue[Popen[str]] = SimpleQueue()
     with ExitStack() as stack:
@@ -150,31 +156,31 @@ def _decode_in_process(
 def serve() -> None:
     """Decode files into a mapped file, in a process that `_processes` started."""
     warnings.simplefilter("ignore")
-    file, shape = Path(sys.argv[1]), tuple(map(int, sys.argv[2:]))
+    file, fit, shape = Path(sys.argv[1]), cast(Fit, sys.argv[2]), tuple(map(int, sys.argv[3:]))
     with filelock.FileLock(_lock_path(file)) as lock:
         set_large_picture_lock(lock)
     store = map_file(file, shape, new=True)
     for line in sys.stdin:
-        infos = _decode_files(store, *json.loads(line))
+        infos = _decode_files(store, fit, *json.loads(line))
         try:
             print(json.dumps([dataclasses.astuple(info) for info in infos]), flush=True)
         except BrokenPipeError:  # the parent process was killed
             os._exit(0)
 
 
-def _decode_files(store: Tensor, row: int, paths: Sequence[str]) -> list[FileInfo]:
+def _decode_files(store: Tensor, fit: Fit, row: int, paths: Sequence[str]) -> list[FileInfo]:
     """Decode files into the store from a given row on."""
-    return [_decode_file(Path(path), store, row + i) for i, path in enumerate(paths)]
+    return [_decode_file(Path(path), store, fit, row + i) for i, path in enumerate(paths)]
 
 
-def _decode_file(path: Path, store: Tensor, row: int) -> FileInfo:
+def _decode_file(path: Path, store: Tensor, fit: Fit, row: int) -> FileInfo:
     """Decode a file into a row of the store, and return facts about the file."""
     info = FileInfo()
     try:
         with picture_errors("The file"), open_file(path) as file:
             info = _file_info(file)
             with open_picture(file) as image:
-                store[row] = as_tensor(read_square(image, store.shape[-1]))
+                store[row] = as_tensor(read_square(image, store.shape[-1], fit))
     except UserError as error:
         problem = str(error).removeprefix("The file ").removesuffix(".")
         return dataclasses.replace(info, problem=problem)

@@ -11,6 +11,7 @@ import torch
 from hundredfold.data.collection import PictureCollection, read_collection
 from hundredfold.data.dataset import Dataset, Split, describe_untested
 from hundredfold.data.split import split_rows
+from hundredfold.pictures.pixels import Fit
 from hundredfold.pictures.walk import in_natural_order
 from hundredfold.support.errors import UserError, first_few
 from hundredfold.support.text import plural
@@ -20,7 +21,12 @@ MAX_NAMED = 50
 
 
 def load_folder(
-    path: Path, tell: Callable[[str], None], *, size: int = 0, strict: bool = False
+    path: Path,
+    tell: Callable[[str], None],
+    *,
+    size: int = 0,
+    fit: Fit = "crop",
+    strict: bool = False,
 ) -> Dataset:
     """Load your own pictures as a dataset.
 
@@ -31,13 +37,14 @@ def load_folder(
         path: path as in `read_collection`.
         tell: function that shows the user a sentence about a decision that was made for them.
         size: side length in pixels; 0 to choose it by the pictures.
+        fit: how a picture that is not square becomes one.
         strict: raise an error instead of leaving anything out.
 
     Raises:
         UserError: there are no pictures or too few classes, or `strict` is true and some pictures
             or classes would be left out.
     """
-    collection = read_collection(path, size)
+    collection = read_collection(path, size, fit)
     for sentence in collection.listing.remarks:
         tell(sentence)
     left_out = describe_left_out(collection, path)
@@ -126,6 +133,7 @@ def _dataset(
         superclasses=tuple(names),
         parents=tuple(names.index(superclass[name]) for name in classes) if names else (),
         validation=splits.get("validation"),
+        fit=collection.fit,
     )
 
 

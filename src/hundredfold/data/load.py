@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from hundredfold.config import Config
 from hundredfold.data import cifar100, cifar100_cache, kaggle
 from hundredfold.data.dataset import Dataset
 from hundredfold.data.download import download
 from hundredfold.data.folders import load_folder
 from hundredfold.data.sample import load_sample
+from hundredfold.pictures.pixels import Fit
 from hundredfold.support.console import say
 from hundredfold.support.errors import UnavailableError, UserError
 from hundredfold.support.files import cache_folder, expanded, process_lock
@@ -23,6 +25,7 @@ def load_data(
     tell: Callable[[str], None] = say,
     *,
     size: int = 0,
+    fit: Fit = "crop",
     strict: bool = False,
 ) -> Dataset:
     """Load the dataset that `--data` names.
@@ -33,6 +36,7 @@ def load_data(
         tell: function that shows the user a sentence about a decision that was made for them.
         size: side length in pixels of your own pictures; 0 to choose it by the pictures. CIFAR-100
             keeps its size.
+        fit: how your own pictures that are not square become squares (`pixels.Fit`).
         strict: raise an error instead of leaving any of your own pictures out.
 
     Raises:
@@ -51,8 +55,23 @@ def load_data(
     if cifar100.is_at(path):
         dataset = load_cifar100(path)
     else:
-        dataset = load_folder(path, tell, size=size, strict=strict)
+        dataset = load_folder(path, tell, size=size, fit=fit, strict=strict)
     return replace(dataset, source=source) if source.startswith(kaggle.PREFIX) else dataset
+
+
+def load_to_train(config: Config, tell: Callable[[str], None] = say) -> tuple[Config, Dataset]:
+    """Load the dataset that a configuration names.
+
+    Returns:
+        The configuration with the fit of the dataset, and the dataset. CIFAR-100 and the sample are
+        square: their fit is `crop`, whatever the configuration says.
+
+    Raises:
+        UserError, UnavailableError: as `load_data` does.
+    """
+    fit: Fit = "crop" if config.fit == "auto" else config.fit
+    dataset = load_data(config.data, tell, size=config.size, fit=fit, strict=config.strict)
+    return replace(config, fit=dataset.fit), dataset
 
 
 def find_source(source: str) -> Path | None:

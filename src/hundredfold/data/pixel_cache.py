@@ -24,17 +24,19 @@ from torch import Tensor
 from hundredfold.data.dataset import MAX_IN_MEMORY
 from hundredfold.data.decode import FileInfo, Shape, decode, map_file
 from hundredfold.data.listing import Entry
+from hundredfold.pictures.pixels import Fit
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import file_stamp, fingerprint, process_lock
 
 VERSION = 2
 """Version of the file format and of how pictures are decoded. Files of another one are not used."""
 MAX_LISTS = 4
-"""Maximum number of cached lists of pictures per folder and size. Those used last are kept."""
+"""Maximum number of cached lists of pictures per folder, size and fit. Those used last are kept."""
 UNFINISHED = (".part", ".turn")
 """Suffixes of files that a killed process may leave."""
 PREFIX_DIGITS = 16
-"""Number of hex digits at the start of a file name that all lists of a folder and size share."""
+"""Number of hex digits at the start of a file name that all lists of a folder, size and fit
+share."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,13 @@ class DecodedPictures:
     """The file that the store is mapped from; None if the store is in memory."""
 
 
-def read_pictures(entries: Sequence[Entry], size: int, folder: Path) -> DecodedPictures:
+def read_pictures(entries: Sequence[Entry], size: int, fit: Fit, folder: Path) -> DecodedPictures:
     """Decode pictures, or load them from the cache if no file has changed.
 
     Args:
         entries: the pictures, at least one.
         size: side length in pixels.
+        fit: how a picture becomes a square.
         folder: cache folder; created if it does not exist.
 
     Raises:
@@ -63,8 +66,8 @@ def read_pictures(entries: Sequence[Entry], size: int, folder: Path) -> DecodedP
     shape = (len(entries), 3, size, size)
     large = prod(shape) > MAX_IN_MEMORY
     paths = [str(entry.path.absolute()) for entry in entries]
-    state = fingerprint(VERSION, shape, paths, [_stamp_or_nothing(path) for path in paths])
-    prefix = fingerprint(os.path.commonpath(paths), size).hex()[:PREFIX_DIGITS]
+    state = fingerprint(VERSION, shape, fit, paths, [_stamp_or_nothing(path) for path in paths])
+    prefix = fingerprint(os.path.commonpath(paths), size, fit).hex()[:PREFIX_DIGITS]
     file = folder / f"{prefix}-{fingerprint(paths).hex()[:PREFIX_DIGITS]}.pixels"
     with process_lock(folder / f"{prefix}.lock") as locked:
         if cached := _load(file, shape, state, large=large):
@@ -77,9 +80,9 @@ def read_pictures(entries: Sequence[Entry], size: int, folder: Path) -> DecodedP
             raise UserError(problem)
         if problem:  # without a cache, loading only takes longer
             store = torch.zeros(shape, dtype=torch.uint8)
-            return DecodedPictures(store, decode(paths, store, None), None)
+            return DecodedPictures(store, decode(paths, store, None, fit), None)
         try:
-            _decode_to_file(paths, shape, state, part)
+            _decode_to_file(paths, shape, fit, state, part)
             part.replace(file)
         except OSError as error:
             raise UserError(f"Cannot write {file}: {error.strerror}.") from error
@@ -126,10 +129,10 @@ def _checksum(store: Tensor, trailer: bytes) -> bytes:
     return zlib.crc32(trailer, zlib.crc32(store.numpy().data)).to_bytes(4, "big")
 
 
-def _decode_to_file(paths: Sequence[str], shape: Shape, state: bytes, part: Path) -> None:
+def _decode_to_file(paths: Sequence[str], shape: Shape, fit: Fit, state: bytes, part: Path) -> None:
     """Decode pictures into a file that has the size of their pixels, then append the trailer."""
     store = map_file(part, shape, new=True)
-    infos = decode(paths, store, part)
+    infos = decode(paths, store, part, fit)
     trailer = state + json.dumps([dataclasses.astuple(info) for info in infos]).encode()
     with part.open("ab") as file:
         file.write(trailer + _checksum(store, trailer))

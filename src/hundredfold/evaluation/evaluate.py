@@ -135,14 +135,15 @@ def run_data(run: Run, data: Dataset | str = "") -> Dataset:
             f"{run} was trained on {source}, which would have to be downloaded. To allow "
             f"that, name it: --data {source}"
         )
+    info = run.info()
     dataset = (
         source
         if isinstance(source, Dataset)
-        else load_data(source, lambda _: None, size=run.info().image_size)
+        else load_data(source, lambda _: None, size=info.image_size, fit=info.fit)
     )
     if dataset.digest() != run.environment().get("data_sha256"):
         raise UserError(
             f"{dataset.source} is not the data that {run} was trained on: its digest differs. "
             "Name the right data with --data."
         )
-    return dataset.with_labels(run.info().labels)
+    return dataset.with_labels(info.labels)

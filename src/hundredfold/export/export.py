@@ -15,7 +15,7 @@ from hundredfold.augment import generator
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.evaluation.evaluate import run_data_if_any
 from hundredfold.export.deployed import DeployedModel, trace
-from hundredfold.export.onnx import OnnxModel, write_int8, write_onnx
+from hundredfold.export.onnx import OnnxModel, split_pictures, write_int8, write_onnx
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.scores import measure
 from hundredfold.models.info import ModelInfo
@@ -127,8 +127,8 @@ def _write(program: torch.export.ExportedProgram, info: ModelInfo, path: Path) -
 
     @torch.inference_mode()
     def run(pictures: Pixels) -> Probabilities:
-        batches = torch.from_numpy(pictures).split(100)
-        return np.asarray(torch.cat([module(batch) for batch in batches]))
+        batches = split_pictures(pictures)
+        return np.asarray(torch.cat([module(torch.from_numpy(batch)) for batch in batches]))
 
     return run
 

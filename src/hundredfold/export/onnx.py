@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hundredfold.inference.logits import BATCH_OF_LARGE, LARGE
 from hundredfold.models.info import ModelInfo
 from hundredfold.support.errors import extra
 
 EXTRA = ("onnx", "ONNX needs")
 BATCH = 100
-"""Number of pictures in a batch."""
+"""Number of pictures in a batch, unless they are large."""
 
 
 def write_onnx(program: torch.export.ExportedProgram, info: ModelInfo, path: Path) -> None:
@@ -39,9 +40,16 @@ def write_onnx(program: torch.export.ExportedProgram, info: ModelInfo, path: Pat
 def metadata(info: ModelInfo) -> dict[str, str]:
     """Return the classes and the preparation of pictures, each value as JSON."""
     fields = (
-        "labels", "classes", "superclasses", "parents", "image_size", "mean", "std", "temperature",
+        "labels", "classes", "superclasses", "parents", "image_size", "fit", "mean", "std",
+        "temperature",
     )  # fmt: skip
     return {field: json.dumps(getattr(info, field)) for field in fields}
+
+
+def split_pictures(pictures: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    """Return pictures (N, S, S, 3) in batches that fit into memory."""
+    size = BATCH_OF_LARGE if pictures.shape[1] > LARGE else BATCH
+    return [pictures[start : start + size] for start in range(0, len(pictures), size)]
 
 
 class OnnxModel:
@@ -59,8 +67,9 @@ class OnnxModel:
 
     def __call__(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Map pictures (N, S, S, 3) to probabilities (N, C)."""
-        batches = [pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)]
-        return np.concatenate([self.session.run(None, {"pictures": b})[0] for b in batches])
+        return np.concatenate(
+            [self.session.run(None, {"pictures": batch})[0] for batch in split_pictures(pictures)]
+        )
 
 
 def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> None:
@@ -85,8 +94,7 @@ def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> Non
         """Returns the pictures in batches."""
 
         def __init__(self) -> None:
-            starts = range(0, len(pictures), BATCH)
-            self.batches = iter([{"pictures": pictures[i : i + BATCH]} for i in starts])
+            self.batches = iter([{"pictures": batch} for batch in split_pictures(pictures)])
 
         def get_next(self) -> Mapping[str, Any] | None:
             return next(self.batches, None)

@@ -14,11 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-BATCH = 100
-"""Number of pictures in a batch."""
 
-
-def pictures(path: Path, size: int) -> npt.NDArray[np.uint8]:
+def pictures(path: Path, size: int, fit: str) -> npt.NDArray[np.uint8]:
     """Return the pictures in a file, (N, size, size, 3) uint8.
 
     Raises:
@@ -30,7 +27,7 @@ def pictures(path: Path, size: int) -> npt.NDArray[np.uint8]:
         from pixels import open_picture, read_square  # type: ignore # noqa: PLC0415
 
         with open_picture(path) as image:
-            return np.asarray(read_square(image, size))[None]
+            return np.asarray(read_square(image, size, fit))[None]
     pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
         raise ValueError(
@@ -57,17 +54,18 @@ def main(names: list[str]) -> int:
         print(f"error: {plain(model)} cannot be loaded: {plain(error)}", file=sys.stderr)
         return 2
     metadata = session.get_modelmeta().custom_metadata_map
-    classes, size = json.loads(metadata["classes"]), int(metadata["image_size"])
+    classes, size, fit = (json.loads(metadata[key]) for key in ("classes", "image_size", "fit"))
+    count = 100 if size <= 128 else 25  # pictures in a batch
     failed = False
     for name in names:
         try:
-            batch = pictures(Path(name), size)
+            batch = pictures(Path(name), size, fit)
         except Exception as error:  # Pillow and numpy raise errors of many types
             print(f"error: {plain(name)}: {plain(error)}", file=sys.stderr)
             failed = True
             continue
-        for start in range(0, len(batch), BATCH):
-            for row in session.run(None, {"pictures": batch[start : start + BATCH]})[0]:
+        for start in range(0, len(batch), count):
+            for row in session.run(None, {"pictures": batch[start : start + count]})[0]:
                 best = row.argmax()
                 print(f"{plain(name)}\t{plain(classes[best])}\t{row[best]:.4f}")
     return 2 if failed else 0

@@ -11,13 +11,16 @@ from hundredfold.support.errors import DivergedError
 
 MAX_LOGIT = 1e30
 """Largest absolute logit; larger ones could overflow when divided by a small temperature."""
-BATCH = 500
-"""Pictures per forward pass. It is fixed, because other batch sizes may round differently."""
+BATCH, BATCH_OF_LARGE = 500, 25
+"""Pictures per forward pass, and that of pictures larger than LARGE, which take more memory. They
+are fixed, because other batch sizes may round differently."""
+LARGE = 128
+"""Side in pixels above which pictures are large."""
 
 
 def batch_size(info: ModelInfo) -> int:
-    """Return the number of pictures per forward pass."""
-    return BATCH if info.image_size <= 128 else 25
+    """Return the number of pictures per forward pass: a divisor of 500."""
+    return BATCH if info.image_size <= LARGE else BATCH_OF_LARGE
 
 
 @torch.inference_mode()
@@ -27,7 +30,7 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
     Args:
         model: maps (B, 3, S, S) to (B, C) on its own device; its mode is restored afterwards.
         images: (N, 3, H, W) uint8, on any device. Or parts of it, which need not be in memory at
-            once; each part but the last has a multiple of BATCH pictures.
+            once; each part but the last has a multiple of `batch_size` pictures.
         info: describes how pictures are prepared for the model.
 
     Returns:

@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from hundredfold.inference.logits import BATCH, predict_logits
+from hundredfold.inference.logits import batch_size, predict_logits
 from hundredfold.metrics.scores import coarse_probabilities
 from hundredfold.models.info import ModelInfo
 from hundredfold.pictures.load import Picture, is_single_picture, load_picture
+from hundredfold.pictures.pixels import Fit
 from hundredfold.pictures.walk import HIDDEN, walk
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run
@@ -121,8 +122,8 @@ class Predictor:
 
     def logits(self, pictures: Sequence[Picture]) -> Tensor:
         """Return the (N, C) float32 logits of pictures."""
-        size = self.info.image_size
-        images = [load_picture(picture, size) for picture in pictures]
+        size, fit = self.info.image_size, self.info.fit
+        images = [load_picture(picture, size, fit) for picture in pictures]
         empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
         return predict_logits(self.model, torch.stack(images) if images else empty, self.info)
 
@@ -163,25 +164,26 @@ def predict_many(
     Yields:
         Each name, in order, with its prediction or with the error of its picture.
     """
-    remaining, size = iter(pictures), predictor.info.image_size
+    remaining, info = iter(pictures), predictor.info
+    load = partial(_try_to_load, size=info.image_size, fit=info.fit)
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        while batch := list(islice(remaining, BATCH)):
+        while batch := list(islice(remaining, batch_size(info))):
             names, sources = zip(*batch, strict=True)
-            loaded = list(pool.map(partial(_try_to_load, size=size), sources))
+            loaded = list(pool.map(load, sources))
             images = [image for image in loaded if isinstance(image, Tensor)]
             predictions: Iterator[Prediction] = iter(())
             if images:
-                logits = predict_logits(predictor.model, torch.stack(images), predictor.info)
-                predictions = iter(rank_predictions(logits, predictor.info))
+                logits = predict_logits(predictor.model, torch.stack(images), info)
+                predictions = iter(rank_predictions(logits, info))
             for name, image in zip(names, loaded, strict=True):
                 yield name, image if isinstance(image, UserError) else next(predictions)
 
 
-def _try_to_load(picture: Picture | UserError, size: int) -> Tensor | UserError:
+def _try_to_load(picture: Picture | UserError, size: int, fit: Fit) -> Tensor | UserError:
     if isinstance(picture, UserError):
         return picture
     try:
-        return load_picture(picture, size)
+        return load_picture(picture, size, fit)
     except UserError as error:
         return error
 

@@ -30,7 +30,7 @@ TIMM = "timm:"
 """Prefix of the names of timm's models."""
 MOST_CHANNELS = 16_384
 """Most channels of a stage."""
-MOST_SIDE = 224
+MOST_SIDE = 384
 """Largest side of the pictures in pixels."""
 
 

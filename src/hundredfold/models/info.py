@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hundredfold.models.architectures import MOST_CHANNELS, MOST_SIDE, is_model
+from hundredfold.pictures.pixels import Fit
 from hundredfold.support.errors import UserError
 
 COLDEST, HOTTEST = 1e-3, 1e3
@@ -37,6 +38,8 @@ class ModelInfo:
     """Index of the superclass of each class; empty if there are none."""
     image_size: int
     """Side of the pictures in pixels."""
+    fit: Fit = "crop"
+    """How a picture that is not square becomes one."""
     mean: tuple[float, ...]
     """(3,) mean of each channel of the training pictures, for values scaled to 0..1."""
     std: tuple[float, ...]

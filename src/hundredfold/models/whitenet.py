@@ -34,7 +34,7 @@ HEAD_SCALE = 0.14
 def stem_stride(side: int, deep: bool = False) -> int:
     """Return the stride of the stem for pictures with a given side.
 
-    The resulting maps have a side of 16 to 47 pixels, or twice that in a deep network.
+    The resulting maps have a side of 16 to 48 pixels, or twice that in a deep network.
     """
     stride = 2 if side < 96 else 4 if side < 192 else 8
     return stride // 2 if deep else stride

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hundredfold.pictures.pixels import (
     MAX_FILE,
+    Fit,
     SquarePixels,
     formats,
     open_picture,
@@ -46,8 +47,8 @@ def is_single_picture(pictures: object) -> bool:
     )
 
 
-def load_picture(picture: Picture, size: int) -> Tensor:
-    """Return a picture as a model of that input size takes it: (3, size, size) uint8.
+def load_picture(picture: Picture, size: int, fit: Fit = "crop") -> Tensor:
+    """Return a picture as a model of that input size and fit takes it: (3, size, size) uint8.
 
     `pixels.square` describes the preparation. A JPEG file is decoded at reduced size if that is
     enough.
@@ -60,9 +61,9 @@ def load_picture(picture: Picture, size: int) -> Tensor:
         if isinstance(picture, Tensor | np.ndarray):
             picture = _from_pixels(picture)
         if isinstance(picture, Image.Image):
-            return as_tensor(square(picture, size))
+            return as_tensor(square(picture, size, fit))
         with open_picture(_file(picture)) as image:
-            return as_tensor(read_square(image, size))
+            return as_tensor(read_square(image, size, fit))
 
 
 @contextmanager

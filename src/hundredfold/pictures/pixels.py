@@ -1,4 +1,4 @@
-"""Decode a picture into the pixels that a model takes: upright, on white, the central square.
+"""Decode a picture into the pixels that a model takes: upright, on white, and square.
 
 This module needs only Pillow and numpy, because a copy of it goes with every exported ONNX model.
 """
@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,11 @@ MAX_STORED = 256_000_000
 """Maximum number of pixels in a JPEG file that is decoded at reduced size. Phones take such
 pictures."""
 DRAFT = 2
-"""A JPEG file is decoded at half, a quarter or an eighth of its size if the result is still at
-least this many times the requested side. This is several times faster and changes pixels by one or
-two grey levels."""
+"""A JPEG file is decoded at half, a quarter or an eighth of its size if each side is still at least
+this many times what it is resized to. This is several times faster and changes pixels by one or two
+grey levels."""
+GREY = (127, 127, 127)
+"""Colour of the bars beside or above a padded picture."""
 LARGE = 64 * 2**20
 """Memory in bytes above which pictures are decoded one at a time."""
 BAND = 2**22
@@ -52,7 +54,13 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """Transposition that turns a picture upright, for each EXIF orientation."""
+EXCHANGED = (5, 6, 7, 8)
+"""EXIF orientations of pictures whose width and height are exchanged."""
 
+Fit: TypeAlias = Literal["crop", "squash", "pad"]
+"""How a picture becomes a square of side S. crop: the shorter side is resized to S, and the longer
+side is cropped to its centre. squash: both sides are resized to S. pad: the longer side is resized
+to S, and grey bars fill the rest. A square picture becomes the same in all three."""
 SquarePixels = npt.NDArray[np.uint8]
 """Pixels of shape (S, S, 3)."""
 
@@ -108,45 +116,81 @@ def open_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
             yield image
 
 
-def read_square(image: Image.Image, size: int) -> SquarePixels:
+def read_square(image: Image.Image, size: int, fit: Fit = "crop") -> SquarePixels:
     """Decode a picture that `open_picture` opened, and return it as `square` does.
 
     Raises:
         ValueError: the picture has too many pixels, or grey levels out of range.
         Exception: whatever Pillow raises if the picture is damaged.
     """
-    stored = image.width * image.height
+    stored = image.size
     _check_pixels(image, MAX_STORED if image.format in ("JPEG", "MPO") else MAX_PIXELS)
-    image.draft(None, (DRAFT * size, DRAFT * size))
+    width, height = contained(stored, size) if fit == "pad" else (size, size)
+    image.draft(None, (DRAFT * width, DRAFT * height))
     memory = 4 * image.width * image.height
     if image.info.get("progressive"):  # coefficients of the whole file: 3 channels of 2 bytes
-        memory += 6 * stored
+        memory += 6 * stored[0] * stored[1]
     with large_picture_lock if memory > LARGE else nullcontext():
-        return square(image, size)
+        return _square(image, size, fit, stored if image.size != stored else None)
 
 
-def square(image: Image.Image, size: int) -> SquarePixels:
+def square(image: Image.Image, size: int, fit: Fit = "crop") -> SquarePixels:
     """Return a picture of any mode as (size, size, 3) uint8.
 
     The picture is turned upright by its EXIF orientation, and transparency is laid over white. Grey
     levels become three equal channels; 16-bit levels and floats in 0..1 are scaled to 0..255. The
-    shorter side is resized to `size` (bilinear, antialiased), and the longer side is cropped to its
-    centre.
+    picture becomes a square as `Fit` describes, with bilinear antialiased resizing.
 
     Raises:
         ValueError: the picture has too many pixels, or grey levels out of range.
         Exception: whatever Pillow raises if the picture is damaged.
     """
+    return _square(image, size, fit, None)
+
+
+def contained(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return the width and height of a picture whose longer side is resized to `size`.
+
+    The shorter side keeps the proportion, but has at least one pixel.
+    """
+    longer = max(sides)
+    width, height = (max(1, round(side / longer * size)) for side in sides)
+    return width, height
+
+
+def _square(
+    image: Image.Image, size: int, fit: Fit, stored: tuple[int, int] | None
+) -> SquarePixels:
+    """Return what `square` does; `stored` has the sides before a reduced decoding, if any."""
     _check_pixels(image, MAX_PIXELS)
     image.load()
     _check_pixels(image, MAX_PIXELS)  # an icon may contain more pixels than its header says
-    transposition = UPRIGHT.get(_orientation(image))
+    sides = stored or image.size
+    orientation = _orientation(image)
     image = _opaque(image)
-    if transposition is not None:
-        image = image.transpose(transposition)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    if orientation in EXCHANGED:
+        sides = sides[::-1]
     if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+        image = _resized(image, size, fit, sides)
     return np.array(image.convert("RGB"))
+
+
+def _resized(image: Image.Image, size: int, fit: Fit, sides: tuple[int, int]) -> Image.Image:
+    """Return a picture, whose proportion is that of `sides`, as a square."""
+    if fit == "crop":
+        return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    width, height = contained(sides, size) if fit == "pad" else (size, size)
+    if image.width < width and image.height > height:
+        # Pillow resizes rows first: a narrow and very high picture would fill the memory.
+        image = image.resize((image.width, height), Image.Resampling.BILINEAR)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    if fit == "squash":
+        return image
+    result = Image.new("RGB", (size, size), GREY)
+    result.paste(image, ((size - width) // 2, (size - height) // 2))
+    return result
 
 
 def _check_pixels(image: Image.Image, limit: int) -> None:

@@ -6,7 +6,7 @@ import time
 
 from hundredfold.config import Config, parse_duration
 from hundredfold.data.dataset import Dataset
-from hundredfold.inference.logits import BATCH, predict_logits
+from hundredfold.inference.logits import batch_size, predict_logits
 from hundredfold.support.device import keep_memory, pick_device
 from hundredfold.support.errors import UserError
 from hundredfold.training.batches import batches
@@ -113,7 +113,8 @@ def evaluation_seconds(probe: State, setup: Setup, pictures: int, limit: float =
         limit: time in seconds that measuring may take. At least one batch is measured, after one
             that is not, because the first is slower.
     """
-    model, images = probe.model, setup.train_split[:BATCH].images
+    model, batch = probe.model, batch_size(setup.info)
+    images = setup.train_split[:batch].images
     predict_logits(model, images, setup.info)
     times: list[float] = []
     while not times or sum(times) < limit:

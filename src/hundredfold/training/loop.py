@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hundredfold.augment import generator, prepare
-from hundredfold.inference.logits import BATCH, predict_logits
+from hundredfold.inference.logits import batch_size, predict_logits
 from hundredfold.metrics.scores import measure
 from hundredfold.models.timm import freeze_statistics
 from hundredfold.runs.checkpoints import PartialEpoch
@@ -250,9 +250,10 @@ def _finish_epoch(state: State, setup: Setup) -> Epoch:
 def predict_validation(model: nn.Module, setup: Setup) -> Tensor:
     """Return the (N, C) logits of the validation split; each process computes a part of them."""
     split, processes = setup.validation_split, setup.processes
+    count = batch_size(setup.info)
     logits = torch.zeros(len(split), len(setup.info.classes))
-    for start in range(processes.rank * BATCH, len(split), processes.size * BATCH):
-        batch = slice(start, start + BATCH)
+    for start in range(processes.rank * count, len(split), processes.size * count):
+        batch = slice(start, start + count)
         logits[batch] = predict_logits(model, split[batch].store, setup.info)
     processes.all_sum(logits)
     return logits

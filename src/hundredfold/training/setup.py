@@ -86,11 +86,13 @@ class Setup:
 def as_recorded(config: Config, dataset: Dataset) -> Config:
     """Return a configuration as a run on a dataset records it.
 
-    The paths of the data and the weights are absolute, so that they are found from any folder.
+    The paths of the data and the weights are absolute, so that they are found from any folder. The
+    fit is that of the dataset if the configuration leaves it open.
     """
     is_file = config.weights not in ("", HUB, INSTALLED)
     weights = str(expanded(config.weights).resolve()) if is_file else config.weights
-    return replace(config, data=dataset.source, weights=weights)
+    fit = dataset.fit if config.fit == "auto" else config.fit
+    return replace(config, data=dataset.source, weights=weights, fit=fit)
 
 
 def uses_bfloat16(config: Config, device: torch.device) -> bool:
@@ -134,6 +136,11 @@ def make_setup(
     side = dataset.train.store.shape[-1]
     if config.size not in (0, side):
         raise UserError(f"--size is {config.size}, but the pictures have {side} pixels a side.")
+    if config.fit not in ("auto", dataset.fit):
+        raise UserError(
+            f"--fit is {config.fit}, but the pictures were made square by {dataset.fit}: load them "
+            f"with fit={config.fit!r}."
+        )
     config = fitted(config, len(dataset.train))
     train, validation = split_dataset(dataset, config)
     train = train.to(device)
@@ -149,6 +156,7 @@ def make_setup(
         superclasses=dataset.superclasses,
         parents=dataset.parents,
         image_size=side,
+        fit=dataset.fit,
         mean=mean,
         std=std,
     )

@@ -9,7 +9,7 @@ import torch
 
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
-from hundredfold.data.load import load_data
+from hundredfold.data.load import load_to_train
 from hundredfold.runs.new_run import new_run
 from hundredfold.runs.run import Run
 from hundredfold.support.device import fork_rng, pick_device
@@ -63,9 +63,7 @@ def train(
     with join_processes() as processes, explained_memory(config), fork_rng(device):
         if dataset is None:
             with processes.main_process_first():
-                dataset = load_data(
-                    config.data, display.note, size=config.size, strict=config.strict
-                )
+                config, dataset = load_to_train(config, display.note)
         digest = dataset.digest()
         dataset = dataset.with_labels(config.labels)
         config = as_recorded(config, dataset)
