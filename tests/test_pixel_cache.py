@@ -114,6 +114,26 @@ def test_several_lists_of_one_folder_stay_cached(
     assert [load(source).digest() for source in sources] == digests
 
 
+def test_each_fit_has_its_own_cache_file(
+    tmp_path: Path, load: Load, forbid_decoding: Callable[[], None]
+) -> None:
+    root = pictures(tmp_path / "pets", SPLITS)
+    for path in root.rglob("*.png"):
+        with Image.open(path) as image:
+            image.crop((0, 0, 32, 20)).save(path)
+    files, digests = {}, {}
+    for fit in ("crop", "squash", "pad"):
+        before = {*cache_files()}
+        digests[fit] = load(root, fit=fit).digest()
+        (files[fit],) = {*cache_files()} - before
+    assert len({*digests.values()}) == 3
+    crop = files["crop"].read_bytes()
+    files["pad"].write_bytes(crop)
+    assert load(root, fit="pad").digest() == digests["pad"]  # not the pixels of crop
+    forbid_decoding()
+    assert {fit: load(root, fit=fit).digest() for fit in files} == digests
+
+
 def test_the_lists_used_last_stay_cached(
     root: Path, load: Load, forbid_decoding: Callable[[], None]
 ) -> None:

@@ -189,7 +189,7 @@ def _resized(image: Image.Image, size: int, fit: Fit, sides: tuple[int, int]) ->
     if fit == "squash":
         return image
     result = Image.new("RGB", (size, size), GREY)
-    result.paste(image, ((size - width) // 2, (size - height) // 2))
+    result.paste(image, (round((size - width) / 2), round((size - height) / 2)))
     return result
 
 
