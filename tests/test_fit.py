@@ -25,7 +25,7 @@ from hundredfold.cli.main import main
 from hundredfold.data.load import load_to_train
 from hundredfold.evaluation.evaluate import measure_model, run_data
 from hundredfold.export.export import export
-from hundredfold.inference.logits import predict_logits, prediction_batch
+from hundredfold.inference.logits import batch_size, predict_logits
 from hundredfold.inference.predict import Prediction, predict_many
 from hundredfold.models.build import build_model
 from hundredfold.pictures import pixels
@@ -376,7 +376,7 @@ def test_large_pictures_are_predicted_in_small_batches(run: Run, side: int) -> N
     logits = predict_logits(model, images, info)
     assert seen == ([60] if side <= 128 else [25, 25, 10])
     assert logits.equal(predict_logits(model, images.split(50), info))
-    assert 500 % prediction_batch(side) == 0
+    assert 500 % batch_size(info) == 0
 
 
 def test_pictures_of_384_pixels_train_and_predict(oblong: Path, tmp_path: Path) -> None:

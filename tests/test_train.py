@@ -34,7 +34,9 @@ def test_training_learns_and_writes_its_run(tiny: Dataset, tiny_config: Config) 
         "figures/curves.png",
     }
     assert run.finished
-    assert run.config() == dataclasses.replace(tiny_config, epochs=12, lr=0.5, data="tiny", fit="crop")
+    assert run.config() == dataclasses.replace(
+        tiny_config, epochs=12, lr=0.5, data="tiny", fit="crop"
+    )
     assert [epoch.epoch for epoch in run.history()] == list(range(1, 13))
     assert all(
         len(epoch.lr) == len(epoch.loss) == 5 for epoch in run.history()
