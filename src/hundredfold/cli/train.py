@@ -1,8 +1,7 @@
 """`hundredfold train`."""
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import tyro
 
@@ -10,10 +9,11 @@ from hundredfold.cli import resume
 from hundredfold.cli.log_options import LogOptions, train_with_trackers
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
-from hundredfold.data.load import load_to_train
+from hundredfold.data.dataset import Dataset
 from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.support.errors import UserError
-from hundredfold.training.budget import choose_recipe
+from hundredfold.training.choose import choose
+from hundredfold.training.choose_fit import load_with_best_fit
 from hundredfold.training.resume import resume as resume_run
 from hundredfold.training.resume import run_before_restart
 from hundredfold.training.train import train
@@ -58,13 +58,7 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
             data,
         )
         return
-    with processes.main_process_first():
-        config, dataset = load_to_train(config, display.note)
-    started = None
-    if config.budget and flags is arguments:  # the command line names no recipe
-        started = time.perf_counter()  # the budget includes the choice
-        name = choose_recipe(config, dataset)
-        config = replace(parse(TrainOptions, "train", name, flags).config, fit=dataset.fit)
+    config, dataset, started = _load(arguments, processes, display.note)
     train_with_trackers(
         lambda trackers: train(
             config, dataset, display=display, trackers=trackers, started=started
@@ -72,3 +66,21 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
         options.logs.trackers(display.note),
         dataset,
     )
+
+
+def _load(
+    arguments: Sequence[str], processes: Processes, tell: Callable[[str], None]
+) -> tuple[Config, Dataset, float | None]:
+    """Return the configuration, the data, and when the budget began if a recipe was chosen."""
+    name, flags = split_name(arguments)
+
+    def configure(name: str) -> Config:
+        return parse(TrainOptions, "train", name, flags).config
+
+    if flags is arguments:  # the command line names no recipe
+        if processes.size == 1:
+            return choose(configure, tell)
+        # The choice depends on the clock, so one process decides for all.
+        name = processes.broadcast(lambda: choose(configure, tell).config.name)
+    with processes.main_process_first():
+        return *load_with_best_fit(configure(name), tell), None

@@ -137,13 +137,25 @@ def _only_table(folder: Path) -> Path | None:
 
 def choose_size(paths: Sequence[Path]) -> int:
     """Return the largest of SIZES that the shorter side of the median picture fills."""
+    sides = [min(shape) for shape in _shapes(paths)]
+    median = statistics.median(sides) if sides else 0
+    return max((size for size in SIZES if size <= median), default=SIZES[0])
+
+
+def median_ratio(paths: Sequence[Path]) -> float:
+    """Return the median ratio of the longer to the shorter side; 1 if no picture can be read."""
+    ratios = [max(shape) / min(shape) for shape in _shapes(paths)]
+    return statistics.median(ratios) if ratios else 1.0
+
+
+def _shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Return width and height of up to MAX_SAMPLED pictures that can be read."""
     step = max(1, len(paths) // MAX_SAMPLED)
-    sides = []
+    shapes = []
     for path in paths[::step]:
         try:
             with open_picture(path) as image:
-                sides.append(min(image.size))
+                shapes.append(image.size)
         except Exception:  # noqa: S112  # the error is reported when the picture is read
             continue
-    median = statistics.median(sides) if sides else 0
-    return max((size for size in SIZES if size <= median), default=SIZES[0])
+    return shapes

@@ -12,7 +12,7 @@ from hundredfold.support.errors import UserError
 from hundredfold.training.batches import batches
 from hundredfold.training.clock import Clock, mean_seconds
 from hundredfold.training.cuda_graphs import WARM_UP_STEPS
-from hundredfold.training.fitting import CIFAR_PICTURES
+from hundredfold.training.fitting import CIFAR_PICTURES, MOST_EPOCHS
 from hundredfold.training.loop import train_step
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
@@ -44,8 +44,11 @@ def choose_recipe(config: Config, dataset: Dataset) -> str:
     return next(name for name, least in LADDER if epochs >= least)
 
 
-def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock]:
+def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock | None]:
     """Return the setup with as many epochs as its budget should allow, and its clock.
+
+    A pretrained model is trained for at most MOST_EPOCHS, without a clock then. If not even a few
+    steps fit, only its head is trained.
 
     Args:
         setup: its configuration has a `budget`.
@@ -64,13 +67,17 @@ def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock]
     now, mean = time.perf_counter(), mean_seconds(0.0, seconds)
     end = started + budget - reserve
     steps = (end - now) / mean
+    epochs = config.epochs * steps / setup.steps
+    if config.weights and (steps < FEWEST_STEPS or epochs > MOST_EPOCHS):
+        epochs = MOST_EPOCHS if epochs > MOST_EPOCHS else 0.0
+        return dataclasses.replace(setup, config=dataclasses.replace(config, epochs=epochs)), None
     if steps < FEWEST_STEPS:
         least = now - started + FEWEST_STEPS * mean + reserve
         raise UserError(
             f"--budget {config.budget} is too short here: this network needs about {least:.0f} s "
             "on this machine. Use a larger budget, or smaller --widths."
         )
-    config = dataclasses.replace(config, epochs=config.epochs * steps / setup.steps)
+    config = dataclasses.replace(config, epochs=epochs)
     return dataclasses.replace(setup, config=config), Clock(end, seconds)
 
 

@@ -71,9 +71,9 @@ def train_events(
         yield state.history[-1]
 
 
-def train_epochs(state: State, setup: Setup) -> Iterator[Epoch]:
+def train_epochs(state: State, setup: Setup, clock: Clock | None = None) -> Iterator[Epoch]:
     """Train as `train_events` does, and yield only the epochs."""
-    return (event for event in train_events(state, setup) if isinstance(event, Epoch))
+    return (event for event in train_events(state, setup, clock) if isinstance(event, Epoch))
 
 
 def _rest_of_epoch(state: State, setup: Setup, clock: Clock | None) -> Iterator[StepRecord]:

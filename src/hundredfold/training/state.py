@@ -166,8 +166,8 @@ def first_state(setup: Setup, *, pretrained: bool = True) -> State:
         freeze_layers(model, config.frozen)
     setup.processes.broadcast_model(model)
     slow = _slow(model) if config.lookahead else {}
-    progress = 0.0 if config.epochs else 1.0
-    return State(model, build_optimizer(model, config), slow, progress=progress, head=head)
+    optimizer = build_optimizer(model, config)
+    return State(model, optimizer, slow, progress=setup.share_of(0), head=head)
 
 
 def _slow(model: nn.Module) -> dict[str, Tensor]:

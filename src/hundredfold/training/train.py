@@ -9,7 +9,6 @@ import torch
 
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
-from hundredfold.data.load import load_to_train
 from hundredfold.runs.new_run import new_run
 from hundredfold.runs.run import Run
 from hundredfold.support.device import fork_rng, pick_device
@@ -18,6 +17,7 @@ from hundredfold.support.environment import describe_environment
 from hundredfold.support.errors import UserError
 from hundredfold.track.base import Tracker
 from hundredfold.training.budget import plan_budget
+from hundredfold.training.choose_fit import load_with_best_fit
 from hundredfold.training.progress import Display
 from hundredfold.training.session import Session, lock_run, run_session
 from hundredfold.training.setup import as_recorded, make_setup
@@ -63,7 +63,7 @@ def train(
     with join_processes() as processes, explained_memory(config), fork_rng(device):
         if dataset is None:
             with processes.main_process_first():
-                config, dataset = load_to_train(config, display.note)
+                config, dataset = load_with_best_fit(config, display.note)
         digest = dataset.digest()
         dataset = dataset.with_labels(config.labels)
         config = as_recorded(config, dataset)
@@ -72,6 +72,9 @@ def train(
         state = first_state(setup)
         if config.budget and config.epochs:
             setup, clock = plan_budget(setup, len(dataset.test), started)
+            state.progress = setup.share_of(
+                0
+            )  # no steps, if the budget is enough only for the head
         environment = describe_environment(device, digest, processes)
         path = processes.broadcast(lambda: str(new_run(setup.config, setup.info, environment).path))
         run = Run(Path(path))

@@ -1,0 +1,156 @@
+"""Choose a recipe for the data: pretrained features or training from scratch.
+
+Only training and validation pictures take part in a choice, never test pictures.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from hundredfold.augment import generator
+from hundredfold.config import Config
+from hundredfold.data import cifar100
+from hundredfold.data.collection import choose_size, list_pictures
+from hundredfold.data.dataset import Dataset
+from hundredfold.data.load import find_source, load_to_train
+from hundredfold.metrics.scores import learned_top1
+from hundredfold.models.architectures import TIMM
+from hundredfold.models.installed import INSTALLED, is_installed
+from hundredfold.support.console import say
+from hundredfold.support.device import fork_rng, pick_device
+from hundredfold.support.errors import UserError
+from hundredfold.training.budget import choose_recipe, plan_budget
+from hundredfold.training.choose_fit import load_with_best_fit
+from hundredfold.training.loop import train_epochs
+from hundredfold.training.setup import Setup, as_recorded, make_setup
+from hundredfold.training.state import first_state
+
+SMALL = 48
+"""Side in pixels up to which pictures may be learned better from scratch: pretrained features are
+made for photos."""
+UNLIKE_PHOTOS = 0.6
+"""Accuracy of a head on pretrained features below which the pictures may be unlike photos."""
+SAMPLE = 1000
+"""Number of training pictures by which pretrained features are judged."""
+SHORT = "20s"
+"""Time for a training from scratch that is compared with pretrained features."""
+
+Configure = Callable[[str], Config]
+"""Function that returns the configuration of a recipe with the user's changes."""
+
+
+class Choice(NamedTuple):
+    """A configuration that suits the data, and the data."""
+
+    config: Config
+    dataset: Dataset
+    started: float
+    """Reading of time.perf_counter at which the data was loaded and the choice began."""
+
+
+def choose(configure: Configure, tell: Callable[[str], None] = say) -> Choice:
+    """Return the configuration that suits the data and the budget.
+
+    CIFAR-100 is learned from scratch. A person's own pictures start from pretrained features,
+    unless a short training from scratch does better on the validation pictures. That is tried if
+    the pictures are small or the features are poor.
+
+    Args:
+        configure: returns the configuration of a recipe with what the user has set. If the user has
+            set the model, it decides.
+        tell: receives a sentence about the choice.
+
+    Raises:
+        UserError, UnavailableError: as `load_data` and `make_setup` do.
+
+    Examples:
+        >>> choose(lambda name: RECIPES[name](data="sample")).config.name
+        'fast'
+    """
+    scratch, tuned = configure("fast"), configure("finetune")
+    path, has_model = find_source(scratch.data), scratch.model == tuned.model
+    if has_model and tuned.model.startswith(TIMM):
+        return Choice(*load_with_best_fit(tuned, tell), time.perf_counter())
+    if has_model or path is None or cifar100.is_at(path):
+        return _from_scratch(configure, tell)
+    if tuned.weights == INSTALLED and not is_installed(tuned.model.removeprefix(TIMM)):
+        tell("The pretrained weights are not installed, so the network is trained from scratch.")
+        return _from_scratch(configure, tell)
+    config, dataset = load_with_best_fit(tuned, tell)
+    started, side = time.perf_counter(), choose_size(_paths(path))
+    with fork_rng(pick_device(config.device)):
+        features = _features_accuracy(config, dataset)
+        if features is None or (side > SMALL and features >= UNLIKE_PHOTOS):
+            tell(_describe(features))
+            return Choice(config, dataset, started)
+        other = _from_scratch(configure, lambda _: None)
+        accuracy = _short_accuracy(
+            replace(other.config, validation=config.validation), other.dataset
+        )
+    if accuracy <= features:
+        tell(f"{_describe(features)} Training from scratch for {SHORT}: {accuracy:.1%}.")
+        return Choice(config, dataset, started)
+    tell(
+        f"The network is trained from scratch: {accuracy:.1%} of the validation pictures are correct "
+        f"after {SHORT}, and {features:.1%} with pretrained features (`train finetune` uses them)."
+    )
+    return other._replace(started=started)
+
+
+def _describe(accuracy: float | None) -> str:
+    """Return a sentence about the choice of pretrained features."""
+    correct = "" if accuracy is None else f": {accuracy:.1%} of the validation pictures are correct"
+    return (
+        f"Training starts from pretrained features{correct} with a linear head "
+        "(--model whitenet would start from scratch)."
+    )
+
+
+def _paths(path: Path) -> list[Path]:
+    return [entry.path for entry in list_pictures(path).entries]
+
+
+def _from_scratch(configure: Configure, tell: Callable[[str], None]) -> Choice:
+    """Return the recipe that suits the budget among those that train from scratch."""
+    config, dataset = load_to_train(configure("fast"), tell)
+    started = time.perf_counter()
+    if config.budget:
+        config = replace(configure(choose_recipe(config, dataset)), fit=dataset.fit)
+    return Choice(config, dataset, started)
+
+
+def _features_accuracy(config: Config, dataset: Dataset) -> float | None:
+    """Return the validation accuracy of a head on pretrained features of some training pictures.
+
+    Returns:
+        The accuracy (0..1); None if there are no validation pictures.
+    """
+    setup = _setup(config, dataset)
+    order = torch.randperm(len(setup.train_split), generator=generator(config.seed, "choice"))
+    some = setup.train_split.select(order[:SAMPLE])
+    head = first_state(replace(setup, train_split=some)).head
+    if head is None or not head.validation:
+        return None
+    return head.validation[learned_top1(head.validation)]
+
+
+def _short_accuracy(config: Config, dataset: Dataset) -> float:
+    """Return the validation accuracy after a short training from scratch (0..1)."""
+    setup = _setup(replace(config, budget=SHORT), dataset)
+    try:
+        setup, clock = plan_budget(setup, 0, time.perf_counter())
+    except UserError:  # the machine is too slow for a training that short
+        return 0.0
+    state = first_state(setup)
+    for epoch in train_epochs(state, setup, clock):
+        metrics = epoch.validation
+    return metrics[learned_top1(metrics)]
+
+
+def _setup(config: Config, dataset: Dataset) -> Setup:
+    dataset = dataset.with_labels(config.labels)
+    return make_setup(as_recorded(config, dataset), dataset, pick_device(config.device))
