@@ -95,8 +95,8 @@ def choose(configure: Configure, tell: Callable[[str], None] = say) -> Choice:
         tell(f"{_describe(features)} Training from scratch for {SHORT}: {accuracy:.1%}.")
         return Choice(config, dataset, started)
     tell(
-        f"The network is trained from scratch: {accuracy:.1%} of the validation pictures are correct "
-        f"after {SHORT}, and {features:.1%} with pretrained features (`train finetune` uses them)."
+        f"The network is trained from scratch: {accuracy:.1%} of the validation pictures are "
+        f"correct after {SHORT}, and {features:.1%} with pretrained features (`train finetune`)."
     )
     return other._replace(started=started)
 

@@ -64,8 +64,8 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> tup
             best = fit
     means = ", ".join(f"{fit} {losses[fit].mean():.3f}" for fit in FITS)
     tell(
-        f"Oblong pictures become squares by {best} (--fit). Cross-validation of pretrained features "
-        f"on {len(losses[best]):,} training pictures gives these losses: {means}."
+        f"The pictures are oblong and become squares by --fit {best}: cross-validation on "
+        f"{len(losses[best]):,} training pictures gives the losses {means}."
     )
     if best == "crop":
         return loaded, dataset
