@@ -82,9 +82,10 @@ class Config:
     flip: Literal["none", "random", "alternate"] = "alternate"
     """Horizontal flips. random: at random in each epoch. alternate: at random in the first epoch,
     and then in every other epoch."""
-    balance: Literal["none", "loss", "sampling"] = "none"
+    balance: Literal["auto", "none", "loss", "sampling"] = "auto"
     """How to balance classes of unequal size. loss: each class has the same weight in the loss.
-    sampling: pictures of each class are drawn equally often."""
+    sampling: pictures of each class are drawn equally often. auto: loss if the largest class has
+    at least 10 times the training pictures of the smallest, otherwise none."""
 
     # Model
     model: str = "whitenet"

@@ -20,6 +20,7 @@ from hundredfold.audit.findings import (
     class_findings,
     duplicate_findings,
     file_findings,
+    group_findings,
     label_findings,
 )
 from hundredfold.audit.labels import (
@@ -86,7 +87,7 @@ def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) 
     if not len(pictures):
         raise UserError(f"{pictures.source} has no picture that can be read.")
     dataset = _as_dataset(pictures)
-    config = fitted(quick(validation=0.0), len(pictures))
+    config = fitted(quick(validation=0.0, balance="none"), len(pictures))
     config = replace(config, epochs=min(config.epochs, MAX_EPOCHS))
     copies = find_copies(pictures.digests)
     no_labels = _why_no_labels(pictures) if labels else "not requested"
@@ -108,6 +109,7 @@ def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) 
         *(file_findings(pictures) if pictures.paths else []),
         *class_findings(pictures),
         *duplicate_findings(pictures, copies, None if no_near else pairs),
+        *(group_findings(pictures) if any(pictures.groups) else []),
         *([] if no_labels else label_findings(pictures, issues)),
     ]
     skipped = {"Labels that are likely wrong": no_labels, "Near duplicates": no_near}
@@ -197,7 +199,8 @@ def cleaned_list(result: AuditResult) -> str:
     }
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["path", "label", "superclass", "split"])
+    grouped = any(pictures.groups)
+    writer.writerow(["path", "label", "superclass", "split", *(["group"] if grouped else [])])
     for i, path in enumerate(pictures.paths):
         if i not in left_out and int(pictures.labels[i]) in learned:
             columns = (
@@ -205,6 +208,7 @@ def cleaned_list(result: AuditResult) -> str:
                 pictures.class_of(i),
                 pictures.parents[i],
                 pictures.splits[i],
+                *([pictures.groups[i]] if grouped else []),
             )
             writer.writerow(map(escape_formula, columns))
     return out.getvalue()

@@ -12,6 +12,7 @@ from hundredfold.audit.labels import LabelIssue
 from hundredfold.audit.pictures import AuditedPictures
 from hundredfold.data.decode import FileInfo
 from hundredfold.metrics.scores import format_probability
+from hundredfold.pictures.walk import in_natural_order
 from hundredfold.support.text import plural
 
 SMALL, HUGE, LONG = 32, 50_000_000, 4.0
@@ -189,6 +190,24 @@ def duplicate_findings(
             members = [item for item in items if _scope(pictures, item.pictures) == scope]
             findings.append(Finding(f"{key}_{scope}", f"{title} {where}", wrong, members))
     return findings
+
+
+def group_findings(pictures: AuditedPictures) -> list[Finding]:
+    """Return the groups, such as persons, that have pictures in several splits."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(pictures.groups):
+        if group:
+            members[group].append(i)
+    items = []
+    for name in in_natural_order(members):
+        places: dict[str, list[int]] = defaultdict(list)
+        for i in members[name]:
+            places[pictures.splits[i] or "train"].append(i)
+        if len(places) > 1:
+            detail = ", ".join(f"{len(found):,} in {split}" for split, found in places.items())
+            one_of_each = tuple(found[0] for found in places.values())
+            items.append(FindingItem(name, detail, one_of_each))
+    return [Finding("group_splits", "groups with pictures in several splits", False, items)]
 
 
 def _scope(pictures: AuditedPictures, group: Sequence[int]) -> str:

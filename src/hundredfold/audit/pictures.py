@@ -36,6 +36,9 @@ class AuditedPictures:
     """(N,) name of each picture for people: a path, or its split and number."""
     digests: tuple[str, ...]
     """(N,) digest of each picture's content; empty if it is not known."""
+    groups: tuple[str, ...] = ()
+    """(N,) group of each picture, such as a person; empty strings, or no items, if none is
+    given."""
     facts: tuple[FileInfo, ...] = ()
     """(N,) facts about each file; empty if the pictures are not files."""
     paths: tuple[Path, ...] = ()
@@ -83,6 +86,7 @@ def _from_files(path: Path) -> AuditedPictures:
         splits=tuple(entry.split for entry in entries),
         names=tuple(entry.name for entry in entries),
         digests=tuple(fact.digest for fact in facts),
+        groups=tuple(entry.group for entry in entries),
         facts=facts,
         paths=tuple(entry.path for entry in entries),
         unusable=tuple(source.unusable),

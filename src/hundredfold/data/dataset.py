@@ -1,7 +1,8 @@
 """Datasets: uint8 images, integer labels, class names, and an optional class hierarchy."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,6 +29,9 @@ class Split:
     """(N,) int64, row of each picture in the store; None for all rows, in order."""
     names: tuple[str, ...] = ()
     """Name of each picture, such as its path; empty if the pictures have no names."""
+    groups: Tensor | None = None
+    """(N,) int64, the group of each picture: those of one group are held out together, or not at
+    all. None if each picture is its own group."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,7 +39,8 @@ class Split:
     def __getitem__(self, index: Tensor | slice) -> "Split":
         """Return a copy of the pictures at `index`, a slice or (M,) int64, in that order."""
         where = index if self.rows is None else self.rows[index]
-        return Split(self.store[where], self.labels[index])
+        groups = None if self.groups is None else self.groups[index]
+        return Split(self.store[where], self.labels[index], groups=groups)
 
     @property
     def images(self) -> Tensor:
@@ -56,13 +61,15 @@ class Split:
         """Return the pictures at `index`, (M,) int64, without copying them."""
         rows = index if self.rows is None else self.rows[index]
         names = tuple(self.names[i] for i in index.tolist()) if self.names else ()
-        return Split(self.store, self.labels[index], rows, names)
+        groups = None if self.groups is None else self.groups[index]
+        return Split(self.store, self.labels[index], rows, names, groups)
 
     def to(self, device: torch.device) -> "Split":
         """Return the split on a device. A split that is too large stays where it is."""
         if device == self.store.device or self.nbytes > MAX_IN_MEMORY:
             return self
-        return Split(self.images.to(device), self.labels.to(device), names=self.names)
+        images, labels = self.images.to(device), self.labels.to(device)
+        return Split(images, labels, names=self.names, groups=self.groups)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Dataset:
         return {"train": self.train, "test": self.test} | held
 
     def digest(self) -> str:
-        """Return the SHA-256, as hex, of all pictures, labels and names."""
+        """Return the SHA-256, as hex, of all pictures, labels, groups and names of classes."""
         names = repr((self.classes, self.superclasses, self.parents))
         digest = hashlib.sha256(names.encode())
         for split in self.splits.values():
@@ -99,6 +106,8 @@ class Dataset:
                 digest.update(part.contiguous().numpy().data)
             digest.update(repr(tuple(split.labels.shape)).encode())
             digest.update(split.labels.contiguous().numpy().data)
+            if split.groups is not None:  # they decide which pictures are held out
+                digest.update(split.groups.contiguous().numpy().data)
         return digest.hexdigest()
 
     def test_picture(self, index: int) -> tuple[Tensor, str]:
@@ -146,6 +155,9 @@ class Dataset:
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Cut a validation split from a training split, stratified by class.
 
+    The pictures of a group stay together. So a class may get fewer held-out pictures than its
+    share. It gets more, up to half of its pictures, only if it would get none otherwise.
+
     Args:
         split: the training split.
         share: share of each class to hold out, 0..1, rounded to whole pictures. Each class keeps at
@@ -157,11 +169,48 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """
     rng = generator(seed, "validation")
     order = torch.randperm(len(split), generator=rng)
+    if split.groups is not None:
+        held = _hold_out_groups(split.labels, split.groups, share, order)
+        return split.select((~held).nonzero()[:, 0]), split.select(held.nonzero()[:, 0])
     held = torch.zeros(len(split), dtype=torch.bool)
     for label in split.labels.unique():
         members = order[split.labels[order] == label]
         held[members[: min(round(share * len(members)), len(members) - 1)]] = True
     return split.select((~held).nonzero()[:, 0]), split.select(held.nonzero()[:, 0])
+
+
+def _hold_out_groups(labels: Tensor, groups: Tensor, share: float, order: Tensor) -> Tensor:
+    """Return which pictures are held out, (N,) bool, so that groups stay together.
+
+    Args:
+        labels: (N,) int64.
+        groups: (N,) int64.
+        share: share of each class to hold out.
+        order: (N,) int64, a random order of the pictures, in which their groups are considered.
+    """
+    inside: dict[int, Counter[int]] = defaultdict(Counter)  # pictures of each class in each group
+    for group, label in zip(groups[order].tolist(), labels[order].tolist(), strict=True):
+        inside[group][label] += 1
+    total = Counter(labels.tolist())
+    wanted = {label: min(round(share * count), count - 1) for label, count in total.items()}
+    taken: Counter[int] = Counter()
+    chosen: set[int] = set()
+
+    def take(group: int, most: Mapping[int, int]) -> None:
+        after = taken + inside[group]
+        if group not in chosen and all(after[label] <= most[label] for label in inside[group]):
+            chosen.add(group)
+            taken.update(inside[group])
+
+    for group in inside:
+        take(group, wanted)
+    most = {label: max(wanted[label], count // 2) for label, count in total.items()}
+    smallest_first = sorted(inside, key=lambda group: inside[group].total())
+    for label in sorted(label for label, count in wanted.items() if count and not taken[label]):
+        for group in smallest_first:
+            if label in inside[group] and not taken[label]:
+                take(group, most)
+    return torch.tensor([group in chosen for group in groups.tolist()])
 
 
 def describe_untested(classes: Sequence[str], counts: Sequence[int]) -> str:

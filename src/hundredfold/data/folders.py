@@ -4,6 +4,7 @@ import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -84,7 +85,7 @@ def build_dataset(
             and a split has classes that the training pictures lack.
     """
     usable = [i for i, info in enumerate(collection.infos) if not info.problem]
-    rows = split_rows(collection, usable, tell)
+    rows, related = split_rows(collection, usable, tell)
     entries = collection.entries
     classes = in_natural_order(entries[i].label for i in rows["train"])
     if len(classes) < 2:
@@ -110,6 +111,9 @@ def build_dataset(
             "different pictures."
         )
     dataset = _dataset(collection, rows, classes)
+    if related.any_related:
+        groups = torch.tensor([related.groups[i] for i in rows["train"]])
+        dataset = replace(dataset, train=replace(dataset.train, groups=groups))
     counts = dataset.test.labels.bincount(minlength=len(classes)).tolist()
     if untested := describe_untested(classes, counts):
         tell(untested)

@@ -42,6 +42,8 @@ class Entry(NamedTuple):
     """Name of the class, in Unicode's composed form."""
     parent: str
     """Name of the superclass, in Unicode's composed form; empty if there is none."""
+    group: str = ""
+    """Name of a group, such as a person, whose pictures belong together; empty if there is none."""
 
 
 @dataclass(frozen=True)

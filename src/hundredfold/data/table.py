@@ -24,6 +24,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "label": ("label", "class", "class_name", "category", "fine_label", "target"),
     "split": ("split", "subset", "set"),
     "parent": ("superclass", "coarse_label", "parent", "supercategory"),
+    "group": (
+        *("group", "subject", "patient", "person", "group_id", "subject_id", "patient_id"),
+        *("person_id", "source_id"),
+    ),
 }
 """Possible names of each column, in upper or lower case. Path and label are required."""
 MISSING = {"", "nan", "NaN", "<NA>", "None", "null", "NULL"}
@@ -153,6 +157,7 @@ def _entry(path: Path, where: str, row: Row, columns: Mapping[str, str]) -> Entr
         split=parsed[0] if parsed else "",
         label=to_nfc(values["label"]),
         parent=to_nfc(values.get("parent", "")),
+        group=to_nfc(values.get("group", "")),
     )
 
 

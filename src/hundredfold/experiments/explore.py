@@ -86,7 +86,8 @@ def training_split(setup: Setup, dataset: Dataset) -> Split:
     if dataset.validation is not None:
         return dataset.train
     labels = dataset.with_labels(config.labels).train.labels
-    indices = Split(torch.arange(len(labels)), labels)  # indices instead of pictures
+    groups = dataset.train.groups
+    indices = Split(torch.arange(len(labels)), labels, groups=groups)  # indices for pictures
     kept, _ = hold_out(indices, config.validation, config.seed)
     return replace(setup.train_split, labels=dataset.train.labels[kept.images])
 

@@ -158,7 +158,7 @@ def tune(
         values: dict[str, Any] = {
             name: search.suggest(trial, name) for name, search in space.items()
         }
-        varied = dataclasses.replace(config, **values)
+        varied = dataclasses.replace(setup.config, **values)
         return _train(dataclasses.replace(setup, config=varied), trial, optuna)
 
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)

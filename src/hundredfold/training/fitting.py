@@ -3,6 +3,8 @@
 import math
 from dataclasses import replace
 
+from torch import Tensor
+
 from hundredfold.config import FLEXIBLE, Config, FlexibleInt
 
 CIFAR_PICTURES = 47_500
@@ -12,6 +14,24 @@ MOST_EPOCHS = 60.0
 SMALLEST_BATCH = 16
 STEPS_PER_EPOCH = 16
 """Steps per epoch on a small set of pictures, approximately: the batch size is chosen for this."""
+UNEQUAL = 10
+"""Size of the largest class, relative to the smallest, from which `auto` balances the classes."""
+
+
+def balanced(config: Config, labels: Tensor) -> Config:
+    """Return a configuration whose `balance` is decided: `auto` becomes loss or none.
+
+    Args:
+        config: a configuration.
+        labels: (N,) int64, of the training pictures, including those that are held out for
+            validation. Classes without pictures do not count.
+    """
+    if config.balance != "auto":
+        return config
+    counts = labels.bincount()
+    counts = counts[counts > 0]
+    unequal = len(counts) > 0 and int(counts.max()) >= UNEQUAL * int(counts.min())
+    return replace(config, balance="loss" if unequal else "none")
 
 
 def fitted(config: Config, pictures: int) -> Config:

@@ -186,6 +186,7 @@ def _header(setup: Setup, state: State) -> list[str]:
     lines = [
         f"{config.data}: {len(setup.train_split):,} training{validation} pictures, "
         f"{plural(len(setup.info.classes), f'{config.labels} class')}",
+        *_describe_balance(setup),
         f"{config.model}: {count_parameters(state.model) / 1e6:.2f} M parameters, seed "
         f"{config.seed}, {schedule}",
         where,
@@ -201,6 +202,17 @@ def _describe_head(head: HeadRecord) -> str:
     key = learned_top1(head.validation)
     accuracy = format_metric(key, head.validation[key])
     return f"{line}; {accuracy} of the validation pictures are correct with it"
+
+
+def _describe_balance(setup: Setup) -> list[str]:
+    """Return a line about how classes of unequal size are balanced; none if they are not."""
+    counts = setup.train_split.labels.bincount()
+    fewest, most = int(counts[counts > 0].min()), int(counts.max())
+    how = {
+        "loss": "each class has the same weight in the loss",
+        "sampling": "each class is drawn equally often",
+    }.get(setup.config.balance)
+    return [f"classes of {fewest:,} to {most:,} pictures: {how}"] if how and fewest < most else []
 
 
 def _finish(session: Session) -> dict[str, Any]:

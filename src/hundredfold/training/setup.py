@@ -16,7 +16,7 @@ from hundredfold.models.timm import HUB, normalisation
 from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
-from hundredfold.training.fitting import fitted
+from hundredfold.training.fitting import balanced, fitted
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,10 @@ def as_recorded(config: Config, dataset: Dataset) -> Config:
     """Return a configuration as a run on a dataset records it.
 
     The paths of the data and the weights are absolute, so that they are found from any folder. The
-    fit is that of the dataset if the configuration leaves it open.
+    fit is that of the dataset if the configuration leaves it open, and the balance of the classes
+    is decided.
     """
+    config = balanced(config, dataset.train.labels)
     is_file = config.weights not in ("", HUB, INSTALLED)
     weights = str(expanded(config.weights).resolve()) if is_file else config.weights
     fit = dataset.fit if config.fit == "auto" else config.fit
@@ -141,7 +143,7 @@ def make_setup(
             f"--fit is {config.fit}, but the pictures were made square by {dataset.fit}: load them "
             f"with fit={config.fit!r}."
         )
-    config = fitted(config, len(dataset.train))
+    config = balanced(fitted(config, len(dataset.train)), dataset.train.labels)
     train, validation = split_dataset(dataset, config)
     train = train.to(device)
     mean, std = channel_stats(train.parts())
