@@ -20,6 +20,7 @@ from hundredfold.export.hub import card
 from hundredfold.metrics.intervals import accuracy_intervals, wilson_interval
 from hundredfold.metrics.scores import describe_intervals, format_interval, metric_rows
 from hundredfold.track.base import final_metrics
+from hundredfold.training.progress import JsonDisplay, metrics_table
 
 Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
@@ -198,14 +199,20 @@ def test_the_terminal_shows_intervals_after_training_and_evaluation(
     assert "equal the recorded ones to the last digit" in outputs[1]
     for out in outputs:
         cells = cells_of(out)
-        head = ["single view", "95 % interval", "flip TTA", "95 % interval"]
-        assert cells["test set, 500 pictures"] == head
+        assert cells["test set,"] == ["single", "95 %", "flip", "95 %"]
+        assert cells["500 pictures"] == ["view", "interval", "TTA", "interval"]
         for key, name in (("fine_top1", "top-1 fine"), ("coarse_top1", "top-1 coarse")):
             assert cells[name] == expected_cells(metrics, key)
         assert len(cells["loss (nats)"]) == 2
         assert "all pictures of the same kind. Of 20 such intervals" in out
         assert "only 500" not in out
-        assert all(len(line) < 80 for line in out.splitlines() if "top-" in line)
+
+
+def test_the_widest_table_fits_a_terminal() -> None:
+    view = {"fine_top1": 1.0, "macro_recall": 0.5, "macro_f1": 1.0, "loss": 10.0, "ece": 1.0}
+    table = metrics_table({"test": view, "test_flip": view, "test_pictures": 100_000})
+    assert table.width is not None
+    assert table.width <= 80
 
 
 def test_few_test_pictures_are_given_as_the_reason_for_wide_intervals(
@@ -215,6 +222,15 @@ def test_few_test_pictures_are_given_as_the_reason_for_wide_intervals(
     out = capsys.readouterr().out
     assert "The intervals are wide because there are only 24 test pictures.\n" in out
     assert cells_of(out)["top-1 fine"] == expected_cells(run.metrics(), "fine_top1")
+
+
+def test_the_json_log_has_the_intervals(
+    tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(tiny_config, tiny, display=JsonDisplay())
+    end = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert end["metrics"]["intervals"] == run.metrics()["intervals"]
+    assert end["metrics"]["intervals"].keys() == {"test", "test_flip"}
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -121,7 +121,7 @@ class Run:
         return has_metrics
 
     def metrics(self) -> dict[str, Any]:
-        """Return the final metrics: `test` and `test_flip` as `measure` does; times in seconds."""
+        """Return the final metrics, as `measure_model` returns them, and the times in seconds."""
         return self._read_metrics()[0]
 
     def test_logits(self) -> dict[str, Tensor]:

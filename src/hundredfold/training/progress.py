@@ -212,7 +212,7 @@ def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
 def metrics_table(metrics: dict[str, Any]) -> Table:
     """Return a table of the test metrics and the intervals, single view and with flip TTA."""
     count = metrics["test_pictures"]
-    head = [f"test set, {plural(count, 'picture')}"]
-    for name in VIEWS.values():
-        head += [name, INTERVAL]
+    head = [f"test set,\n{plural(count, 'picture')}"]
+    for name in VIEWS.values():  # in two lines each, so that the table has at most 80 columns
+        head += ["\n".join(text.rsplit(" ", 1)) for text in (name, INTERVAL)]
     return make_table(head, metric_rows(*(metrics[view] for view in VIEWS), count=count))
