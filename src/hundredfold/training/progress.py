@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shlex
+import textwrap
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -213,6 +214,6 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
     """Return a table of the test metrics and the intervals, single view and with flip TTA."""
     count = metrics["test_pictures"]
     head = [f"test set,\n{plural(count, 'picture')}"]
-    for name in VIEWS.values():  # in two lines each, so that the table has at most 80 columns
-        head += ["\n".join(text.rsplit(" ", 1)) for text in (name, INTERVAL)]
+    for name in VIEWS.values():  # narrow headings, so that the table has at most 80 columns
+        head += [textwrap.fill(text, len(VIEWS["test_flip"])) for text in (name, INTERVAL)]
     return make_table(head, metric_rows(*(metrics[view] for view in VIEWS), count=count))
