@@ -12,6 +12,7 @@ from typing import Literal
 from hundredfold.models.architectures import MODELS, MOST_CHANNELS, MOST_SIDE, TIMM, is_model
 from hundredfold.models.installed import can_fold
 from hundredfold.support.errors import UserError
+from hundredfold.support.jsonio import from_values, parse_object
 
 
 class FlexibleFloat(float):
@@ -31,6 +32,8 @@ FLEXIBLE: Mapping[str, type[FlexibleFloat] | type[FlexibleInt]] = {
     "lr": FlexibleFloat,
 }
 """Fields that `training.fitting` may change if they have the recipe's own value."""
+REMOVED: Mapping[str, float] = {"freeze": 0.0}
+"""Fields of earlier versions, and the values with which they changed nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +239,23 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("checkpoint", _is_interval(c.checkpoint), "a time such as 90s or 5min, or 100steps"),
         ("seed", 0 <= c.seed < 2**31, "between 0 and 2147483647"),
     ]
+
+
+def config_from_json(text: str, name: str) -> Config:
+    """Return the configuration in a JSON text, which an earlier version may have written.
+
+    Args:
+        text: the text.
+        name: name of the text in an error.
+
+    Raises:
+        UserError: the text is damaged, or has fields that are unknown or out of range.
+    """
+    values = parse_object(text, name)
+    for field, neutral in REMOVED.items():
+        if values.get(field) == neutral:
+            del values[field]
+    return from_values(Config, values, name)
 
 
 def parse_interval(text: str) -> tuple[float, float]:

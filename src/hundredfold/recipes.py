@@ -252,7 +252,7 @@ def finetune(**changes: Any) -> Config:
         epochs=0.5,
         batch_size=32,
         optimizer="adamw",
-        lr=1e-3,
+        lr=4e-4,
         layer_decay=0.9,
         weight_decay=0.02,
         schedule="one_cycle",

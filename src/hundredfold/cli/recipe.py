@@ -6,11 +6,10 @@ from typing import TypeVar
 import tyro
 
 from hundredfold.cli.lookup import look_up
-from hundredfold.config import Config
+from hundredfold.config import Config, config_from_json
 from hundredfold.recipes import RECIPES
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
-from hundredfold.support.jsonio import from_json
 
 T = TypeVar("T")
 
@@ -37,7 +36,7 @@ def named_config(name: str) -> Config:
         text = expanded(name).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read the configuration {name}: {error}.") from error
-    return from_json(Config, text, name)
+    return config_from_json(text, name)
 
 
 def parse(options: type[T], verb: str, name: str, flags: Sequence[str]) -> T:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_data, needs_network
 from hundredfold.inference.logits import predict_logits
+from hundredfold.metrics.intervals import accuracy_intervals
 from hundredfold.metrics.scores import VIEWS, measure
 from hundredfold.models.info import ModelInfo
 from hundredfold.runs.bundled import find_run
@@ -30,17 +31,19 @@ def measure_model(
     the calibration error and the coarse predictions use the calibrated probabilities.
 
     Returns:
-        The metrics `test` and `test_flip`, each as `measure` returns them, and
-        `test_pictures`; and the tensors `logits` and `flip_logits` (N, C), not calibrated, and
-        `labels` (N,).
+        The metrics `test` and `test_flip`, each as `measure` returns them; `intervals`, which holds
+        for each of the two the 95 % confidence interval of every accuracy, as
+        `accuracy_intervals` returns it; and `test_pictures`. Second, the tensors `logits` and
+        `flip_logits` (N, C), not calibrated, and `labels` (N,).
     """
     logits = predict_logits(model, test.parts(), info)
     flipped = (logits + predict_logits(model, (part.flip(3) for part in test.parts()), info)) / 2
-    metrics = {
+    views = {
         "test": measure(logits / info.temperature, test.labels, info.labels, info.parents),
         "test_flip": measure(flipped / info.temperature, test.labels, info.labels, info.parents),
-        "test_pictures": len(test),
     }
+    intervals = {view: accuracy_intervals(found, len(test)) for view, found in views.items()}
+    metrics = {**views, "intervals": intervals, "test_pictures": len(test)}
     return metrics, {"logits": logits, "flip_logits": flipped, "labels": test.labels}
 
 

@@ -5,7 +5,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from hundredfold.metrics.scores import VIEWS, metric_rows
+from hundredfold.metrics.scores import INTERVAL, VIEWS, describe_intervals, metric_rows
 from hundredfold.models.build import count_parameters
 from hundredfold.runs.new_run import copy_model
 from hundredfold.runs.run import Run
@@ -25,8 +25,10 @@ An image classifier with {parameters:.2f} M parameters. It was trained with hund
 using the recipe `{recipe}` (seed {seed}, {epochs}).
 
 | {pictures} | {views} |
-|---|---|---|
+|---|--:|--:|--:|--:|
 {rows}
+
+{intervals}
 
 Flip TTA (test-time augmentation) averages the predictions of a picture and its mirror image.
 
@@ -75,7 +77,8 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
 def card(run: Run, name: str) -> str:
     """Return a run's model card in Markdown."""
     config, info, metrics = run.config(), run.info(), run.metrics()
-    rows = metric_rows(*(metrics[view] for view in VIEWS))
+    count = metrics["test_pictures"]
+    rows = metric_rows(*(metrics[view] for view in VIEWS), count=count)
     classes = ", ".join(f"`{printable(name)}`" for name in info.classes[:20])
     more = f" and {len(info.classes) - 20} more" if len(info.classes) > 20 else ""
     return CARD.format(
@@ -85,9 +88,10 @@ def card(run: Run, name: str) -> str:
         recipe=config.name,
         seed=config.seed,
         epochs=plural(config.epochs, "epoch"),
-        pictures=plural(metrics["test_pictures"], "test picture"),
-        views=" | ".join(VIEWS.values()),
+        pictures=plural(count, "test picture"),
+        views=" | ".join(f"{name} | {INTERVAL}" for name in VIEWS.values()),
         rows="\n".join(f"| {' | '.join(row)} |" for row in rows),
+        intervals=describe_intervals(count),
         count=plural(len(info.classes), "class"),
         classes=classes + more,
         size=info.image_size,

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from hundredfold.metrics.calibration import expected_calibration_error
 from hundredfold.metrics.confusion import class_scores, confusion_matrix
+from hundredfold.metrics.intervals import CONFIDENCE, is_accuracy, wilson_interval
 from hundredfold.support.errors import UserError
+from hundredfold.support.text import plural
 
 METRICS = {
     "fine_top1": "top-1 fine",
@@ -29,6 +31,15 @@ NUMBER_FORMATS = {"loss": ".4f", "seconds": ",.1f"}
 """Number formats other than per cent."""
 VIEWS = {"test": "single view", "test_flip": "flip TTA"}
 """Name in words of each group of test metrics. TTA is test-time augmentation."""
+INTERVAL = f"{CONFIDENCE:.0%} interval".replace("%", " %")
+"""Name in words of the interval of an accuracy."""
+INTERVAL_MEANING = (
+    f"The {INTERVAL} estimates this model's accuracy on all pictures of the same kind. Of 20 such "
+    "intervals from different test pictures, about 19 contain that accuracy."
+)
+FEW_TEST_PICTURES = 200
+"""Below this number of test pictures, people are told why the intervals are wide. The interval of
+an accuracy of 90 % then extends over more than 8 percentage points."""
 
 
 def coarse_probabilities(logits: Tensor, parents: Sequence[int]) -> Tensor:
@@ -140,18 +151,59 @@ def format_points(share: float, decimals: int = 2, sign: str = "") -> str:
     return f"{100 * share:{sign}.{decimals}f}"
 
 
-def metric_rows(*views: Mapping[str, float]) -> list[list[str]]:
+def format_interval(share: float, count: int) -> str:
+    """Return the interval of a share as text, in per cent without the sign.
+
+    Args:
+        share: the share of hits, such as an accuracy (0..1).
+        count: number of pictures that it is a share of.
+
+    Raises:
+        UserError: there is no such share; numbers read from a file may be damaged.
+
+    Examples:
+        >>> format_interval(0.9, 40)
+        '76.9 to 96.0'
+    """
+    try:
+        low, high = wilson_interval(share, count)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"The metrics are damaged: there is no accuracy of {share!r} on {count!r} pictures."
+        ) from error
+    return f"{format_points(low, 1)} to {format_points(high, 1)}"
+
+
+def describe_intervals(count: int) -> str:
+    """Return sentences that say what the intervals on `count` test pictures mean."""
+    if count >= FEW_TEST_PICTURES:
+        return INTERVAL_MEANING
+    there_are = "there is" if count == 1 else "there are"
+    return (
+        f"{INTERVAL_MEANING} The intervals are wide because {there_are} only "
+        f"{plural(count, 'test picture')}."
+    )
+
+
+def metric_rows(*views: Mapping[str, float], count: int = 0) -> list[list[str]]:
     """Return a row of texts for each metric: its name, and its value in each view.
 
     Means over the classes are left out if they equal the accuracy, as in classes of equal size.
 
     Args:
         views: metrics that `measure` returned for the same pictures.
+        count: number of these pictures. If it is given, a cell with the interval follows each
+            value; the cell is empty if the metric is not an accuracy.
     """
     first = views[0]
     balanced = abs(first.get("macro_recall", 0.0) - first[learned_top1(first)]) < 1e-9
+
+    def cells(key: str, value: float) -> list[str]:
+        interval = format_interval(value, count) if count and is_accuracy(key) else ""
+        return [format_metric(key, value), *([interval] if count else [])]
+
     return [
-        [name, *(format_metric(key, view[key]) for view in views)]
+        [name, *(text for view in views for text in cells(key, view[key]))]
         for key, name in METRICS.items()
         if key in first and not (balanced and key.startswith("macro"))
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 from torch import Tensor
@@ -11,8 +11,17 @@ from hundredfold.data.dataset import Split
 from hundredfold.evaluation.predictions import ScoredPredictions
 from hundredfold.figures.style import INK
 from hundredfold.metrics.calibration import FEW_PICTURES
-from hundredfold.metrics.confusion import confused_pairs, share_within_superclass
-from hundredfold.metrics.scores import METRICS, format_probability, learned_top1, metric_name
+from hundredfold.metrics.confusion import ClassScore, confused_pairs, share_within_superclass
+from hundredfold.metrics.intervals import is_accuracy, wilson_interval
+from hundredfold.metrics.scores import (
+    INTERVAL,
+    METRICS,
+    describe_intervals,
+    format_interval,
+    format_probability,
+    learned_top1,
+    metric_name,
+)
 from hundredfold.pictures.load import data_uri
 from hundredfold.report.figures import RenderedFigure
 from hundredfold.runs.run import Run
@@ -35,6 +44,15 @@ class ReportPicture:
     label: str
     predicted: str
     confidence: float
+
+
+class Tile(NamedTuple):
+    """A headline figure, as shown on the page."""
+
+    value: str
+    name: str
+    interval: str = ""
+    """The interval of an accuracy; empty for other figures."""
 
 
 def render_report(
@@ -60,6 +78,8 @@ def render_report(
         name=config.name,
         about=_about(run, first),
         tiles=_tiles(run.metrics()),
+        interval=INTERVAL,
+        intervals=describe_intervals(run.metrics()["test_pictures"]),
         figures={name: _inline(figure.svg) for name, figure in figures.items()},
         levels=levels,
         rows=[(level, _rows(level, levels)) for level in levels],
@@ -126,16 +146,20 @@ def _about(run: Run, level: ScoredPredictions) -> str:
     )
 
 
-def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the headline figures: pairs of value and name."""
-    test, flip = metrics["test"], metrics["test_flip"]
-    shown = (key for key in METRICS if "_top" in key and key in test)
-    tiles = [(percent(test[key]), metric_name(key)) for key in shown]
+def _tiles(metrics: dict[str, Any]) -> list[Tile]:
+    """Return the headline figures."""
+    test, flip, count = metrics["test"], metrics["test_flip"], metrics["test_pictures"]
+    accuracies = {key: test[key] for key in METRICS if is_accuracy(key) and key in test}
     learned = learned_top1(test)
-    tiles.append((percent(flip[learned]), metric_name(f"flip_{learned}")))
-    tiles.append((percent(test["ece"]), metric_name("ece")))
-    tiles.append((duration(metrics["seconds"]), "total time of the run"))
-    return tiles
+    accuracies[f"flip_{learned}"] = flip[learned]
+    return [
+        *(
+            Tile(percent(share), metric_name(key), format_interval(share, count))
+            for key, share in accuracies.items()
+        ),
+        Tile(percent(test["ece"]), metric_name("ece")),
+        Tile(duration(metrics["seconds"]), "total time of the run"),
+    ]
 
 
 def _rows(level: ScoredPredictions, levels: Sequence[ScoredPredictions]) -> list[dict[str, Any]]:
@@ -151,11 +175,20 @@ def _rows(level: ScoredPredictions, levels: Sequence[ScoredPredictions]) -> list
                 "name": name,
                 "parent": superclasses[level.parents[i]] if level.parents else "",
                 "score": score,
+                "interval": _recall_interval(score),
                 "mistaken_for": level.classes[other] if times else "",
                 "times": times,
             }
         )
     return sorted(rows, key=lambda row: (row["score"].f1 is None, row["score"].f1 or 0.0))
+
+
+def _recall_interval(score: ClassScore) -> tuple[float, str] | None:
+    """Return the interval of a recall: its lower limit and its text; None without test pictures."""
+    if score.recall is None:
+        return None
+    low, _ = wilson_interval(score.recall, score.support)
+    return low, format_interval(score.recall, score.support)
 
 
 def _pairs(level: ScoredPredictions, test: Split | None) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from hundredfold.config import Config
+from hundredfold.config import Config, config_from_json
 from hundredfold.models.build import load_model
 from hundredfold.models.info import ModelInfo
 from hundredfold.runs.arrays import from_npz, to_npz
@@ -76,7 +76,7 @@ class Run:
 
     def config(self) -> Config:
         """Return the configuration; its `data` names what was actually read."""
-        return from_json(Config, self._text(CONFIG_FILE), str(self.path / CONFIG_FILE))
+        return config_from_json(self._text(CONFIG_FILE), str(self.path / CONFIG_FILE))
 
     def info(self) -> ModelInfo:
         """Return the architecture, the classes and the preparation of pictures."""
@@ -121,7 +121,7 @@ class Run:
         return has_metrics
 
     def metrics(self) -> dict[str, Any]:
-        """Return the final metrics: `test` and `test_flip` as `measure` does; times in seconds."""
+        """Return the final metrics, as `measure_model` returns them, and the times in seconds."""
         return self._read_metrics()[0]
 
     def test_logits(self) -> dict[str, Tensor]:

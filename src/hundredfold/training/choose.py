@@ -71,7 +71,11 @@ def choose(configure: Configure, tell: Callable[[str], None] = say) -> Choice:
         >>> choose(lambda name: RECIPES[name](data="sample")).config.name
         'fast'
     """
-    scratch, tuned = configure("fast"), configure("finetune")
+    scratch = configure("fast")
+    try:
+        tuned = configure("finetune")
+    except UserError:  # settings such as --widths are for networks that are trained from scratch
+        tuned = scratch
     path, has_model = find_source(scratch.data), scratch.model == tuned.model
     if has_model and tuned.model.startswith(TIMM):
         return Choice(*load_with_best_fit(tuned, tell), time.perf_counter())

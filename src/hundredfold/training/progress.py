@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shlex
+import textwrap
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,14 @@ from rich.text import Text
 
 from hundredfold.config import Config
 from hundredfold.metrics.calibration import FEW_PICTURES
-from hundredfold.metrics.scores import VIEWS, format_metric, metric_rows, top1_key
+from hundredfold.metrics.scores import (
+    INTERVAL,
+    VIEWS,
+    describe_intervals,
+    format_metric,
+    metric_rows,
+    top1_key,
+)
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
 from hundredfold.support.console import command, console, duration, escape, make_table
@@ -127,6 +135,7 @@ class Display:
         """Show the results of a training, its times, and the next command."""
         self._print()
         self._print(metrics_table(metrics))
+        self._print(f"{describe_intervals(metrics['test_pictures'])}\n")
         head, training = metrics["head"], ""
         if head:
             training = f"features and head {duration(head['seconds'])}, "
@@ -202,6 +211,9 @@ def epoch_columns(epoch: Epoch, config: Config) -> dict[str, str]:
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
-    """Return a table of the test metrics, single view and with flip TTA."""
-    head = [f"test set, {plural(metrics['test_pictures'], 'picture')}", *VIEWS.values()]
-    return make_table(head, metric_rows(*(metrics[view] for view in VIEWS)))
+    """Return a table of the test metrics and the intervals, single view and with flip TTA."""
+    count = metrics["test_pictures"]
+    head = [f"test set,\n{plural(count, 'picture')}"]
+    for name in VIEWS.values():  # narrow headings, so that the table has at most 80 columns
+        head += [textwrap.fill(text, len(VIEWS["test_flip"])) for text in (name, INTERVAL)]
+    return make_table(head, metric_rows(*(metrics[view] for view in VIEWS), count=count))
