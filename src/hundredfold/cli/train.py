@@ -9,11 +9,10 @@ from hundredfold.cli import resume
 from hundredfold.cli.log_options import LogOptions, train_with_trackers
 from hundredfold.cli.recipe import parse, split_name
 from hundredfold.config import Config
-from hundredfold.data.dataset import Dataset
 from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.support.errors import UserError
 from hundredfold.training.choose import choose
-from hundredfold.training.choose_fit import load_with_best_fit
+from hundredfold.training.choose_fit import Loaded, load_with_best_fit
 from hundredfold.training.resume import resume as resume_run
 from hundredfold.training.resume import run_before_restart
 from hundredfold.training.train import train
@@ -68,10 +67,8 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
     )
 
 
-def _load(
-    arguments: Sequence[str], processes: Processes, tell: Callable[[str], None]
-) -> tuple[Config, Dataset, float | None]:
-    """Return the configuration, the data, and when the budget began if a recipe was chosen."""
+def _load(arguments: Sequence[str], processes: Processes, tell: Callable[[str], None]) -> Loaded:
+    """Load the data for the recipe that the command line names, or for one that suits the data."""
     name, flags = split_name(arguments)
 
     def configure(name: str) -> Config:
@@ -83,4 +80,4 @@ def _load(
         # The choice depends on the clock, so one process decides for all.
         name = processes.broadcast(lambda: choose(configure, tell).config.name)
     with processes.main_process_first():
-        return *load_with_best_fit(configure(name), tell), None
+        return load_with_best_fit(configure(name), tell)

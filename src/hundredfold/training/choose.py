@@ -6,8 +6,6 @@ Only training and validation pictures take part in a choice, never test pictures
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -24,7 +22,7 @@ from hundredfold.support.console import say
 from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.errors import UserError
 from hundredfold.training.budget import choose_recipe, plan_budget
-from hundredfold.training.choose_fit import load_with_best_fit
+from hundredfold.training.choose_fit import Loaded, load_with_best_fit
 from hundredfold.training.loop import train_epochs
 from hundredfold.training.setup import Setup, as_recorded, make_setup
 from hundredfold.training.state import first_state
@@ -43,16 +41,7 @@ Configure = Callable[[str], Config]
 """Function that returns the configuration of a recipe with the user's changes."""
 
 
-class Choice(NamedTuple):
-    """A configuration that suits the data, and the data."""
-
-    config: Config
-    dataset: Dataset
-    started: float
-    """Reading of time.perf_counter at which the data was loaded and the choice began."""
-
-
-def choose(configure: Configure, tell: Callable[[str], None] = say) -> Choice:
+def choose(configure: Configure, tell: Callable[[str], None] = say) -> Loaded:
     """Return the configuration that suits the data and the budget.
 
     CIFAR-100 is learned from scratch. A person's own pictures start from pretrained features,
@@ -78,31 +67,33 @@ def choose(configure: Configure, tell: Callable[[str], None] = say) -> Choice:
         tuned = scratch
     path, has_model = find_source(scratch.data), scratch.model == tuned.model
     if has_model and tuned.model.startswith(TIMM):
-        return Choice(*load_with_best_fit(tuned, tell), time.perf_counter())
+        return load_with_best_fit(tuned, tell)
     if has_model or path is None or cifar100.is_at(path):
         return _from_scratch(configure, tell)
     if tuned.weights == INSTALLED and not is_installed(tuned.model.removeprefix(TIMM)):
         tell("The pretrained weights are not installed, so the network is trained from scratch.")
         return _from_scratch(configure, tell)
-    config, dataset = load_with_best_fit(tuned, tell)
-    started, side = time.perf_counter(), choose_size(_paths(path))
+    loaded = load_with_best_fit(tuned, tell)
+    loaded = loaded._replace(started=loaded.started or time.perf_counter())
+    config, dataset = loaded.config, loaded.dataset
+    side = choose_size([entry.path for entry in list_pictures(path).entries])
     with fork_rng(pick_device(config.device)):
         features = _features_accuracy(config, dataset)
         if features is None or (side > SMALL and features >= UNLIKE_PHOTOS):
             tell(_describe(features))
-            return Choice(config, dataset, started)
+            return loaded
         other = _from_scratch(configure, lambda _: None)
         accuracy = _short_accuracy(
             replace(other.config, validation=config.validation), other.dataset
         )
     if accuracy <= features:
         tell(f"{_describe(features)} Training from scratch for {SHORT}: {accuracy:.1%}.")
-        return Choice(config, dataset, started)
+        return loaded
     tell(
         f"The network is trained from scratch: {accuracy:.1%} of the validation pictures are "
         f"correct after {SHORT}, and {features:.1%} with pretrained features (`train finetune`)."
     )
-    return other._replace(started=started)
+    return other._replace(started=loaded.started)
 
 
 def _describe(accuracy: float | None) -> str:
@@ -114,17 +105,14 @@ def _describe(accuracy: float | None) -> str:
     )
 
 
-def _paths(path: Path) -> list[Path]:
-    return [entry.path for entry in list_pictures(path).entries]
-
-
-def _from_scratch(configure: Configure, tell: Callable[[str], None]) -> Choice:
+def _from_scratch(configure: Configure, tell: Callable[[str], None]) -> Loaded:
     """Return the recipe that suits the budget among those that train from scratch."""
     config, dataset = load_to_train(configure("fast"), tell)
+    if not config.budget:
+        return Loaded(config, dataset)
     started = time.perf_counter()
-    if config.budget:
-        config = replace(configure(choose_recipe(config, dataset)), fit=dataset.fit)
-    return Choice(config, dataset, started)
+    name = choose_recipe(config, dataset)
+    return Loaded(replace(configure(name), fit=dataset.fit), dataset, started)
 
 
 def _features_accuracy(config: Config, dataset: Dataset) -> float | None:

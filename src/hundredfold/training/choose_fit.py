@@ -1,18 +1,20 @@
 """Choose how pictures become squares, by cross-validation on pretrained features."""
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hundredfold.augment import generator
-from hundredfold.config import Config
+from hundredfold.config import Config, parse_duration
 from hundredfold.data.collection import list_pictures, median_ratio
 from hundredfold.data.dataset import Dataset
 from hundredfold.data.load import find_source, load_to_train
@@ -32,15 +34,26 @@ OBLONG = 1.1
 """Ratio of the sides of the median picture from which on the fit matters."""
 SAMPLE, FOLDS = 500, 5
 """Number of pictures by which a fit is chosen, and of folds of the cross-validation."""
+SHORT = 120.0
+"""Time budget in seconds below which no fit is chosen: that takes up to twenty seconds."""
 FEWEST = 30
 """Number of pictures that are too few to choose by."""
 
 
-def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> tuple[Config, Dataset]:
+class Loaded(NamedTuple):
+    """Data, and the configuration that fits it."""
+
+    config: Config
+    dataset: Dataset
+    started: float | None = None
+    """Reading of time.perf_counter at the first choice after loading; None if there was none."""
+
+
+def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loaded:
     """Load data as `load_to_train` does, and choose the fit if the configuration leaves it open.
 
-    A fit is chosen only for a pretrained model and oblong pictures. It is `crop`, unless another
-    one lowers the loss by more than its standard error.
+    A fit is chosen only for a pretrained model and oblong pictures, and if a time budget is at
+    least SHORT. It is `crop`, unless another one lowers the loss by more than its standard error.
 
     Args:
         config: the configuration.
@@ -49,14 +62,15 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> tup
     Raises:
         UserError, UnavailableError: as `load_data` and `make_setup` do.
     """
-    loaded, dataset = load_to_train(config, tell)
-    path = find_source(config.data)
-    if path is None or config.fit != "auto" or not config.weights or not dataset.train.names:
-        return loaded, dataset
+    loaded, started = Loaded(*load_to_train(config, tell)), time.perf_counter()
+    path, dataset = find_source(config.data), loaded.dataset
+    is_short = bool(config.budget) and parse_duration(config.budget) < SHORT
+    if path is None or config.fit != "auto" or not config.weights or is_short:
+        return loaded
     paths = {entry.name: entry.path for entry in list_pictures(path).entries}
     if median_ratio([*paths.values()]) < OBLONG or len(dataset.train) < FEWEST:
-        return loaded, dataset
-    losses = _losses(loaded, dataset, [paths[name] for name in dataset.train.names])
+        return loaded
+    losses = _losses(loaded.config, dataset, [paths[name] for name in dataset.train.names])
     best: Fit = "crop"
     for fit in FITS[1:]:
         gain = losses[best] - losses[fit]
@@ -67,9 +81,9 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> tup
         f"The pictures are oblong and become squares by --fit {best}: cross-validation on "
         f"{len(losses[best]):,} training pictures gives the losses {means}."
     )
-    if best == "crop":
-        return loaded, dataset
-    return load_to_train(replace(config, fit=best), lambda _: None)
+    if best != "crop":
+        loaded = Loaded(*load_to_train(replace(config, fit=best), lambda _: None))
+    return loaded._replace(started=started)
 
 
 def _losses(config: Config, dataset: Dataset, paths: list[Path]) -> dict[Fit, Tensor]:

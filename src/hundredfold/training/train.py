@@ -63,7 +63,7 @@ def train(
     with join_processes() as processes, explained_memory(config), fork_rng(device):
         if dataset is None:
             with processes.main_process_first():
-                config, dataset = load_with_best_fit(config, display.note)
+                config, dataset, started = load_with_best_fit(config, display.note)
         digest = dataset.digest()
         dataset = dataset.with_labels(config.labels)
         config = as_recorded(config, dataset)
