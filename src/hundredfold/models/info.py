@@ -25,7 +25,8 @@ class ModelInfo:
     widths: tuple[int, ...]
     """Channels of each stage; empty for the model's defaults."""
     batch_norm: bool = True
-    """Whether the model has batch normalisation; ignored by architectures without this option."""
+    """Whether the model has batch normalisation; ignored by architectures without this option. In a
+    pretrained tf_efficientnet_lite model, it is folded into the convolutions."""
     residual: bool = True
     """Whether the model has residual connections; ignored by architectures without this option."""
     labels: Literal["fine", "coarse"]

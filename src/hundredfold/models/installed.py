@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hundredfold.models.architectures import TIMM
 from hundredfold.support.errors import UserError
 
 INSTALLED = "installed"
@@ -139,9 +140,9 @@ def _renamed(key: str, model: nn.Module) -> str:
     return f"{prefix}.{names[layer]}.{leaf}"
 
 
-def can_fold(name: str) -> bool:
-    """Return whether `fold_batch_norm` is able to fold a timm model of that name."""
-    return name in PACKAGES
+def can_fold(model: str) -> bool:
+    """Return whether `fold_batch_norm` is able to fold a model of that name in `Config.model`."""
+    return model.removeprefix(TIMM) in PACKAGES
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.models.architectures import MODELS
 from hundredfold.models.info import ModelInfo
-from hundredfold.models.installed import INSTALLED
+from hundredfold.models.installed import INSTALLED, can_fold
 from hundredfold.models.timm import HUB, normalisation
 from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 from hundredfold.support.errors import UserError
@@ -151,7 +151,7 @@ def make_setup(
     info = ModelInfo(
         model=config.model,
         widths=config.widths,
-        batch_norm=config.batch_norm,
+        batch_norm=config.batch_norm and not (config.weights and can_fold(config.model)),
         residual=config.residual,
         labels=config.labels,
         classes=dataset.classes,
