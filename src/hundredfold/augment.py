@@ -52,6 +52,8 @@ class Plan:
     """Number of classes."""
     pad: int
     """Width of the reflected border in pixels."""
+    crop_side: int
+    """Side of resized crops in pixels."""
     order: Tensor
     """(N,) int64, indices of the pictures: a permutation of 0..N-1, or N draws with replacement."""
     top: Tensor
@@ -113,7 +115,8 @@ def plan_epoch(labels: Tensor, classes: int, side: int, epoch: int, config: Conf
     colors = None
     if config.color_jitter:
         colors = 1 + config.color_jitter * (2 * torch.rand(count, 3, generator=rng) - 1)
-    return Plan(classes, pad, order, top, left, flip, boxes, colors)
+    crop_side = training_side(side, config)
+    return Plan(classes, pad, crop_side, order, top, left, flip, boxes, colors)
 
 
 def random_boxes(count: int, smallest: float, rng: torch.Generator) -> Tensor:
@@ -146,34 +149,36 @@ def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]
         plan: the part of the epoch's plan for these pictures, on their device.
 
     Returns:
-        Pictures (B, 3, H, W) uint8 and labels, which are (B,) int64. An augmentation that mixes
+        Pictures (B, 3, H, W) uint8, (B, 3, S, S) with resized crops, and labels, which are (B,) int64. An augmentation that mixes
         pictures may return (B, C) floating-point probabilities instead: training takes both.
     """
     if plan.boxes is None:
         images = crop_flip(images, plan.top, plan.left, plan.flip, plan.pad)
     else:
-        images = resized_crop(images, plan.boxes, plan.flip)
+        images = resized_crop(images, plan.boxes, plan.flip, plan.crop_side)
     if plan.colors is not None:
         images = change_colors(images, plan.colors)
     return images, labels
 
 
-def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
-    """Cut a box out of each picture, resize it to the size of the picture, then flip it.
+def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, side: int) -> Tensor:
+    """Cut a box out of each picture, resize it, then flip it.
 
     Args:
         images: (B, C, H, W) uint8.
         boxes: (B, 4) as `Plan.boxes`.
         flip: (B,) bool, which pictures to flip.
+        side: side S of the result in pixels.
 
     Returns:
-        (B, C, H, W) uint8 (bilinear).
+        (B, C, S, S) uint8 (bilinear).
     """
     x, y, width, height = boxes.unbind(1)
     zero = torch.zeros_like(x)
     across = torch.stack([torch.where(flip, -width, width), zero, x], 1)
     down = torch.stack([zero, height, y], 1)
-    grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
+    shape = [len(images), images.shape[1], side, side]
+    grid = F.affine_grid(torch.stack([across, down], 1), shape, align_corners=False)
     resized = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     return resized.round().to(torch.uint8)
 
@@ -210,6 +215,11 @@ def describe_augmentation(config: Config, side: int) -> str:
     }
     colors = f", colours changed by up to {config.color_jitter:.0%}" if config.color_jitter else ""
     return f"{crop}, {flips[config.flip]}{colors}"
+
+
+def training_side(side: int, config: Config) -> int:
+    """Return the side of the training pictures in pixels, of pictures of a side in pixels."""
+    return side if config.train_scale == 1 else 2 * round(side * config.train_scale / 2)
 
 
 def border(config: Config, side: int) -> int:

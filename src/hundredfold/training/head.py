@@ -35,8 +35,9 @@ FEW = 50
 def fit_head(model: nn.Module, setup: Setup) -> HeadRecord:
     """Fit the head of a pretrained model by logistic regression, in place.
 
-    The mirror images of the training pictures are used as well, unless `config.flip` is none. The
-    strength of the penalty is the one with the lowest loss on the validation pictures.
+    If only the head is trained and `config.flip` is not none, the mirror images of the training
+    pictures are used as well. The strength of the penalty is the one with the lowest loss on the
+    validation pictures.
 
     Args:
         model: the pretrained model, on the device of the setup.
@@ -46,7 +47,8 @@ def fit_head(model: nn.Module, setup: Setup) -> HeadRecord:
     if setup.device.type == "cpu":
         keep_memory()
     held = held_out(setup)
-    views = (False, True) if setup.config.flip != "none" else (False,)
+    mirror = setup.config.flip != "none" and not setup.config.epochs
+    views = (False, True) if mirror else (False,)
     with counted("Computing features", len(views) * len(train) + len(held)) as advance:
         rows = [_features(model, train, setup, mirrored=view, advance=advance) for view in views]
         held_rows = _features(model, held, setup, mirrored=False, advance=advance)

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hundredfold.augment import balanced_weights, channel_stats
+from hundredfold.augment import balanced_weights, channel_stats, training_side
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.models.architectures import MODELS
@@ -44,8 +44,8 @@ class Setup:
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Side of the training pictures in each phase of the run, in pixels."""
-        scale, sizes = self.config.train_scale, self.config.sizes
-        side = self.info.image_size if scale == 1 else 2 * round(self.info.image_size * scale / 2)
+        sizes = self.config.sizes
+        side = training_side(self.info.image_size, self.config)
         return (*(2 * round(size * side / sizes[-1] / 2) for size in sizes[:-1]), side)
 
     @cached_property
