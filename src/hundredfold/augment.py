@@ -149,8 +149,9 @@ def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]
         plan: the part of the epoch's plan for these pictures, on their device.
 
     Returns:
-        Pictures (B, 3, H, W) uint8, (B, 3, S, S) with resized crops, and labels, which are (B,) int64. An augmentation that mixes
-        pictures may return (B, C) floating-point probabilities instead: training takes both.
+        Pictures (B, 3, H, W) uint8, (B, 3, S, S) with resized crops, and labels, which are (B,)
+        int64. An augmentation that mixes pictures may return (B, C) floating-point probabilities
+        instead: training takes both.
     """
     if plan.boxes is None:
         images = crop_flip(images, plan.top, plan.left, plan.flip, plan.pad)
