@@ -35,6 +35,10 @@ uint8 pixels. Pixels are an array (H, W) or (H, W, 1 to 4) in Pillow's channel o
 (1 or 3, H, W)."""
 
 
+MAX_PNG = 128
+"""Largest side in pixels of a picture that is embedded as PNG, which is larger but exact."""
+
+
 def is_single_picture(pictures: object) -> bool:
     """Return whether an object is one picture, not several. Non-iterable objects count as one."""
     if isinstance(pictures, np.ndarray | Tensor):
@@ -99,10 +103,13 @@ def to_image(image: Tensor) -> Image.Image:
 
 
 def data_uri(image: Tensor) -> str:
-    """Return a picture, (3, H, W) uint8, as a data URI with a PNG file, to embed in a page."""
-    buffer = io.BytesIO()
-    to_image(image).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    """Return a picture, (3, H, W) uint8, as a data URI, to embed in a page.
+
+    It holds a PNG file, or a JPEG file if the picture has more than MAX_PNG pixels a side.
+    """
+    kind, options = ("PNG", {"optimize": True}) if image.shape[-1] <= MAX_PNG else ("JPEG", {})
+    to_image(image).save(buffer := io.BytesIO(), kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def is_picture(path: Path) -> bool:
