@@ -101,7 +101,9 @@ def main(options: Options) -> None:
                 ours(folder, way, seed) if way else peer(options.peer, folder, epochs, seed)
                 for seed in range(options.seeds)
             ]
-            row: dict[str, Any] = {key: spread([found[key] for found in results]) for key in results[0]}
+            row: dict[str, Any] = {
+                key: spread([found[key] for found in results]) for key in results[0]
+            }
             pictures = int(row.pop("pictures")["mean"])
             low, high = wilson_interval(row["accuracy"]["mean"], pictures)
             row |= {"test_pictures": pictures, "interval": [round(low, 4), round(high, 4)]}
