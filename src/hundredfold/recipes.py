@@ -247,7 +247,7 @@ def finetune(**changes: Any) -> Config:
         model="timm:tf_efficientnet_lite0",
         weights="installed",
         frozen=0.33,
-        epochs=0.5,
+        epochs=0.3,
         batch_size=32,
         optimizer="adamw",
         lr=3e-4,
@@ -255,6 +255,7 @@ def finetune(**changes: Any) -> Config:
         weight_decay=0.02,
         schedule="one_cycle",
         warmup=0.2,
+        label_smoothing=0.05,
         train_scale=0.72,
     )
 

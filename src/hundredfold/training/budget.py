@@ -12,7 +12,7 @@ from hundredfold.support.errors import UserError
 from hundredfold.training.batches import batches
 from hundredfold.training.clock import Clock, mean_seconds
 from hundredfold.training.cuda_graphs import WARM_UP_STEPS
-from hundredfold.training.fitting import CIFAR_PICTURES, MOST_EPOCHS
+from hundredfold.training.fitting import CIFAR_PICTURES, MOST_TUNING_EPOCHS
 from hundredfold.training.loop import train_step
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
@@ -47,7 +47,7 @@ def choose_recipe(config: Config, dataset: Dataset) -> str:
 def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock | None]:
     """Return the setup with as many epochs as its budget should allow, and its clock.
 
-    A pretrained model is trained for at most MOST_EPOCHS, without a clock then. If not even a few
+    A pretrained model is trained for at most MOST_TUNING_EPOCHS, without a clock then. If not even a few
     steps fit, only its head is trained.
 
     Args:
@@ -68,8 +68,8 @@ def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock 
     end = started + budget - reserve
     steps = (end - now) / mean
     epochs = config.epochs * steps / setup.steps
-    if config.weights and (steps < FEWEST_STEPS or epochs > MOST_EPOCHS):
-        epochs = MOST_EPOCHS if epochs > MOST_EPOCHS else 0.0
+    if config.weights and (steps < FEWEST_STEPS or epochs > MOST_TUNING_EPOCHS):
+        epochs = MOST_TUNING_EPOCHS if epochs > MOST_TUNING_EPOCHS else 0.0
         return dataclasses.replace(setup, config=dataclasses.replace(config, epochs=epochs)), None
     if steps < FEWEST_STEPS:
         least = now - started + FEWEST_STEPS * mean + reserve

@@ -11,6 +11,8 @@ CIFAR_PICTURES = 47_500
 """Number of training pictures that the recipes are made for: CIFAR-100 less those held out."""
 MOST_EPOCHS = 60.0
 """Most epochs on a small set of pictures, unless the recipe itself has more."""
+MOST_TUNING_EPOCHS = 20.0
+"""The same for a pretrained model: after that, it knows a small set by heart."""
 SMALLEST_BATCH = 16
 STEPS_PER_EPOCH = 16
 """Steps per epoch on a small set of pictures, approximately: the batch size is chosen for this."""
@@ -58,8 +60,9 @@ def fitted(config: Config, pictures: int) -> Config:
         wanted = 2 ** round(math.log2(pictures / STEPS_PER_EPOCH))
         batch = int(min(batch, max(SMALLEST_BATCH, wanted)))
         scale = min(batch, pictures) / config.batch_size
+    most = MOST_TUNING_EPOCHS if config.weights else MOST_EPOCHS
     values = {
-        "epochs": round(min(epochs, max(MOST_EPOCHS, config.epochs)), 2),
+        "epochs": round(min(epochs, max(most, config.epochs)), 2),
         "batch_size": batch,
         "lr": config.lr * scale**0.5,
     }
