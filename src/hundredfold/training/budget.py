@@ -47,8 +47,8 @@ def choose_recipe(config: Config, dataset: Dataset) -> str:
 def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock | None]:
     """Return the setup with as many epochs as its budget should allow, and its clock.
 
-    A pretrained model is trained for at most MOST_TUNING_EPOCHS, without a clock then. If not even a few
-    steps fit, only its head is trained.
+    A pretrained model is trained for at most MOST_TUNING_EPOCHS, without a clock then. If not even
+    a few steps fit, only its head is trained.
 
     Args:
         setup: its configuration has a `budget`.
