@@ -185,6 +185,20 @@ def describe_intervals(count: int) -> str:
     )
 
 
+def describe_cross_validation(metrics: Mapping[str, Any]) -> str:
+    """Return sentences about the cross-validation in a run's metrics; empty if there is none."""
+    found = metrics.get("cross_validation")
+    if not found:
+        return ""
+    accuracy, count = found["accuracy"], found["pictures"]
+    return (
+        f"The test has only {plural(metrics['test_pictures'], 'picture')}. A cross-validation of a "
+        f"head on the pretrained features, before any fine-tuning, uses all {count:,} pictures "
+        f"({found['folds']} folds, {found['repeats']} times): {format_metric('', accuracy)} are "
+        f"correct ({INTERVAL} {format_interval(accuracy, count)} %)."
+    )
+
+
 def metric_rows(*views: Mapping[str, float], count: int = 0) -> list[list[str]]:
     """Return a row of texts for each metric: its name, and its value in each view.
 

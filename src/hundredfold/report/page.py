@@ -16,6 +16,7 @@ from hundredfold.metrics.intervals import is_accuracy, wilson_interval
 from hundredfold.metrics.scores import (
     INTERVAL,
     METRICS,
+    describe_cross_validation,
     describe_intervals,
     format_interval,
     format_probability,
@@ -80,6 +81,7 @@ def render_report(
         tiles=_tiles(run.metrics()),
         interval=INTERVAL,
         intervals=describe_intervals(run.metrics()["test_pictures"]),
+        cross_validation=describe_cross_validation(run.metrics()),
         figures={name: _inline(figure.svg) for name, figure in figures.items()},
         levels=levels,
         rows=[(level, _rows(level, levels)) for level in levels],

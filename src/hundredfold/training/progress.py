@@ -19,6 +19,7 @@ from hundredfold.metrics.calibration import FEW_PICTURES
 from hundredfold.metrics.scores import (
     INTERVAL,
     VIEWS,
+    describe_cross_validation,
     describe_intervals,
     format_metric,
     metric_rows,
@@ -136,6 +137,8 @@ class Display:
         self._print()
         self._print(metrics_table(metrics))
         self._print(f"{describe_intervals(metrics['test_pictures'])}\n")
+        if sentence := describe_cross_validation(metrics):
+            self._print(f"{sentence}\n")
         head, training = metrics["head"], ""
         if head:
             training = f"features and head {duration(head['seconds'])}, "

@@ -17,7 +17,7 @@ from hundredfold.data.dataset import Split
 from hundredfold.evaluation.evaluate import measure_model
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.calibration import fit_temperature
-from hundredfold.metrics.scores import format_metric, learned_top1
+from hundredfold.metrics.scores import FEW_TEST_PICTURES, format_metric, learned_top1
 from hundredfold.models.build import count_parameters
 from hundredfold.runs.checkpoints import Checkpoint
 from hundredfold.runs.epoch import Epoch, HeadRecord
@@ -31,6 +31,7 @@ from hundredfold.support.text import plural
 from hundredfold.track.base import Tracker
 from hundredfold.track.trackers import start_tracker
 from hundredfold.training.clock import Clock
+from hundredfold.training.cross_validation import cross_validate
 from hundredfold.training.fallback import fall_back_to_head
 from hundredfold.training.loop import StepRecord, train_events
 from hundredfold.training.progress import Display
@@ -239,6 +240,8 @@ def _finish(session: Session) -> dict[str, Any]:
         else 0.0,
         "head": dataclasses.asdict(state.head) if state.head else None,
     }
+    if state.head and len(session.test) < FEW_TEST_PICTURES:
+        metrics["cross_validation"] = cross_validate(setup, session.test, state.head.strength)
     # Only now, outside the measured time: loading matplotlib takes 0.3 s.
     from hundredfold.figures.style import to_png  # noqa: PLC0415
     from hundredfold.figures.training import draw_curves  # noqa: PLC0415
