@@ -41,7 +41,7 @@ async function send(address, file, signal) {
 
 let current = new AbortController(); // of the picture that is shown
 
-/** Classify a picture and show the answer; until then the previous answer stays, but pale. */
+/** Classify a picture, show the answer, then the reasons; the previous ones stay, but pale. */
 async function classify(file) {
   const signal = startOver();
   byId("picture").src = URL.createObjectURL(file);
@@ -49,8 +49,9 @@ async function classify(file) {
   show(false, "invitation", "error");
   setBusy(true);
   try {
-    const answer = await send("/api/explain", file, signal);
-    if (!signal.aborted) showAnswer(answer);
+    showClasses(await send("/api/predict", file, signal));
+    byId("status").textContent = "Explaining …";
+    showReasons(await send("/api/explain", file, signal));
   } catch (error) {
     if (!signal.aborted) showError(error.message);
   }
@@ -104,15 +105,20 @@ function showError(sentence) {
   show(false, "answer", "reasons", "hint");
 }
 
-/** Show an answer of /api/explain. */
-function showAnswer(answer) {
+/** Show an answer of /api/predict. */
+function showClasses(answer) {
   byId("classes").replaceChildren(...answer.classes.map(scoreItem));
   if (hasSuperclasses) byId("superclasses").replaceChildren(...answer.superclasses.map(scoreItem));
   byId("first-class").textContent = answer.classes[0].name;
+  show(true, "answer");
+  show(false, "hint");
+}
+
+/** Show the reasons in an answer of /api/explain. */
+function showReasons(answer) {
   byId("heat-map").src = byId("download").href = answer.heat_map;
   byId("similar").replaceChildren(...(answer.similar ?? []).map(similarFigure));
-  show(true, "answer", "reasons");
-  show(false, "hint");
+  show(true, "reasons");
   show(Boolean(answer.similar), "similar-card");
 }
 
