@@ -142,7 +142,7 @@ def test_a_file_with_another_digest_is_refused(damage: str, copied: Path) -> Non
     else:
         content = bytearray(package_file(PACKAGES["tf_efficientnet_lite1"]).read_bytes())
     copied.write_bytes(content)
-    with pytest.raises(UserError, match="its SHA-256 differs. To install it again: pip") as caught:
+    with pytest.raises(UserError, match=r"SHA-256 differs\. To install it again: pip") as caught:
         build_model(info_of(), "installed")
     assert str(copied) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -157,7 +157,7 @@ def test_a_missing_file_or_package_is_explained(
     nowhere = PACKAGES[LITE0]._replace(name="no-such-package-of-weights")
     monkeypatch.setattr(installed, "PACKAGES", {LITE0: nowhere})
     assert not installed.is_installed(LITE0)
-    with pytest.raises(UserError, match="are not installed.*no-such-package-of-weights$"):
+    with pytest.raises(UserError, match=r"are not installed.*no-such-package-of-weights$"):
         build_model(info_of(), "installed")
 
 
