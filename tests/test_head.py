@@ -61,7 +61,7 @@ def test_a_run_without_epochs_has_a_fitted_head_and_no_history(probed: Run, tiny
     assert evaluate(probed, tiny)["test"] == metrics["test"]
     assert evaluate(probed, tiny)["test_flip"] == metrics["test_flip"]
     answers = Predictor.load(probed)(list(tiny.test.images))
-    want = [tiny.classes[i] for i in torch.tensor(probed.test_logits()["logits"]).argmax(1)]
+    want = [tiny.classes[i] for i in probed.test_logits()["logits"].argmax(1)]
     assert [answer.label for answer in answers] == want
 
 
