@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms.functional as TF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,12 +12,15 @@ from hundredfold.augment import (
     augment,
     balanced_weights,
     border,
+    change_colors,
     channel_stats,
     crop_flip,
     describe_augmentation,
     generator,
     plan_epoch,
     prepare,
+    random_boxes,
+    resized_crop,
 )
 from hundredfold.support.errors import UserError
 from hundredfold.training.batches import batches
@@ -68,6 +72,137 @@ def test_balanced_weights_equal_scikit_learns() -> None:
 @pytest.mark.parametrize("pad, side, want", [(2, 32, 2), (2, 64, 4), (4, 128, 16), (0, 64, 0)])
 def test_the_border_grows_with_the_size_of_the_pictures(pad: int, side: int, want: int) -> None:
     assert border(Config(pad=pad), side) == want
+
+
+def noise(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, height, width), generator=rng, dtype=torch.uint8)
+
+
+def slow_resized_crop(image: np.ndarray, box: list[float], flip: bool) -> np.ndarray:
+    """Resize a box of one picture (C, H, W) by bilinear interpolation, pixel by pixel.
+
+    The value of a pixel is that at its centre, which lies half a pixel from its edges.
+    """
+    _, height, width = image.shape
+    x, y, wide, high = box
+    left, top = (x - wide + 1) / 2 * width, (y - high + 1) / 2 * height
+    result = np.zeros(image.shape)
+    for row in range(height):
+        for column in range(width):
+            v = np.clip(top + (row + 0.5) * high - 0.5, 0, height - 1)
+            u = np.clip(left + (column + 0.5) * wide - 0.5, 0, width - 1)
+            i, j = int(v), int(u)
+            below, right = min(i + 1, height - 1), min(j + 1, width - 1)
+            above = (1 - u + j) * image[:, i, j] + (u - j) * image[:, i, right]
+            under = (1 - u + j) * image[:, below, j] + (u - j) * image[:, below, right]
+            result[:, row, column] = (1 - v + i) * above + (v - i) * under
+    return result[:, :, ::-1] if flip else result
+
+
+@settings(max_examples=40)
+@given(st.integers(4, 12), st.integers(4, 12), st.floats(0.05, 1), st.integers(0, 99))
+def test_resized_crop_equals_the_per_picture_version(
+    height: int, width: int, smallest: float, seed: int
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    images, boxes = noise(4, height, width, seed), random_boxes(4, smallest, rng)
+    flip = torch.rand(4, generator=rng) < 0.5
+    found = resized_crop(images, boxes, flip)
+    assert found.dtype == torch.uint8 and found.shape == images.shape
+    for i in range(4):
+        want = slow_resized_crop(images[i].numpy().astype(float), boxes[i].tolist(), bool(flip[i]))
+        np.testing.assert_allclose(found[i].numpy(), want, atol=0.51)
+
+
+def test_resized_crop_equals_torchvisions_where_boxes_have_whole_pixels() -> None:
+    images = noise(3, 16, 24)
+    for top, left, height, width in ((0, 0, 8, 12), (5, 7, 8, 12), (8, 12, 8, 12), (3, 2, 10, 20)):
+        box = [2 * (left + width / 2) / 24 - 1, 2 * (top + height / 2) / 16 - 1]
+        boxes = torch.tensor([*box, width / 24, height / 16]).expand(3, 4)
+        found = resized_crop(images, boxes, torch.zeros(3, dtype=torch.bool))
+        crop = images[:, :, top : top + height, left : left + width]
+        want = TF.resize(crop, [16, 24], antialias=False)
+        # Beyond the edge of the box, torchvision repeats it, and here the picture goes on.
+        inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
+        difference = (found[inner].int() - want[inner].int()).abs()
+        assert difference.max() <= 1
+
+
+@given(st.integers(4, 40), st.integers(4, 40), st.integers(0, 99))
+def test_the_box_of_the_whole_picture_changes_nothing(height: int, width: int, seed: int) -> None:
+    images = noise(4, height, width, seed)
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(4, 4)
+    flip = torch.tensor([False, True, False, True])
+    found = resized_crop(images, whole, flip)
+    assert found[::2].equal(images[::2])
+    assert found[1::2].equal(images[1::2].flip(3))
+
+
+@given(st.floats(0.01, 1), st.integers(0, 10**6))
+def test_random_boxes_are_within_the_picture(smallest: float, seed: int) -> None:
+    boxes = random_boxes(50, smallest, torch.Generator().manual_seed(seed)).double()
+    x, y, width, height = boxes.unbind(1)
+    for centre, half in ((x, width), (y, height)):
+        assert (centre - half >= -1 - 1e-6).all() and (centre + half <= 1 + 1e-6).all()
+    area, ratio = width * height, width / height
+    assert (area <= 1 + 1e-6).all()
+    assert (ratio <= 4 / 3 + 1e-5).all() and (ratio >= 3 / 4 - 1e-5).all()
+    cut = (width > 1 - 1e-6) | (height > 1 - 1e-6)  # a box that is cut has less area
+    assert (area[~cut] >= smallest - 1e-6).all()
+    assert (area >= smallest * 3 / 4 - 1e-6).all()
+
+
+def test_the_areas_of_random_boxes_are_uniform_and_their_centres_balanced() -> None:
+    boxes = random_boxes(40_000, 0.2, torch.Generator().manual_seed(0))
+    area = boxes[:, 2] * boxes[:, 3]
+    # Boxes of up to 3/4 of the area are never cut.
+    counts = torch.histc(area, bins=11, min=0.2, max=0.75) / 40_000
+    torch.testing.assert_close(counts, torch.full((11,), 0.05 / 0.8), atol=0.006, rtol=0)
+    assert boxes[:, :2].mean(0).abs().max() < 0.01
+    logarithm = (boxes[:, 2] / boxes[:, 3]).log()
+    assert logarithm.mean().abs() < 0.01
+
+
+@given(st.lists(st.floats(0.3, 1.7), min_size=3, max_size=3), st.integers(0, 99))
+def test_colours_change_as_torchvision_changes_them(factors: list[float], seed: int) -> None:
+    image = noise(1, 9, 9, seed)
+    found = change_colors(image, torch.tensor([factors]))
+    want = image / 255
+    want = TF.adjust_brightness(want, factors[0])
+    want = TF.adjust_contrast(want, factors[1])
+    want = TF.adjust_saturation(want, factors[2])
+    # torchvision's weights of the colours in a grey level have one digit less, and sum to 0.9999.
+    assert (found.float() - want * 255).abs().max() <= 1.0
+
+
+def test_colours_are_those_of_each_pictures_own_factors() -> None:
+    images = noise(3, 8, 8)
+    factors = torch.tensor([[1.2, 0.8, 1.1], [1.0, 1.0, 1.0], [0.7, 1.3, 0.5]])
+    found = change_colors(images, factors)
+    assert found[1].equal(images[1])
+    for i in range(3):
+        assert change_colors(images[i : i + 1], factors[i : i + 1])[0].equal(found[i])
+    grey = change_colors(images, torch.tensor([[1.0, 1.0, 0.0]]).expand(3, 3))
+    assert grey[:, 0].equal(grey[:, 1]) and grey[:, 1].equal(grey[:, 2])
+    assert (change_colors(images, torch.tensor([[0.0, 1.0, 1.0]]).expand(3, 3)) == 0).all()
+
+
+def test_a_plan_draws_boxes_and_colours_of_the_configuration() -> None:
+    config = Config(crop_area=0.5, color_jitter=0.2, flip="random")
+    plan = plan_epoch(torch.zeros(5000).long(), 1, 32, 0, config)
+    assert plan.boxes is not None and plan.colors is not None
+    assert plan.boxes.shape == (5000, 4) and plan.colors.shape == (5000, 3)
+    low, high = plan.colors.aminmax(dim=0)
+    torch.testing.assert_close(low, torch.full((3,), 0.8), atol=0.002, rtol=0)
+    torch.testing.assert_close(high, torch.full((3,), 1.2), atol=0.002, rtol=0)
+    images = noise(20, 32, 32)
+    part = plan[:20]
+    assert part.boxes is not None and part.colors is not None
+    want = change_colors(resized_crop(images, part.boxes, part.flip), part.colors)
+    assert augment(images, torch.zeros(20).long(), part)[0].equal(want)
+    plain = plan_epoch(torch.zeros(10).long(), 1, 32, 0, Config())
+    assert plain.boxes is None and plain.colors is None
 
 
 @pytest.mark.parametrize("flip", ["none", "random", "alternate"])
@@ -124,6 +259,10 @@ def test_the_augmentation_is_described_in_words() -> None:
         "cropped after adding 4 px of reflected border, flipped every other epoch"
     )
     assert describe_augmentation(Config(pad=0, flip="none"), 32) == "not cropped, never flipped"
+    assert describe_augmentation(Config(crop_area=0.35, color_jitter=0.2, flip="random"), 224) == (
+        "cropped to 35% to 100% of their area and resized, flipped at random, colours changed by "
+        "up to 20%"
+    )
 
 
 def test_crop_offsets_are_uniform_over_the_whole_border() -> None:

@@ -1,6 +1,7 @@
 """Compare schedules with torch's scheduler, and optimizers with torch's and with definitions."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hundredfold import Config
+from hundredfold.models.timm import freeze_layers, layer_numbers
 from hundredfold.training.optim import (
     MUON_MOMENTUM,
     NEWTON_SCHULZ,
     Muon,
     build_optimizer,
+    layer_groups,
     look_ahead,
     one_cycle,
     one_cycle_beta1,
@@ -120,6 +123,91 @@ def test_orthogonalised_brings_singular_values_near_one() -> None:
     values = torch.linalg.svdvals(orthogonalised([matrix])[0])
     assert values.min() > 0.6
     assert values.max() < 1.3
+
+
+def timm_model(frozen: float = 0.0) -> nn.Module:
+    timm = pytest.importorskip("timm")
+    model: nn.Module = timm.create_model("resnet10t", num_classes=3)
+    freeze_layers(model, frozen)
+    return model
+
+
+LAYERS = [["conv1.", "bn1."], ["layer1."], ["layer2."], ["layer3."], ["layer4."], ["fc."]]
+"""Beginnings of the names in each layer of resnet10t, from its input."""
+
+
+def test_the_layers_of_a_model_are_numbered_from_its_input() -> None:
+    numbers = layer_numbers(timm_model())
+    by_name = [
+        {number for name, number in numbers.items() if name.startswith(tuple(starts))}
+        for starts in LAYERS
+    ]
+    assert all(len(found) == 1 for found in by_name)
+    assert sorted(by_name, key=min) == by_name
+    assert len(set.union(*by_name)) == len(LAYERS)
+
+
+@pytest.mark.parametrize("frozen", [0.0, 0.3, 0.5, 0.99])
+def test_the_rates_fall_from_the_head_to_the_first_layer(frozen: float) -> None:
+    config = Config(
+        model="timm:resnet10t",
+        optimizer="adamw",
+        lr=0.01,
+        layer_decay=0.5,
+        weight_decay=0.1,
+        frozen=frozen,
+    )
+    model = timm_model(frozen)
+    groups = layer_groups(model, config)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    grouped = [names[id(weight)] for group in groups for weight in group["params"]]
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert sorted(grouped) == sorted(trained)  # each in one group
+    assert "fc.weight" in trained and ("conv1.0.weight" in trained) == (frozen == 0)
+    rates = {names[id(w)]: group["lr"] for group in groups for w in group["params"]}
+    by_layer = [
+        {rate for name, rate in rates.items() if name.startswith(tuple(starts))}
+        for starts in LAYERS
+    ]
+    left = [found.pop() for found in by_layer if found]
+    assert left[-1] == 0.01
+    ratios = [after / before for before, after in itertools.pairwise(left)]
+    # timm counts the step before the head as a layer of its own, which has no weights here.
+    assert all(math.log2(ratio) == pytest.approx(round(math.log2(ratio))) for ratio in ratios)
+    assert all(1.9 < ratio < 4.1 for ratio in ratios)
+    for group in groups:
+        matrices = {weight.ndim > 1 for weight in group["params"]}
+        assert len(matrices) == 1
+        assert group["weight_decay"] == (0.1 if matrices.pop() else 0.0)
+
+
+def test_a_schedule_keeps_the_ratios_of_the_layers() -> None:
+    config = Config(model="timm:resnet10t", optimizer="adamw", lr=0.01, layer_decay=0.5)
+    optimizer = build_optimizer(timm_model(), config)
+    first = [group["lr"] for group in optimizer.param_groups]
+    for step in range(5):
+        share = set_schedule(optimizer, step, 5, schedule="one_cycle", warmup=0.4)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([rate * share for rate in first])
+
+
+def test_adamw_equals_torchs() -> None:
+    config = Config(optimizer="adamw", lr=0.1, weight_decay=0.3)
+    ours, plain = nn.Linear(3, 2), nn.Linear(3, 2)
+    plain.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, config)
+    reference = torch.optim.AdamW(
+        [{"params": [plain.weight]}, {"params": [plain.bias], "weight_decay": 0.0}],
+        lr=0.1,
+        weight_decay=0.3,
+    )
+    for x in torch.randn(5, 4, 3):
+        for model, stepper in ((ours, optimizer), (plain, reference)):
+            stepper.zero_grad()
+            model(x).square().mean().backward()
+            stepper.step()
+    torch.testing.assert_close(ours.weight, plain.weight)
+    torch.testing.assert_close(ours.bias, plain.bias)
 
 
 def small_net() -> nn.Sequential:

@@ -136,7 +136,10 @@ def test_library_and_command_line_train_the_same_from_every_source(
     assert library["epochs"] == (0.02 if source == "sample" else 60)
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("fast", "finetune")])
+PRETRAINED = ("probe", "finetune")
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("fast", *PRETRAINED)])
 def test_library_and_command_line_train_the_same_with_every_recipe(
     tmp_path: Path, recipe: str
 ) -> None:
@@ -150,3 +153,19 @@ def test_library_and_command_line_train_the_same_with_every_recipe(
     want = fitted(RECIPES[recipe](), 6)
     fields = ("batch_size", "lr")
     assert {key: library[key] for key in fields} == {key: getattr(want, key) for key in fields}
+
+
+@pytest.mark.parametrize(("recipe", "epochs"), [("probe", 0), ("finetune", 1)])
+def test_library_and_command_line_train_the_same_from_pretrained_features(
+    tmp_path: Path, recipe: str, epochs: int
+) -> None:
+    changes = {"data": str(photos(tmp_path / "photos")), "size": 32, "epochs": float(epochs)}
+    library, command = train_both_ways(tmp_path, recipe, changes)
+    assert library == command
+    assert library["weights"] == "installed"
+    want = fitted(RECIPES[recipe](), 6)
+    assert library["batch_size"] == want.batch_size == 16
+    assert library["lr"] == want.lr == pytest.approx(RECIPES[recipe]().lr * (6 / 32) ** 0.5)
+    for way in ("library", "command"):
+        (run,) = (tmp_path / way).iterdir()
+        assert len(Run(run).history()) == epochs

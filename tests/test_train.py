@@ -35,7 +35,7 @@ def test_training_learns_and_writes_its_run(tiny: Dataset, tiny_config: Config) 
     }
     assert run.finished
     assert run.config() == dataclasses.replace(
-        tiny_config, epochs=12, lr=0.5, data="tiny", fit="crop"
+        tiny_config, epochs=12, lr=0.5, data="tiny", fit="crop", balance="none"
     )
     assert [epoch.epoch for epoch in run.history()] == list(range(1, 13))
     assert all(

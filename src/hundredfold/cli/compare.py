@@ -40,18 +40,23 @@ def main(arguments: Sequence[str]) -> None:
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out is {str(options.out)!r}, but must end in .png.")
     found = compare(options.runs)
-    _draw(found, expanded(options.out))
+    drawn = _draw(found, expanded(options.out))
     if options.format == "json":
-        result = _as_json(found) | {"figure": str(options.out)}
+        result = _as_json(found) | {"figure": str(options.out) if drawn else None}
         print_json(result)
         return
     _show(found)
-    console.print(f"Figure  {escape(str(options.out))}")
+    if drawn:
+        console.print(f"Figure  {escape(str(options.out))}")
 
 
-def _draw(found: Comparison, path: Path) -> None:
+def _draw(found: Comparison, path: Path) -> bool:
+    """Draw the curves into a file if there are any; return whether there are."""
+    if not (histories := found.histories()):
+        return False
     labels = "fine" if all(top1_key("fine") in group.scores for group in found.groups) else "coarse"
-    save_file(path, to_png(draw_comparison(found.histories(), labels)))
+    save_file(path, to_png(draw_comparison(histories, labels)))
+    return True
 
 
 def _show(found: Comparison) -> None:

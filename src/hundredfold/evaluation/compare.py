@@ -104,7 +104,8 @@ class Comparison:
     def histories(self) -> dict[str, list[list[Epoch]]]:
         """Return the epochs of each run, by the name of its group.
 
-        The name says if the runs were validated on the test set.
+        The name says if the runs were validated on the test set. Groups of models of which only the
+        head was trained have no epochs and are left out.
 
         Raises:
             UserError: a run is damaged.
@@ -116,6 +117,7 @@ class Comparison:
         return {
             group.name + suffix: [run.nonempty_history() for run in group.runs]
             for group, suffix in zip(self.groups, suffixes, strict=True)
+            if group.runs[0].config().epochs
         }
 
 

@@ -184,14 +184,16 @@ def _finished_runs(folder: Path) -> dict[tuple[Config, str], Run]:
 
 
 def _measure(part: str, run: Run, dataset: Dataset) -> AblationResult:
-    """Return the result of a finished run, measured on training pictures without augmentation."""
+    """Return the result of a finished run, measured on pictures without augmentation."""
     config, info = run.config(), run.info()
     dataset = dataset.with_labels(config.labels)
-    training, _ = split_dataset(dataset, config)
+    training, held_out = split_dataset(dataset, config)
     sample = torch.randperm(len(training), generator=generator(0, "ablation"))[
         :MAX_TRAINING_PICTURES
     ]
-    seen = training[sample]
-    logits = predict_logits(run.model(), seen.images, info)
-    measured = measure(logits, seen.labels, info.labels, info.parents)
-    return AblationResult(part, config.seed, run.path, measured, run.history()[-1].validation)
+    model, seen = run.model(), training[sample]
+    measured = [
+        measure(predict_logits(model, split.parts(), info), split.labels, info.labels, info.parents)
+        for split in (seen, held_out)
+    ]
+    return AblationResult(part, config.seed, run.path, *measured)

@@ -127,8 +127,8 @@ def tune(
         tell: receives each trial that this call has finished.
 
     Raises:
-        UserError: Optuna is not installed, the recipe holds out no pictures or has a budget, or the
-            storage cannot be used.
+        UserError: Optuna is not installed, the recipe holds out no pictures, has a budget or no
+            epochs, or the storage cannot be used.
 
     Examples:
         >>> config, dataset = quick(epochs=0.2, device="cpu"), load_sample()
@@ -144,6 +144,8 @@ def tune(
             "tune compares trials on validation pictures after equal numbers of epochs: set "
             "--validation above 0, and leave out --budget."
         )
+    if not config.epochs and "epochs" not in space:
+        raise UserError("--epochs is 0: only the head is trained, so there is nothing to tune.")
     with deferred_stop() as stop:  # a half-created storage could never be used
         study = _study(optuna, config, dataset, space, storage)
     if stop.number:

@@ -37,8 +37,10 @@ def fit_heads(
     """Fit a linear layer for each strength of an L2 penalty.
 
     Each minimises the mean cross-entropy plus `strength / (2 N)` times the sum of the squared
-    weights, as scikit-learn's LogisticRegression with `C = 1 / strength`. The minimum is unique.
-    L-BFGS finds it, and each strength starts from the solution of the one before.
+    weights, as scikit-learn's LogisticRegression with `C = 1 / strength` for three or more classes.
+    (For two classes it has a single vector of weights, and equals this with `C = 2 / strength`.)
+    The minimum is unique. L-BFGS finds it, and each strength starts from the solution of the one
+    before.
 
     Args:
         features: (N, D) float32.

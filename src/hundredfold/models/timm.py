@@ -203,10 +203,12 @@ def freeze_layers(model: nn.Module, share: float) -> None:
     Args:
         model: changed in place.
         share: share of the layers to freeze (0..1). Layers are what timm gives learning rates to:
-            blocks, and what comes before and after them.
+            blocks, and what comes before and after them. The last layer, the head, is never
+            frozen.
     """
     layers = layer_numbers(model)
-    frozen = share * (max(layers.values()) + 1)
+    last = max(layers.values())
+    frozen = min(share * (last + 1), last)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(layers[name] >= frozen)
 

@@ -1,6 +1,9 @@
 """Keep the fitted head of a pretrained model if fine-tuning made the model worse."""
 
+from dataclasses import replace
+
 from hundredfold.metrics.scores import format_metric, learned_top1
+from hundredfold.support.distributed import SINGLE_PROCESS
 from hundredfold.training.head import held_out
 from hundredfold.training.setup import Setup
 from hundredfold.training.state import State, first_state
@@ -22,7 +25,8 @@ def fall_back_to_head(state: State, setup: Setup) -> str:
     key = learned_top1(after)
     if after[key] >= before[key]:
         return ""
-    state.model, state.validation_logits = first_state(setup).model, None
+    alone = replace(setup, processes=SINGLE_PROCESS)  # only the first process comes here
+    state.model, state.validation_logits = first_state(alone).model, None
     return (
         f"Fine-tuning lowered the accuracy on the validation pictures from "
         f"{format_metric(key, before[key])} to {format_metric(key, after[key])}, so the model is "

@@ -1,0 +1,271 @@
+"""Runs that start from pretrained features: only a fitted head, or fine-tuning."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.making import make_split, make_tiny
+from support.stopping import interrupted
+from test_resume import assert_same
+
+from hundredfold import Config, Dataset, Run, UserError, evaluate, finetune, probe, resume, train
+from hundredfold.cli.main import main
+from hundredfold.data.dataset import Split
+from hundredfold.evaluation.compare import compare
+from hundredfold.experiments.ablate import ablate
+from hundredfold.experiments.tune import search_space, tune
+from hundredfold.export.export import export
+from hundredfold.inference.features import last_linear, predict_features
+from hundredfold.inference.predict import Predictor
+from hundredfold.models.logistic import STRENGTHS, fit_heads
+from hundredfold.report.report import write_report
+from hundredfold.training.budget import plan_budget
+from hundredfold.training.head import DEFAULT_STRENGTH, FEW
+from hundredfold.training.progress import Display
+from hundredfold.training.resume import reproduce
+from hundredfold.training.setup import Setup, make_setup
+from hundredfold.training.state import State, first_state
+
+CPU = torch.device("cpu")
+
+
+def configured(recipe: Any, out: Path, **changes: Any) -> Config:
+    """Return a recipe for pictures of 32 pixels a side."""
+    fields = {"size": 32, "validation": 0.25, "device": "cpu", "out": str(out)}
+    config: Config = recipe(**fields | changes)
+    return config
+
+
+def begin(config: Config, data: Dataset) -> tuple[Setup, State]:
+    setup = make_setup(config, data, CPU)
+    return setup, first_state(setup)
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of `probe` on `tiny` that the tests do not change."""
+    return train(configured(probe, tmp_path_factory.mktemp("runs")), make_tiny(), quiet=True)
+
+
+def test_a_run_without_epochs_has_a_fitted_head_and_no_history(probed: Run, tiny: Dataset) -> None:
+    assert probed.finished and probed.history() == []
+    metrics = probed.metrics()
+    assert metrics["test"]["fine_top1"] > 0.35  # by chance: 0.17
+    assert metrics["train_seconds"] == metrics["images_per_second"] == 0
+    assert metrics["head"]["seconds"] > 0
+    assert not (probed.path / "figures/curves.png").exists()
+    assert evaluate(probed, tiny)["test"] == metrics["test"]
+    assert evaluate(probed, tiny)["test_flip"] == metrics["test_flip"]
+    answers = Predictor.load(probed)(list(tiny.test.images))
+    want = [tiny.classes[i] for i in probed.test_logits()["logits"].argmax(1)]
+    assert [answer.label for answer in answers] == want
+
+
+def test_a_run_without_epochs_is_finished_and_can_be_reproduced(probed: Run, tiny: Dataset) -> None:
+    with pytest.raises(UserError, match="is finished and cannot be resumed"):
+        resume(probed, tiny, quiet=True)
+    parts = list(reproduce(probed, tiny))
+    assert [part.what for part in parts] == ["weights", "test predictions"]
+    assert all(part.difference == "" for part in parts)
+
+
+def test_a_run_without_epochs_can_be_reported_and_exported(probed: Run, tiny: Dataset) -> None:
+    page = write_report(probed, tiny).read_text()
+    assert f"{probed.metrics()['test']['fine_top1']:.2%}"[:4] in page
+    result = export(probed, "torch", tiny)
+    assert max(result.parity.values()) < 1e-4
+    assert result.accuracy["exported"]["fine_top1"] == probed.metrics()["test"]["fine_top1"]
+
+
+def test_runs_without_epochs_can_be_compared_and_ablated(
+    probed: Run, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = train(configured(finetune, tmp_path / "runs", epochs=0.5), tiny, quiet=True)
+    other = train(configured(probe, tmp_path / "runs", flip="none"), tiny, quiet=True)
+    for runs, charts in (([probed, tuned], 1), ([probed, other], 0)):
+        found = compare(runs)
+        assert len(found.groups) == 2 and len(found.histories()) == charts
+        figure = tmp_path / f"{charts}.png"
+        assert main(["compare", *map(str, runs), "--out", str(figure)]) == 0
+        assert figure.exists() == (charts > 0)
+    config = configured(probe, tmp_path / "ablation", weight_decay=0.0)
+    found_results = list(ablate(config, tiny, 1, lambda _: None, quiet=True))
+    assert {result.without for result in found_results} == {"", "augmentation"}
+    for result in found_results:
+        head = Run(result.run).metrics()["head"]["validation"]
+        assert result.validation["fine_top1"] == head["fine_top1"]
+
+
+def test_there_is_nothing_to_tune_without_epochs(tiny: Dataset, tmp_path: Path) -> None:
+    config = configured(probe, tmp_path)
+    with pytest.raises(UserError, match="--epochs is 0: only the head is trained"):
+        tune(config, tiny, search_space(config, ["lr"]), 1, f"sqlite:///{tmp_path}/s.db")
+
+
+def test_the_commands_accept_a_run_without_epochs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    flags = ["--data", "sample", "--size", "0", "--device", "cpu"]
+    assert main(["train", "probe", *flags]) == 0
+    said = capsys.readouterr().out
+    assert "only the head is trained" in said and "a linear head on the pretrained" in said
+    (run,) = Path("runs").iterdir()
+    assert main(["evaluate", str(run)]) == 0
+    assert "equal the recorded ones to the last digit" in capsys.readouterr().out
+    assert main(["reproduce", str(run)]) == 0
+    assert "was reproduced to the bit" in capsys.readouterr().out
+    assert main(["resume", str(run)]) == 2
+    assert "is finished and cannot be resumed" in capsys.readouterr().err
+    assert main(["runs", "runs"]) == 0
+    assert "probe" in capsys.readouterr().out
+
+
+def test_the_head_is_the_logistic_regression_of_both_views(tiny: Dataset, tmp_path: Path) -> None:
+    setup, state = begin(configured(probe, tmp_path), tiny)
+    assert state.head and state.head.strength == DEFAULT_STRENGTH  # 24 pictures are too few
+    train_images = setup.train_split.images
+    both = torch.cat([train_images, train_images.flip(3)])
+    features = predict_features(state.model, both, setup.info).clone()
+    labels = setup.train_split.labels.repeat(2)
+    (want,) = fit_heads(features, labels, 6, (DEFAULT_STRENGTH,))
+    head = last_linear(state.model)
+    torch.testing.assert_close(head.weight, want.weight, atol=1e-3, rtol=0)
+    logits = head(features).softmax(1)
+    torch.testing.assert_close(logits, want(features).softmax(1), atol=1e-3, rtol=0)
+
+
+def test_without_flips_the_mirror_images_are_not_used(tiny: Dataset, tmp_path: Path) -> None:
+    setup, state = begin(configured(probe, tmp_path, flip="none"), tiny)
+    features = predict_features(state.model, setup.train_split.images, setup.info).clone()
+    (want,) = fit_heads(features, setup.train_split.labels, 6, (DEFAULT_STRENGTH,))
+    torch.testing.assert_close(last_linear(state.model).weight, want.weight, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_strength_is_the_first_after_which_the_validation_loss_rises(
+    seed: int, tiny: Dataset, tmp_path: Path
+) -> None:
+    labels = make_split(240, 6).labels
+    noise = torch.rand(240, generator=torch.Generator().manual_seed(seed)) < 0.3 * seed
+    train_split = Split(make_split(240, 6).images, torch.where(noise, labels.flip(0), labels))
+    data = dataclasses.replace(tiny, train=train_split, validation=make_split(FEW, 6, 5))
+    setup, state = begin(configured(probe, tmp_path, flip="none"), data)
+    features = predict_features(state.model, train_split.images, setup.info).clone()
+    held = predict_features(state.model, setup.validation_split.images, setup.info).clone()
+    losses = [
+        F.cross_entropy(head(held), setup.validation_split.labels).item()
+        for head in fit_heads(features, train_split.labels, 6)
+    ]
+    rises = [i for i in range(1, len(losses)) if losses[i] >= losses[i - 1]]
+    best = rises[0] - 1 if rises else len(losses) - 1
+    assert state.head and state.head.strength == STRENGTHS[best]
+    assert state.head.validation["loss"] == pytest.approx(losses[best], abs=1e-3)
+
+
+def test_the_test_pictures_choose_nothing(tiny: Dataset, tmp_path: Path) -> None:
+    """With `validate_on` test, the test split is evaluated, but the head does not depend on it."""
+    config = configured(probe, tmp_path, validation=0.0, validate_on="test")
+    heads = []
+    for test in (make_split(60, 6, 1), Split(make_split(60, 6, 1).images, torch.zeros(60).long())):
+        _, state = begin(config, dataclasses.replace(tiny, test=test))
+        assert state.head and state.head.strength == DEFAULT_STRENGTH
+        assert state.head.validation == {}
+        heads.append(last_linear(state.model).weight)
+    assert heads[0].equal(heads[1])
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_an_interrupted_fine_tuning_resumes_to_the_same_bits(
+    steps: int, tiny: Dataset, tmp_path: Path
+) -> None:
+    config = configured(finetune, tmp_path / "runs", epochs=1.5, batch_size=24, lr=1e-3)
+    whole = train(config, tiny, quiet=True)
+    assert sum(len(epoch.loss) for epoch in whole.history()) == 4
+    run = interrupted(config, tiny, steps)
+    assert_same(resume(run, tiny, quiet=True), whole)
+    assert run.metrics()["head"] == run.metrics()["head"] | {
+        key: whole.metrics()["head"][key] for key in ("strength", "validation")
+    }
+    assert all(part.difference == "" for part in reproduce(whole, tiny))
+
+
+class Notes(Display):
+    """A display that keeps its sentences."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.said: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+@pytest.mark.parametrize("stop", [0, 3])
+def test_the_fitted_head_is_kept_if_fine_tuning_makes_the_model_worse(
+    stop: int, tiny: Dataset, tmp_path: Path
+) -> None:
+    data = dataclasses.replace(tiny, validation=make_split(60, 6, 3))
+    config = configured(finetune, tmp_path / "runs", epochs=1.0, batch_size=24, lr=0.05)
+    display = Notes()
+    if stop:
+        run = resume(interrupted(config, data, stop), data, display=display)
+    else:
+        run = train(config, data, display=display)
+    (epoch,) = run.history()
+    before = run.metrics()["head"]["validation"]["fine_top1"]
+    assert epoch.validation["fine_top1"] < before
+    assert display.said[-1].startswith(
+        f"Fine-tuning lowered the accuracy on the validation pictures from {before:.2%} to "
+        f"{epoch.validation['fine_top1']:.2%}"
+    )
+    _, first = begin(run.config(), data)
+    for name, value in run.model().state_dict().items():
+        assert value.equal(first.model.state_dict()[name]), name
+    assert evaluate(run, data)["test"] == run.metrics()["test"]
+    parts = list(reproduce(run, data))
+    assert [part.what for part in parts] == ["epoch 1", "weights", "test predictions"]
+    assert all(part.difference == "" for part in parts)
+
+
+def test_fine_tuning_is_kept_without_validation_pictures(tiny: Dataset, tmp_path: Path) -> None:
+    config = configured(finetune, tmp_path, epochs=1.0, batch_size=24, lr=0.05, validation=0.0)
+    display = Notes()
+    run = train(config, tiny, display=display)
+    _, first = begin(run.config(), tiny)
+    own, firsts = run.model().state_dict(), first.model.state_dict()
+    assert not own["conv_head.weight"].equal(firsts["conv_head.weight"])
+    assert not any("Fine-tuning lowered" in sentence for sentence in display.said)
+
+
+def test_a_budget_that_is_too_short_for_steps_trains_only_the_head(
+    tiny: Dataset, tmp_path: Path
+) -> None:
+    run = train(configured(finetune, tmp_path, budget="0.1s"), tiny, quiet=True)
+    assert run.history() == [] and run.config().epochs == 0
+    assert run.metrics()["test"]["fine_top1"] > 0.35
+    assert evaluate(run, tiny)["test"] == run.metrics()["test"]
+
+
+def test_a_budget_that_allows_steps_is_kept_for_a_pretrained_model(
+    tiny: Dataset, tmp_path: Path
+) -> None:
+    data = dataclasses.replace(tiny, train=make_split(960, 6))
+    run = train(configured(finetune, tmp_path, budget="12s"), data, quiet=True)
+    assert run.history()[-1].progress == 1
+    assert run.metrics()["seconds"] < 20
+
+
+def test_a_long_budget_ends_a_fine_tuning_after_sixty_epochs(tiny: Dataset, tmp_path: Path) -> None:
+    setup, _ = begin(configured(finetune, tmp_path, budget="10h"), tiny)
+    planned, clock = plan_budget(setup, 24, time.perf_counter())
+    assert clock is None and planned.config.epochs == 60
+
+
+def test_no_epochs_need_pretrained_weights() -> None:
+    with pytest.raises(UserError, match="--epochs is 0, but must be above 0 unless there are"):
+        Config(epochs=0)
