@@ -6,6 +6,7 @@ Only training and validation pictures take part in a choice, never test pictures
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -76,7 +77,7 @@ def choose(configure: Configure, tell: Callable[[str], None] = say) -> Loaded:
     loaded = load_with_best_fit(tuned, tell)
     loaded = loaded._replace(started=loaded.started or time.perf_counter())
     config, dataset = loaded.config, loaded.dataset
-    side = choose_size([entry.path for entry in list_pictures(path).entries])
+    side = choose_size(_training_paths(path, dataset))
     with fork_rng(pick_device(config.device)):
         features = _features_accuracy(config, dataset)
         if features is None or (side > SMALL and features >= UNLIKE_PHOTOS):
@@ -103,6 +104,11 @@ def _describe(accuracy: float | None) -> str:
         f"Training starts from pretrained features{correct} with a linear head "
         "(--model whitenet would start from scratch)."
     )
+
+
+def _training_paths(path: Path, dataset: Dataset) -> list[Path]:
+    names = set(dataset.train.names)
+    return [entry.path for entry in list_pictures(path).entries if entry.name in names]
 
 
 def _from_scratch(configure: Configure, tell: Callable[[str], None]) -> Loaded:

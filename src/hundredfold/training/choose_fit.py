@@ -67,10 +67,11 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loa
     is_short = bool(config.budget) and parse_duration(config.budget) < SHORT
     if path is None or config.fit != "auto" or not config.weights or is_short:
         return loaded
-    paths = {entry.name: entry.path for entry in list_pictures(path).entries}
-    if median_ratio([*paths.values()]) < OBLONG or len(dataset.train) < FEWEST:
+    by_name = {entry.name: entry.path for entry in list_pictures(path).entries}
+    paths = [by_name[name] for name in dataset.train.names]  # no test pictures
+    if median_ratio(paths) < OBLONG or len(paths) < FEWEST:
         return loaded
-    losses = _losses(loaded.config, dataset, [paths[name] for name in dataset.train.names])
+    losses = _losses(loaded.config, dataset, paths)
     best: Fit = "crop"
     for fit in FITS[1:]:
         gain = losses[best] - losses[fit]
