@@ -30,6 +30,7 @@ def test_a_plan_fills_its_budget_with_epochs(dataset: Dataset, tiny_config: Conf
         setup, clock = plan_budget(
             make_setup(config, dataset, torch.device("cpu")), len(dataset.test), started
         )
+        assert clock
         assert 0.5 * float(budget[:-1]) < clock.end - started < float(budget[:-1])
         assert len(clock.seconds) == 1
         assert setup.steps * clock.seconds[0] < clock.end - started
@@ -60,6 +61,7 @@ def test_the_time_of_other_sizes_follows_from_their_area(
     _, clock = plan_budget(
         make_setup(config, dataset, torch.device("cpu")), 24, time.perf_counter()
     )
+    assert clock
     assert clock.seconds[1] == pytest.approx(4 * clock.seconds[0])
 
 

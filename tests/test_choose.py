@@ -168,13 +168,14 @@ def damage_test_pictures(root: Path) -> None:
         path.write_bytes(b"damaged")
 
 
-def stretch_test_pictures(root: Path) -> None:
+def replace_test_pictures(root: Path) -> None:
+    """Make all test pictures large and square."""
     for path in (root / "test").rglob("*.png"):
-        Image.new("RGB", (20, 300), "red").save(path)
+        Image.new("RGB", (300, 300), "red").save(path)
 
 
 @pytest.mark.parametrize(
-    "change", [move_test_pictures, damage_test_pictures, stretch_test_pictures]
+    "change", [move_test_pictures, damage_test_pictures, replace_test_pictures]
 )
 def test_test_pictures_have_no_part_in_a_choice(change: Any, tmp_path: Path, no_time: None) -> None:
     root = write(tmp_path / "pictures", end_of_the_long_side, {"train": 15, "test": 40})

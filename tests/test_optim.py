@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -196,11 +197,11 @@ def test_adamw_equals_torchs() -> None:
     ours, plain = nn.Linear(3, 2), nn.Linear(3, 2)
     plain.load_state_dict(ours.state_dict())
     optimizer = build_optimizer(ours, config)
-    reference = torch.optim.AdamW(
-        [{"params": [plain.weight]}, {"params": [plain.bias], "weight_decay": 0.0}],
-        lr=0.1,
-        weight_decay=0.3,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [plain.weight], "weight_decay": 0.3},
+        {"params": [plain.bias], "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, lr=0.1)
     for x in torch.randn(5, 4, 3):
         for model, stepper in ((ours, optimizer), (plain, reference)):
             stepper.zero_grad()

@@ -192,8 +192,8 @@ def _measure(part: str, run: Run, dataset: Dataset) -> AblationResult:
         :MAX_TRAINING_PICTURES
     ]
     model, seen = run.model(), training[sample]
-    measured = [
+    trained, validated = [
         measure(predict_logits(model, split.parts(), info), split.labels, info.labels, info.parents)
         for split in (seen, held_out)
     ]
-    return AblationResult(part, config.seed, run.path, *measured)
+    return AblationResult(part, config.seed, run.path, trained, validated)
