@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from hundredfold import Config, Run
+from hundredfold import Config, Run, UserError
 from hundredfold.cli.main import main
 from hundredfold.models import installed
 from hundredfold.recipes import RECIPES
@@ -116,6 +117,9 @@ def test_small_pictures_of_which_features_know_more_start_from_them(
         ({"widths": (8, 8, 8)}, "fast", "whitenet"),
         ({"model": "timm:tf_efficientnet_lite1"}, "finetune", "timm:tf_efficientnet_lite1"),
         ({"model": "timm:test_vit"}, "fast", "timm:test_vit"),
+        ({"frozen": 0.5}, "finetune", "timm:tf_efficientnet_lite0"),
+        ({"layer_decay": 0.8}, "finetune", "timm:tf_efficientnet_lite0"),
+        ({"epochs": 0.0}, "finetune", "timm:tf_efficientnet_lite0"),
     ],
 )
 def test_what_the_user_sets_of_the_model_decides(
@@ -144,9 +148,17 @@ def test_cifar_100_is_learned_from_scratch() -> None:
     assert found.config.name in dict(LADDER) and found.config.budget == "1s"
 
 
-def test_a_choice_changes_none_of_the_random_numbers(tmp_path: Path) -> None:
-    import torch
+def test_settings_that_suit_no_network_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--frozen is 0\.5, but must be 0 unless --model is timm"):
+        chosen("sample", frozen=0.5)  # from scratch
+    root = write(tmp_path / "pictures", patterns, {"": 8})
+    with pytest.raises(UserError, match=r"--lr is -1\.0, but must be above 0"):
+        chosen(root, lr=-1.0)
+    with pytest.raises(UserError, match="--frozen is"):
+        chosen(root, frozen=0.5, widths=(8, 8))
 
+
+def test_a_choice_changes_none_of_the_random_numbers(tmp_path: Path) -> None:
     torch.manual_seed(5)
     want = torch.rand(3)
     torch.manual_seed(5)

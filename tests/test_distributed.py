@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from support.pets import pictures
 
-from hundredfold import Config, Run, UserError, load_sample, train
+from hundredfold import Config, Run, UserError, load_data, load_sample, train
 from hundredfold.inference.logits import predict_logits
 from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.training.loop import StepRecord, predict_validation, train_events
@@ -107,6 +109,29 @@ def two(*arguments: str, restarts: int = 0) -> list[str]:
     """Return the command that starts two processes."""
     launch = [*LAUNCH, "--nproc-per-node=2", f"--max-restarts={restarts}"]
     return [*launch, "-m", "hundredfold", *arguments]
+
+
+@pytest.mark.long
+def test_two_processes_fine_tune_and_return_to_the_same_head_as_one(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pictures", {"a": 40, "b": 40, "c": 40})
+    for path in root.rglob("*.png"):  # a colour for each class, and noise
+        with Image.open(path) as image:
+            channel = "abc".index(path.parent.name)
+            Image.blend(image, Image.new("RGB", image.size, COLOURS[channel]), 0.3).save(path)
+    flags = ["--data", str(root), "--size", "32", "--epochs", "1", "--lr", "0.1", "--device", "cpu"]
+    done = subprocess.run(
+        two("train", "finetune", *flags), capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Fine-tuning lowered the accuracy" in " ".join(done.stdout.split())
+    run = only_run()
+    assert run.finished and len(run.history()) == 1
+    setup = make_setup(run.config(), load_data(str(root), size=32), torch_cpu())
+    for name, value in first_state(setup).model.state_dict().items():
+        assert value.equal(run.model().state_dict()[name]), name
+
+
+COLOURS = ("red", "lime", "blue")
 
 
 def only_run() -> Run:

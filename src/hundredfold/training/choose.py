@@ -61,7 +61,15 @@ def choose(configure: Configure, tell: Callable[[str], None] = say) -> Loaded:
         >>> choose(lambda name: RECIPES[name](data="sample")).config.name
         'fast'
     """
-    scratch = configure("fast")
+    try:
+        scratch = configure("fast")
+    except UserError as error:
+        return _only_pretrained(configure, error, tell)
+    return _choose_start(scratch, configure, tell)
+
+
+def _choose_start(scratch: Config, configure: Configure, tell: Callable[[str], None]) -> Loaded:
+    """Return the choice; the arguments are those of `choose`, and the configuration of `fast`."""
     try:
         tuned = configure("finetune")
     except UserError:  # settings such as --widths are for networks that are trained from scratch
@@ -95,6 +103,27 @@ def choose(configure: Configure, tell: Callable[[str], None] = say) -> Loaded:
         f"correct after {SHORT}, and {features:.1%} with pretrained features (`train finetune`)."
     )
     return other._replace(started=loaded.started)
+
+
+def _only_pretrained(configure: Configure, error: UserError, tell: Callable[[str], None]) -> Loaded:
+    """Return the choice if settings such as --frozen are only for pretrained networks.
+
+    Args:
+        configure: as in `choose`.
+        error: why the settings do not suit a network that is trained from scratch.
+        tell: as in `choose`.
+
+    Raises:
+        UserError: the error, if the settings do not suit a pretrained network or the data either.
+    """
+    try:
+        tuned = configure("finetune")
+    except UserError:
+        raise error from None
+    path = find_source(tuned.data)
+    if path is None or cifar100.is_at(path):
+        raise error
+    return load_with_best_fit(tuned, tell)
 
 
 def _describe(accuracy: float | None) -> str:
