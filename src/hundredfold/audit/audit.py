@@ -54,10 +54,12 @@ MAX_PICTURES = 100_000
 BY_NETWORKS = (
     "Labels were checked by three small networks, each trained on two thirds of the pictures."
 )
+"""How labels are checked where pretrained features cannot be used."""
 BY_FEATURES = (
     "Labels were checked by pretrained features and logistic regression, each time fitted to two "
     "thirds of the pictures."
 )
+"""How the labels of photos are checked."""
 
 
 @dataclass(frozen=True)
