@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from hundredfold.audit.duplicates import (
     NearDuplicate,
@@ -15,6 +16,7 @@ from hundredfold.audit.duplicates import (
     find_copies,
     find_near_duplicates,
 )
+from hundredfold.audit.features import MIN_PHOTOS, has_features, predict_by_features
 from hundredfold.audit.findings import (
     Finding,
     class_findings,
@@ -44,11 +46,20 @@ from hundredfold.training.state import State, first_state
 NOT_TEXT = re.compile(r"[\n\ud800-\udfff]")
 """A line break, or a surrogate, by which Python represents bytes of a path that are not UTF-8."""
 MIN_PICTURES = 100
-"""Fewest pictures whose labels are checked: a network learns nothing from fewer."""
+"""Fewest pictures whose labels are checked by networks, which learn nothing from fewer."""
 MAX_EPOCHS = 20.0
 """Most epochs of a training that checks labels."""
 MAX_PICTURES = 100_000
 """Most pictures among which near duplicates are searched: each is compared with every other."""
+BY_NETWORKS = (
+    "Labels were checked by three small networks, each trained on two thirds of the pictures."
+)
+"""How labels are checked where pretrained features cannot be used."""
+BY_FEATURES = (
+    "Labels were checked by pretrained features and logistic regression, each time fitted to two "
+    "thirds of the pictures."
+)
+"""How the labels of photos are checked."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ class AuditResult:
     """Pictures whose labels are likely wrong."""
     skipped: tuple[str, ...]
     """Sentences that say what was not searched for, and why."""
+    method: str
+    """A sentence that says how labels were checked; empty if they were not."""
 
     @property
     def wrong(self) -> list[Finding]:
@@ -79,10 +92,11 @@ def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) 
     Args:
         pictures: as returned by `load_audited_pictures` or `from_dataset`.
         near: search for near duplicates.
-        labels: search for labels that are likely wrong; this trains three small networks.
+        labels: search for labels that are likely wrong: those of photos by pretrained features if
+            their weights are installed, others by three small networks that are trained for it.
 
     Raises:
-        UserError: no picture can be read.
+        UserError: no picture can be read, or the pretrained weights are damaged.
     """
     if not len(pictures):
         raise UserError(f"{pictures.source} has no picture that can be read.")
@@ -90,7 +104,9 @@ def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) 
     config = fitted(quick(validation=0.0, balance="none"), len(pictures))
     config = replace(config, epochs=min(config.epochs, MAX_EPOCHS))
     copies = find_copies(pictures.digests)
-    no_labels = _why_no_labels(pictures) if labels else "not requested"
+    by_features = labels and has_features(pictures)
+    fewest = MIN_PHOTOS if by_features else MIN_PICTURES
+    no_labels = _why_no_labels(pictures, fewest) if labels else "not requested"
     no_near = _why_no_near(pictures) if near else "not requested"
     issues: list[LabelIssue] = []
     pairs: list[NearDuplicate] = []
@@ -98,8 +114,7 @@ def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) 
         setup = make_setup(config, dataset, torch.device("cpu"))
         states: list[State] = []
         if not no_labels:
-            with counted("Checking labels", count_audit_steps(len(pictures), config)) as advance:
-                probabilities, states = predict_out_of_sample(setup, advance)
+            probabilities, states = _predict(pictures, setup, by_features=by_features)
             issues = find_label_issues(probabilities, pictures.labels)
         if not no_near:
             pairs = _near_duplicates(setup, states or [first_state(setup)])
@@ -120,6 +135,7 @@ def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) 
         tuple(pairs),
         tuple(issues),
         tuple(f"{what} were not searched for: {why}." for what, why in skipped.items() if why),
+        "" if no_labels else BY_FEATURES if by_features else BY_NETWORKS,
     )
 
 
@@ -129,12 +145,12 @@ def _as_dataset(pictures: AuditedPictures) -> Dataset:
     return Dataset(pictures.source, everything, everything[:0], pictures.classes)
 
 
-def _why_no_labels(pictures: AuditedPictures) -> str:
+def _why_no_labels(pictures: AuditedPictures, fewest: int) -> str:
     """Return why labels cannot be checked; an empty string if they can."""
     if len(pictures.classes) < 2:
         return "there is only one class"
-    if len(pictures) < MIN_PICTURES:
-        return f"that needs {MIN_PICTURES} pictures, not {len(pictures)}"
+    if len(pictures) < fewest:
+        return f"that needs {fewest} pictures, not {len(pictures)}"
     return ""
 
 
@@ -145,6 +161,18 @@ def _why_no_near(pictures: AuditedPictures) -> str:
     if len(pictures) > MAX_PICTURES:
         return f"each picture is compared with every other, and there are over {MAX_PICTURES:,}"
     return ""
+
+
+def _predict(
+    pictures: AuditedPictures, setup: Setup, *, by_features: bool
+) -> tuple[Tensor, list[State]]:
+    """Return the probabilities (N, C) of each picture out of sample, and the networks trained."""
+    if by_features:
+        with counted("Computing features", len(pictures)) as advance:
+            return predict_by_features(pictures, advance), []
+    steps = count_audit_steps(len(pictures), setup.config)
+    with counted("Checking labels", steps) as advance:
+        return predict_out_of_sample(setup, advance)
 
 
 def _near_duplicates(setup: Setup, states: Sequence[State]) -> list[NearDuplicate]:

@@ -47,6 +47,7 @@ def render_audit(result: AuditResult) -> str:
         "hundredfold.audit",
         "page.html",
         pictures=result.pictures,
+        method=result.method,
         skipped=result.skipped,
         counts=counts,
         largest=max(max(names.values(), default=1) for names in counts.values()),
@@ -105,6 +106,7 @@ def audit_json(result: AuditResult) -> str:
             }
             for issue in result.label_issues
         ],
+        "method": result.method,
         "skipped": list(result.skipped),
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

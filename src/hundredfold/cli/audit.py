@@ -38,7 +38,8 @@ def audit_data(
     Args:
         data: The data, as --data of train.
         near: Search for near duplicates as well as for copies.
-        labels: Search for labels that are likely wrong. This trains three small networks.
+        labels: Search for labels that are likely wrong. This computes pretrained features of
+            photos, or trains three small networks for other pictures.
         fix: File to which a table of the pictures is written, without those that are certainly
             wrong. Train on it with --data.
         strict: Exit with code 1 if something should be fixed before training.
@@ -52,8 +53,9 @@ def audit_data(
     save_file(folder / "audit.html", render_audit(result))
     save_file(folder / "audit.json", audit_json(result))
     show_findings(result)
-    for sentence in result.skipped:
-        console.print(escape(sentence))
+    for sentence in (result.method, *result.skipped):
+        if sentence:
+            console.print(escape(sentence))
     if fix:
         content = cleaned_list(result)
         save_file(expanded(fix), content)

@@ -1,0 +1,106 @@
+"""Predict the classes of photos out of sample, by logistic regression on pretrained features."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from hundredfold.audit.labels import FOLDS
+from hundredfold.audit.pictures import AuditedPictures
+from hundredfold.augment import generator
+from hundredfold.data.collection import choose_size
+from hundredfold.inference.features import cached_features
+from hundredfold.metrics.folds import stratified_folds
+from hundredfold.models.architectures import TIMM
+from hundredfold.models.build import build_model
+from hundredfold.models.info import ModelInfo
+from hundredfold.models.installed import is_installed
+from hundredfold.models.logistic import fit_heads
+from hundredfold.models.timm import normalisation
+from hundredfold.pictures.load import load_picture
+from hundredfold.recipes import probe
+from hundredfold.support.device import keep_memory, memory_format
+from hundredfold.training.head import DEFAULT_STRENGTH
+
+MIN_SIDE = 64
+"""Smallest side in pixels of photos: pretrained features suit smaller pictures less."""
+MIN_PHOTOS = 30
+"""Fewest photos whose labels are checked."""
+PART = 500
+"""Number of photos that are in memory at a time."""
+
+
+def has_features(pictures: AuditedPictures) -> bool:
+    """Return whether the pictures are photos, and the pretrained weights are installed.
+
+    Photos are files whose median has a shorter side of at least MIN_SIDE.
+    """
+    installed = is_installed(probe().model.removeprefix(TIMM))
+    return installed and bool(pictures.paths) and choose_size(pictures.paths) >= MIN_SIDE
+
+
+def predict_by_features(
+    pictures: AuditedPictures, advance: Callable[[int], None] = lambda _: None
+) -> Tensor:
+    """Return probabilities of the classes of each photo by a head fitted on other photos, (N, C).
+
+    Copies are always in one fold. Photos of a class that no other fold has cannot be judged: all
+    their probabilities are equal.
+
+    Args:
+        pictures: files, of at least two classes.
+        advance: receives the number of photos whose features were just computed.
+
+    Raises:
+        UserError: a file can no longer be read, or the weights are damaged.
+    """
+    features, labels = _features(pictures, advance), pictures.labels
+    folds = stratified_folds(labels, FOLDS, generator(0, "folds"), _copies(pictures))
+    classes = len(pictures.classes)
+    probabilities = torch.full((len(labels), classes), 1 / classes)
+    for fold in range(FOLDS):
+        rest = folds != fold
+        held = (folds == fold) & torch.isin(labels, labels[rest])
+        if held.any():
+            (head,) = fit_heads(features[rest], labels[rest], classes, (DEFAULT_STRENGTH,))
+            probabilities[held] = head(features[held]).softmax(1)
+    return probabilities
+
+
+def _copies(pictures: AuditedPictures) -> Tensor:
+    """Return the first picture with the content of each picture, (N,)."""
+    first: dict[str, int] = {}
+    pairs = enumerate(pictures.digests)
+    return torch.tensor([first.setdefault(digest, i) if digest else i for i, digest in pairs])
+
+
+def _features(pictures: AuditedPictures, advance: Callable[[int], None]) -> Tensor:
+    """Return the pretrained features (N, D) of photos, in the size and fit of `probe`."""
+    config = probe()
+    info = ModelInfo(
+        model=config.model,
+        widths=(),
+        batch_norm=False,
+        labels="fine",
+        classes=pictures.classes,
+        superclasses=(),
+        parents=(),
+        image_size=config.size,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+    info = normalisation(info)
+    keep_memory()
+    model = build_model(info, config.weights).to(memory_format=memory_format(torch.device("cpu")))
+    return cached_features(model, _parts(pictures, config.size), info, advance)
+
+
+def _parts(pictures: AuditedPictures, side: int) -> Iterator[Tensor]:
+    """Yield all photos in order, (B, 3, side, side) uint8 at a time."""
+    load = partial(load_picture, size=side)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start in range(0, len(pictures), PART):
+            yield torch.stack(list(pool.map(load, pictures.paths[start : start + PART])))
