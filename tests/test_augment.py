@@ -79,7 +79,7 @@ def noise(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, height, width), generator=rng, dtype=torch.uint8)
 
 
-def slow_resized_crop(image: np.ndarray, box: list[float], flip: bool) -> np.ndarray:
+def slow_resized_crop(image: np.ndarray, box: list[float], flip: bool, side: int) -> np.ndarray:
     """Resize a box of one picture (C, H, W) by bilinear interpolation, pixel by pixel.
 
     The value of a pixel is that at its centre, which lies half a pixel from its edges.
@@ -87,11 +87,11 @@ def slow_resized_crop(image: np.ndarray, box: list[float], flip: bool) -> np.nda
     _, height, width = image.shape
     x, y, wide, high = box
     left, top = (x - wide + 1) / 2 * width, (y - high + 1) / 2 * height
-    result = np.zeros(image.shape)
-    for row in range(height):
-        for column in range(width):
-            v = np.clip(top + (row + 0.5) * high - 0.5, 0, height - 1)
-            u = np.clip(left + (column + 0.5) * wide - 0.5, 0, width - 1)
+    result = np.zeros((len(image), side, side))
+    for row in range(side):
+        for column in range(side):
+            v = np.clip(top + (row + 0.5) / side * high * height - 0.5, 0, height - 1)
+            u = np.clip(left + (column + 0.5) / side * wide * width - 0.5, 0, width - 1)
             i, j = int(v), int(u)
             below, right = min(i + 1, height - 1), min(j + 1, width - 1)
             above = (1 - u + j) * image[:, i, j] + (u - j) * image[:, i, right]
@@ -101,17 +101,18 @@ def slow_resized_crop(image: np.ndarray, box: list[float], flip: bool) -> np.nda
 
 
 @settings(max_examples=40)
-@given(st.integers(4, 12), st.integers(4, 12), st.floats(0.05, 1), st.integers(0, 99))
+@given(*[st.integers(4, 12)] * 3, st.floats(0.05, 1), st.integers(0, 99))
 def test_resized_crop_equals_the_per_picture_version(
-    height: int, width: int, smallest: float, seed: int
+    height: int, width: int, side: int, smallest: float, seed: int
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
     images, boxes = noise(4, height, width, seed), random_boxes(4, smallest, rng)
     flip = torch.rand(4, generator=rng) < 0.5
-    found = resized_crop(images, boxes, flip)
-    assert found.dtype == torch.uint8 and found.shape == images.shape
+    found = resized_crop(images, boxes, flip, side)
+    assert found.dtype == torch.uint8 and found.shape == (4, 3, side, side)
     for i in range(4):
-        want = slow_resized_crop(images[i].numpy().astype(float), boxes[i].tolist(), bool(flip[i]))
+        image, box = images[i].numpy().astype(float), boxes[i].tolist()
+        want = slow_resized_crop(image, box, bool(flip[i]), side)
         np.testing.assert_allclose(found[i].numpy(), want, atol=0.51)
 
 
@@ -120,21 +121,21 @@ def test_resized_crop_equals_torchvisions_where_boxes_have_whole_pixels() -> Non
     for top, left, height, width in ((0, 0, 8, 12), (5, 7, 8, 12), (8, 12, 8, 12), (3, 2, 10, 20)):
         box = [2 * (left + width / 2) / 24 - 1, 2 * (top + height / 2) / 16 - 1]
         boxes = torch.tensor([*box, width / 24, height / 16]).expand(3, 4)
-        found = resized_crop(images, boxes, torch.zeros(3, dtype=torch.bool))
+        found = resized_crop(images, boxes, torch.zeros(3, dtype=torch.bool), 20)
         crop = images[:, :, top : top + height, left : left + width]
-        want = TF.resize(crop, [16, 24], antialias=False)
+        want = TF.resize(crop, [20, 20], antialias=False)
         # Beyond the edge of the box, torchvision repeats it, and here the picture goes on.
         inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
         difference = (found[inner].int() - want[inner].int()).abs()
         assert difference.max() <= 1
 
 
-@given(st.integers(4, 40), st.integers(4, 40), st.integers(0, 99))
-def test_the_box_of_the_whole_picture_changes_nothing(height: int, width: int, seed: int) -> None:
-    images = noise(4, height, width, seed)
+@given(st.integers(4, 40), st.integers(0, 99))
+def test_the_box_of_the_whole_picture_changes_nothing(side: int, seed: int) -> None:
+    images = noise(4, side, side, seed)
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(4, 4)
     flip = torch.tensor([False, True, False, True])
-    found = resized_crop(images, whole, flip)
+    found = resized_crop(images, whole, flip, side)
     assert found[::2].equal(images[::2])
     assert found[1::2].equal(images[1::2].flip(3))
 
@@ -199,7 +200,7 @@ def test_a_plan_draws_boxes_and_colours_of_the_configuration() -> None:
     images = noise(20, 32, 32)
     part = plan[:20]
     assert part.boxes is not None and part.colors is not None
-    want = change_colors(resized_crop(images, part.boxes, part.flip), part.colors)
+    want = change_colors(resized_crop(images, part.boxes, part.flip, 32), part.colors)
     assert augment(images, torch.zeros(20).long(), part)[0].equal(want)
     plain = plan_epoch(torch.zeros(10).long(), 1, 32, 0, Config())
     assert plain.boxes is None and plain.colors is None
