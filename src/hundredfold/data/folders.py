@@ -112,8 +112,15 @@ def build_dataset(
         )
     dataset = _dataset(collection, rows, classes)
     if related.any_related:
-        groups = torch.tensor([related.groups[i] for i in rows["train"]])
-        dataset = replace(dataset, train=replace(dataset.train, groups=groups))
+        train, test = (
+            torch.tensor([related.groups.get(i, i) for i in rows[name]])
+            for name in ("train", "test")
+        )
+        dataset = replace(
+            dataset,
+            train=replace(dataset.train, groups=train),
+            test=replace(dataset.test, groups=test),
+        )
     counts = dataset.test.labels.bincount(minlength=len(classes)).tolist()
     if untested := describe_untested(classes, counts):
         tell(untested)

@@ -1,21 +1,23 @@
 """Cross-validate the head of a pretrained model, if one test split says too little."""
 
+import hashlib
 import statistics
 import time
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hundredfold.augment import generator
+from hundredfold.augment import balanced_weights, generator
 from hundredfold.data.dataset import Split
-from hundredfold.inference.features import cached_features
+from hundredfold.data.related import connected
 from hundredfold.metrics.folds import stratified_folds
 from hundredfold.metrics.intervals import wilson_interval
 from hundredfold.models.build import build_model
 from hundredfold.models.logistic import fit_heads
 from hundredfold.support.device import memory_format
-from hundredfold.training.head import held_out
+from hundredfold.training.head import head_views, held_out, split_features
 from hundredfold.training.setup import Setup
 
 FOLDS, REPEATS = 5, 3
@@ -25,7 +27,11 @@ def cross_validate(setup: Setup, test: Split, strength: float) -> dict[str, Any]
     """Return the cross-validated accuracy of a head on pretrained features of all pictures.
 
     Every picture is classified by heads that were fitted without it and without the pictures that
-    belong to it: copies, near duplicates and its group. The folds are stratified by class.
+    belong to it: those with the same pixels, and those of its group (`Split.groups`). The folds are
+    stratified by class. As in `fit_head`, heads may be fitted to mirror images as well.
+
+    A data set that comes with its own test split has no groups among its test pictures, so near
+    duplicates of those are not kept together.
 
     Args:
         setup: the training and validation pictures, and the configuration of a pretrained model.
@@ -34,14 +40,25 @@ def cross_validate(setup: Setup, test: Split, strength: float) -> dict[str, Any]
 
     Returns:
         `accuracy`, the mean over the repeats (0..1); `std`, their standard deviation; `interval`,
-        the 95 % interval for this number of `pictures`; `folds`, `repeats` and `seconds`.
+        the 95 % interval for this number of `pictures`; `folds`, `repeats` and `seconds`. Empty if
+        all pictures belong together, so that none can be held out.
+
+    Raises:
+        UserError, UnavailableError: the pretrained weights are no longer there.
     """
     started, splits = time.perf_counter(), [setup.train_split, held_out(setup), test]
+    groups = group_pictures(splits)
+    if len(groups.unique()) < 2:
+        return {}
     model = build_model(setup.info, setup.config.weights).to(setup.device)
     model = model.to(memory_format=memory_format(setup.device))
-    features = torch.cat([cached_features(model, split.parts(), setup.info) for split in splits])
+    features = torch.stack(
+        [
+            torch.cat([split_features(model, split, setup, mirrored=view) for split in splits])
+            for view in head_views(setup)
+        ]
+    )
     labels = torch.cat([split.labels.cpu() for split in splits])
-    groups = _groups(splits)
     accuracies = []
     for repeat in range(REPEATS):
         rng = generator(setup.config.seed, "cross-validation", repeat)
@@ -60,25 +77,48 @@ def cross_validate(setup: Setup, test: Split, strength: float) -> dict[str, Any]
     }
 
 
-def _groups(splits: list[Split]) -> Tensor | None:
-    """Return the group of each picture of all splits; None if there are no groups."""
-    groups = [split.groups.cpu() for split in splits if split.groups is not None]
-    return torch.cat(groups) if len(groups) == len(splits) else None
+def group_pictures(splits: list[Split]) -> Tensor:
+    """Return the group (N,) of each picture of all splits: the lowest place of a picture in it.
+
+    Pictures with the same pixels are in one group, and so are those of one group of the splits.
+    """
+    first: dict[Hashable, int] = {}
+    keys = enumerate(key for split in splits for key in _keys(split))
+    pairs = [(first.setdefault(key, place), place) for place, own in keys for key in own]
+    return torch.tensor(connected(sum(map(len, splits)), pairs))
+
+
+def _keys(split: Split) -> Iterator[list[Hashable]]:
+    """Yield for each picture of a split what it has in common with the pictures of its group."""
+    groups = [] if split.groups is None else split.groups.tolist()
+    place = 0
+    for part in split.parts():
+        for picture in part.cpu():
+            pixels = hashlib.blake2b(picture.contiguous().numpy().data, digest_size=16).digest()
+            yield [pixels, *groups[place : place + 1]]
+            place += 1
 
 
 def _correct(
     features: Tensor, labels: Tensor, folds: Tensor, setup: Setup, strength: float
 ) -> Tensor:
-    """Return whether each picture (N,) is classified correctly by a head of the other folds."""
-    weights = setup.class_weights
-    weights = weights.cpu() if weights is not None else None
+    """Return whether each picture (N,) is classified correctly by a head of the other folds.
+
+    Args:
+        features: (V, N, D) of V views of each picture. The first is classified; a head is fitted to
+            all views of the pictures of the other folds.
+        labels: (N,)
+        folds: (N,) the fold of each picture.
+        setup: the classes, and whether they are balanced.
+        strength: strength of the penalty.
+    """
+    views, classes = len(features), len(setup.info.classes)
     correct = torch.zeros(len(labels), dtype=torch.bool)
-    for fold in range(FOLDS):
+    for fold in folds.unique():
         held = folds == fold
-        if not held.any() or held.all():
-            continue
-        (head,) = fit_heads(
-            features[~held], labels[~held], len(setup.info.classes), (strength,), weights
-        )
-        correct[held] = head(features[held]).argmax(1) == labels[held]
+        others = labels[~held]
+        weights = balanced_weights(others, classes) if setup.class_weights is not None else None
+        rows = features[:, ~held].flatten(0, 1)
+        (head,) = fit_heads(rows, others.repeat(views), classes, (strength,), weights)
+        correct[held] = head(features[0, held]).argmax(1) == labels[held]
     return correct

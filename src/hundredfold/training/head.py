@@ -47,11 +47,12 @@ def fit_head(model: nn.Module, setup: Setup) -> HeadRecord:
     if setup.device.type == "cpu":
         keep_memory()
     held = held_out(setup)
-    mirror = setup.config.flip != "none" and not setup.config.epochs
-    views = (False, True) if mirror else (False,)
+    views = head_views(setup)
     with counted("Computing features", len(views) * len(train) + len(held)) as advance:
-        rows = [_features(model, train, setup, mirrored=view, advance=advance) for view in views]
-        held_rows = _features(model, held, setup, mirrored=False, advance=advance)
+        rows = [
+            split_features(model, train, setup, mirrored=view, advance=advance) for view in views
+        ]
+        held_rows = split_features(model, held, setup, advance=advance)
     strength, head = _choose_head(
         torch.cat(rows), train.labels.cpu().repeat(len(views)), held_rows, held.labels.cpu(), setup
     )
@@ -71,13 +72,22 @@ def held_out(setup: Setup) -> Split:
     return split if setup.config.validate_on == "validation" else split[:0]
 
 
-def _features(
+def head_views(setup: Setup) -> tuple[bool, ...]:
+    """Return the views of the training pictures that a head is fitted to: whether each is mirrored.
+
+    Pictures that are fine-tuned afterwards are not mirrored here.
+    """
+    mirror = setup.config.flip != "none" and not setup.config.epochs
+    return (False, True) if mirror else (False,)
+
+
+def split_features(
     model: nn.Module,
     split: Split,
     setup: Setup,
     *,
-    mirrored: bool,
-    advance: Callable[[int], None],
+    mirrored: bool = False,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
     """Return the features (N, D) of a split, or of its mirror images."""
     parts = (part.flip(3) if mirrored else part for part in split.parts())

@@ -127,7 +127,7 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
         raise stop_exception(signal)
     if sentence := fall_back_to_head(state, setup):
         display.note(sentence)
-    display.summary(run, _finish(session))
+    display.summary(run, _finish(session, display.note))
 
 
 def _events(session: Session) -> Iterator[StepRecord | Epoch]:
@@ -216,7 +216,7 @@ def _describe_balance(setup: Setup) -> list[str]:
     return [f"classes of {fewest:,} to {most:,} pictures: {how}"] if how and fewest < most else []
 
 
-def _finish(session: Session) -> dict[str, Any]:
+def _finish(session: Session, note: Callable[[str], None]) -> dict[str, Any]:
     """Evaluate on the test split, write the final metrics and the curves; return the metrics."""
     started, run, setup, state = time.perf_counter(), session.run, session.setup, session.state
     info, calibration_pictures, held_out = setup.info, 0, len(setup.validation_split)
@@ -241,7 +241,10 @@ def _finish(session: Session) -> dict[str, Any]:
         "head": dataclasses.asdict(state.head) if state.head else None,
     }
     if state.head and len(session.test) < FEW_TEST_PICTURES:
-        metrics["cross_validation"] = cross_validate(setup, session.test, state.head.strength)
+        try:
+            metrics["cross_validation"] = cross_validate(setup, session.test, state.head.strength)
+        except UserError as error:  # a resumed run does not need the file of pretrained weights
+            note(f"{error} So the pretrained features are not cross-validated.")
     # Only now, outside the measured time: loading matplotlib takes 0.3 s.
     from hundredfold.figures.style import to_png  # noqa: PLC0415
     from hundredfold.figures.training import draw_curves  # noqa: PLC0415
