@@ -193,3 +193,13 @@ def test_pictures_that_all_belong_together_are_not_cross_validated(dataset: Data
     same = dataclasses.replace(dataset, train=blank, test=blank)
     setup = make_setup(probe(size=SIDE, device="cpu"), same, CPU)
     assert cross_validate(setup, blank, strength=10.0) == {}
+
+
+@pytest.mark.parametrize("found", [[1], {"accuracy": 0.5}, {"accuracy": "x", "pictures": 3}])
+def test_damaged_numbers_are_refused(found: object) -> None:
+    with pytest.raises(UserError, match="The metrics are damaged: there is no cross-validation"):
+        describe_cross_validation({"test_pictures": 3, "cross_validation": found})
+
+
+def test_runs_of_earlier_versions_have_no_cross_validation() -> None:
+    assert describe_cross_validation({"test_pictures": 3}) == ""

@@ -313,3 +313,10 @@ def test_a_run_resumes_without_its_file_of_pretrained_weights(
     ours, its = resume(run, tiny, quiet=True).model(), whole.model()
     for name, value in ours.state_dict().items():
         assert value.equal(its.state_dict()[name]), name
+
+
+def test_a_resumed_run_has_the_same_cross_validation(config: Config, tiny: Dataset) -> None:
+    whole = train(config, tiny, quiet=True).metrics()["cross_validation"]
+    again = resume(interrupted(config, tiny, 3), tiny, quiet=True).metrics()["cross_validation"]
+    assert whole.pop("seconds") > 0 and again.pop("seconds") > 0
+    assert whole == again and whole["pictures"] == len(tiny.train) + len(tiny.test)

@@ -186,17 +186,27 @@ def describe_intervals(count: int) -> str:
 
 
 def describe_cross_validation(metrics: Mapping[str, Any]) -> str:
-    """Return sentences about the cross-validation in a run's metrics; empty if there is none."""
+    """Return sentences about the cross-validation in a run's metrics; empty if there is none.
+
+    Raises:
+        UserError: there is no such cross-validation; numbers read from a file may be damaged.
+    """
     found = metrics.get("cross_validation")
     if not found:
         return ""
-    accuracy, count = found["accuracy"], found["pictures"]
-    return (
-        f"The test has only {plural(metrics['test_pictures'], 'picture')}. A cross-validation of a "
-        f"head on the pretrained features, before any fine-tuning, uses all {count:,} pictures "
-        f"({found['folds']} folds, {found['repeats']} times): {format_metric('', accuracy)} are "
-        f"correct ({INTERVAL} {format_interval(accuracy, count)} %)."
-    )
+    try:
+        accuracy, count = found["accuracy"], found["pictures"]
+        return (
+            f"The test has only {plural(metrics['test_pictures'], 'picture')}. A cross-validation "
+            "of a head on the pretrained features, before any fine-tuning, uses all "
+            f"{count:,} pictures ({found['folds']} folds, {found['repeats']} times): "
+            f"{format_metric('', accuracy)} are correct "
+            f"({INTERVAL} {format_interval(accuracy, count)} %)."
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The metrics are damaged: there is no cross-validation {found!r}."
+        ) from error
 
 
 def metric_rows(*views: Mapping[str, float], count: int = 0) -> list[list[str]]:
