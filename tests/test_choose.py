@@ -116,7 +116,7 @@ def test_small_pictures_of_which_features_know_more_start_from_them(
         ({"model": "resnet9"}, "fast", "resnet9"),
         ({"widths": (8, 8, 8)}, "fast", "whitenet"),
         ({"model": "timm:tf_efficientnet_lite1"}, "finetune", "timm:tf_efficientnet_lite1"),
-        ({"model": "timm:test_vit"}, "finetune", "timm:test_vit"),
+        ({"model": "timm:test_vit"}, "fast", "timm:test_vit"),
         ({"frozen": 0.5}, "finetune", "timm:tf_efficientnet_lite0"),
         ({"layer_decay": 0.8}, "finetune", "timm:tf_efficientnet_lite0"),
         ({"epochs": 0.0}, "finetune", "timm:tf_efficientnet_lite0"),

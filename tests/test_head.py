@@ -257,7 +257,6 @@ def test_a_budget_that_allows_steps_is_kept_for_a_pretrained_model(
     data = dataclasses.replace(tiny, train=make_split(960, 6))
     run = train(configured(finetune, tmp_path, budget="12s"), data, quiet=True)
     assert run.history()[-1].progress == 1
-    assert run.metrics()["seconds"] < 20
 
 
 def test_a_long_budget_ends_a_fine_tuning_after_twenty_epochs(

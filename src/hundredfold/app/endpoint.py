@@ -28,8 +28,8 @@ def make_endpoint(served: ServedModel) -> FastAPI:
     The body of a request is the content of a picture file. The answer of /api/predict has `classes`
     and, if the model has a hierarchy, `superclasses`: lists of `name` and `probability`, the most
     probable first. The query's `top` sets their length (default 5). The answer of /api/explain also
-    has `heat_map`, the address of a picture ("data:image/...;base64,..."), and, if the training
-    data was found, `similar`: a list of `picture` (such an address) and `caption`.
+    has `heat_map`, the address of a PNG ("data:image/png;base64,..."), and, if the training data
+    was found, `similar`: a list of `picture` (the address of a PNG or JPEG) and `caption`.
 
     Every error is JSON with `error`, a sentence. The status is 400 if the body is not a picture,
     404 for another path, 405 for another method, 413 if the body is larger than MOST_BYTES, 422 for
@@ -76,7 +76,7 @@ def _explain(served: ServedModel, picture: bytes, top: int) -> dict[str, Any]:
     """Return the answer of /api/explain."""
     found = served.explain(picture)
     heat_map = np.array(heat_picture(found.image, found.heat, HEAT_SIDE))
-    answer = {"heat_map": data_uri(as_tensor(heat_map))}
+    answer = {"heat_map": data_uri(as_tensor(heat_map), exact=True)}
     return found.prediction.best(top).as_json() | answer | _similar(served, found)
 
 

@@ -102,13 +102,14 @@ def to_image(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
-def data_uri(image: Tensor) -> str:
+def data_uri(image: Tensor, *, exact: bool = False) -> str:
     """Return a picture, (3, H, W) uint8, as a data URI, to embed in a page.
 
-    It holds a PNG file, or a JPEG file if the picture has more than MAX_PNG pixels a side.
+    It holds a PNG file, or a JPEG file if the picture has more than MAX_PNG pixels a side and need
+    not be exact.
     """
-    kind, options = ("PNG", {"optimize": True}) if image.shape[-1] <= MAX_PNG else ("JPEG", {})
-    to_image(image).save(buffer := io.BytesIO(), kind, **options)
+    kind = "PNG" if exact or image.shape[-1] <= MAX_PNG else "JPEG"
+    to_image(image).save(buffer := io.BytesIO(), kind, optimize=True, quality=85)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

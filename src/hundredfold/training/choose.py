@@ -18,7 +18,7 @@ from hundredfold.data.dataset import Dataset
 from hundredfold.data.load import find_source, load_to_train
 from hundredfold.metrics.scores import learned_top1
 from hundredfold.models.architectures import TIMM
-from hundredfold.models.installed import INSTALLED, is_installed
+from hundredfold.models.installed import INSTALLED, can_fold, is_installed
 from hundredfold.support.console import say
 from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.errors import UserError
@@ -75,9 +75,11 @@ def _choose_start(scratch: Config, configure: Configure, tell: Callable[[str], N
     except UserError:  # settings such as --widths are for networks that are trained from scratch
         tuned = scratch
     path, has_model = find_source(scratch.data), scratch.model == tuned.model
-    if has_model and tuned.model.startswith(TIMM):
+    if path is None or cifar100.is_at(path):
+        return _from_scratch(configure, tell)
+    if has_model and (scratch.weights or can_fold(tuned.model)):
         return load_with_best_fit(tuned, tell)
-    if has_model or path is None or cifar100.is_at(path):
+    if has_model:
         return _from_scratch(configure, tell)
     if tuned.weights == INSTALLED and not is_installed(tuned.model.removeprefix(TIMM)):
         tell("The pretrained weights are not installed, so the network is trained from scratch.")
