@@ -79,11 +79,28 @@ def _choose_start(scratch: Config, configure: Configure, tell: Callable[[str], N
         return _from_scratch(configure, tell)
     if has_model and (scratch.weights or can_fold(tuned.model)):
         return load_with_best_fit(tuned, tell)
-    if has_model:
+    if has_model or not _has_weights(tuned, tell):
         return _from_scratch(configure, tell)
-    if tuned.weights == INSTALLED and not is_installed(tuned.model.removeprefix(TIMM)):
-        tell("The pretrained weights are not installed, so the network is trained from scratch.")
-        return _from_scratch(configure, tell)
+    return _weigh(tuned, path, configure, tell)
+
+
+def _has_weights(config: Config, tell: Callable[[str], None]) -> bool:
+    """Return whether the weights of a pretrained model can be loaded as far as is known."""
+    if config.weights != INSTALLED or is_installed(config.model.removeprefix(TIMM)):
+        return True
+    tell("The pretrained weights are not installed, so the network is trained from scratch.")
+    return False
+
+
+def _weigh(tuned: Config, path: Path, configure: Configure, tell: Callable[[str], None]) -> Loaded:
+    """Return the better of pretrained features and training from scratch, by validation pictures.
+
+    Args:
+        tuned: the configuration of a pretrained model.
+        path: path of the pictures.
+        configure: as in `choose`.
+        tell: as in `choose`.
+    """
     loaded = load_with_best_fit(tuned, tell)
     loaded = loaded._replace(started=loaded.started or time.perf_counter())
     config, dataset = loaded.config, loaded.dataset
