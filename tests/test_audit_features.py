@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hundredfold import Dataset, Split, quick
 from hundredfold.audit.audit import BY_FEATURES, BY_NETWORKS, audit
-from hundredfold.audit.features import has_features, predict_by_features
+from hundredfold.audit.features import photo_features, predict_by_features, why_no_features
 from hundredfold.audit.labels import FOLDS, find_label_issues, predict_out_of_sample
 from hundredfold.audit.page import render_audit
 from hundredfold.audit.pictures import AuditedPictures, load_audited_pictures
@@ -99,7 +99,7 @@ def test_the_probabilities_are_those_of_scikit_learn_on_timms_features(patterns:
         fitted = LogisticRegression(C=0.1, tol=1e-6, max_iter=1000)
         fitted.fit(features[folds != fold], labels[folds != fold])
         want[folds == fold] = fitted.predict_proba(features[folds == fold])
-    got = predict_by_features(pictures)
+    got = predict_by_features(photo_features(pictures), pictures)
     np.testing.assert_allclose(got.numpy(), want, atol=2e-3)
 
 
@@ -135,7 +135,8 @@ def test_networks_check_small_pictures_as_before(
         write(tmp_path / "small", f"{kind}/{i}.png", KINDS[i % 3], i, side=63)
     pictures = load_audited_pictures(str(tmp_path / "small"))
     found = audit(pictures, near=False)
-    assert found.method == BY_NETWORKS
+    reason = "the shorter side of the median picture is below 64 pixels"
+    assert found.method == BY_NETWORKS.format(reason)
     config = fitted(quick(validation=0.0, balance="none"), len(pictures))
     split = Split(pictures.store, pictures.labels)
     dataset = Dataset("small", split, split[:0], pictures.classes)
@@ -149,11 +150,12 @@ def test_features_need_installed_weights_and_files_of_enough_pixels(
     patterns: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = load_audited_pictures(str(patterns))
-    assert has_features(pictures)
-    assert not has_features(dataclasses.replace(pictures, paths=()))  # such as CIFAR-100's
+    assert not why_no_features(pictures)
+    reason = why_no_features(dataclasses.replace(pictures, paths=()))  # such as CIFAR-100's
+    assert reason == "the pictures are not files"
     name = "tf_efficientnet_lite0"
     nowhere = PACKAGES[name]._replace(name="no-such-package-of-weights")
     monkeypatch.setattr(installed, "PACKAGES", {name: nowhere})
-    assert not has_features(pictures)
+    assert why_no_features(pictures) == "the pretrained weights are not installed"
     found = audit(pictures, near=False)
     assert "needs 100 pictures, not 45" in found.skipped[0] and not found.method

@@ -28,7 +28,7 @@ def digests(names: list[str]) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["audit"])
+@pytest.mark.parametrize("name", ["audit", "audit-photos"])
 def test_a_result_is_no_older_than_its_code(name: str) -> None:
     path = newest(name)
     result = json.loads(path.read_text())
@@ -38,7 +38,8 @@ def test_a_result_is_no_older_than_its_code(name: str) -> None:
     changed = [source for source, digest in result["sources"].items() if now[source] != digest]
     assert not changed, (
         f"{path.name} was made by earlier code: {', '.join(changed)} changed since, in more than "
-        f"comments. Run benchmarks/{name}.py again, and bring docs/{name}.md up to date."
+        f"comments. Run benchmarks/{name.replace('-', '_')}.py again, and bring docs/audit.md up to "
+        "date."
     )
 
 
@@ -85,6 +86,21 @@ def test_the_page_of_the_audit_has_the_figures_of_the_newest_result() -> None:
         f"{result['suspects']['test']} of the test set",
     ):
         assert figure in words, figure
+
+
+def test_the_page_of_the_audit_has_the_figures_of_changed_labels_of_photos() -> None:
+    path, page = newest("audit-photos"), (ROOT / "docs" / "audit.md").read_text()
+    result: dict[str, Any] = json.loads(path.read_text())
+    assert f"results/{path.name}" in page
+    sets = [name for name, figures in result.items() if "features" in figures]
+    assert sets
+    for name, way in [(name, way) for name in sets for way in ("features", "networks")]:
+        figures = result[name].get(way)
+        if figures:
+            recall, precision = (f"{figures[key]['mean']:.0%}" for key in ("recall", "precision"))
+            want = [figures["changed"], f"{figures['suspects']['mean']:g}", recall, precision]
+            row = [cell.replace(" %", "%") for cell in cells(page, f"{name}, {way}")]
+            assert row[:4] == list(map(str, want))
 
 
 def test_the_curve_reads_results_of_before_and_of_now(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from hundredfold.audit.duplicates import (
     NearDuplicate,
@@ -16,7 +15,12 @@ from hundredfold.audit.duplicates import (
     find_copies,
     find_near_duplicates,
 )
-from hundredfold.audit.features import MIN_PHOTOS, has_features, predict_by_features
+from hundredfold.audit.features import (
+    MIN_PHOTOS,
+    MIN_SIDE,
+    judge_by_features,
+    why_no_features,
+)
 from hundredfold.audit.findings import (
     Finding,
     class_findings,
@@ -51,15 +55,13 @@ MAX_EPOCHS = 20.0
 """Most epochs of a training that checks labels."""
 MAX_PICTURES = 100_000
 """Most pictures among which near duplicates are searched: each is compared with every other."""
-BY_NETWORKS = (
-    "Labels were checked by three small networks, each trained on two thirds of the pictures."
-)
-"""How labels are checked where pretrained features cannot be used."""
+BY_NETWORKS = "The audit used small networks, because {}."
+"""How labels and near duplicates were judged, and why."""
 BY_FEATURES = (
-    "Labels were checked by pretrained features and logistic regression, each time fitted to two "
-    "thirds of the pictures."
+    "The audit used pretrained features, because the pictures are photos of at least "
+    f"{MIN_SIDE} pixels."
 )
-"""How the labels of photos are checked."""
+"""The same for photos."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class AuditResult:
     skipped: tuple[str, ...]
     """Sentences that say what was not searched for, and why."""
     method: str
-    """A sentence that says how labels were checked; empty if they were not."""
+    """A sentence that says how labels and near duplicates were judged, and why; empty if neither
+    was searched for."""
 
     @property
     def wrong(self) -> list[Finding]:
@@ -92,32 +95,25 @@ def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) 
     Args:
         pictures: as returned by `load_audited_pictures` or `from_dataset`.
         near: search for near duplicates.
-        labels: search for labels that are likely wrong: those of photos by pretrained features if
-            their weights are installed, others by three small networks that are trained for it.
+        labels: search for labels that are likely wrong.
+
+    Both are searched for by pretrained features if `why_no_features` has no objection. Otherwise
+    three small networks are trained to check the labels, and those or an untrained one find near
+    duplicates.
 
     Raises:
         UserError: no picture can be read, or the pretrained weights are damaged.
     """
     if not len(pictures):
         raise UserError(f"{pictures.source} has no picture that can be read.")
-    dataset = _as_dataset(pictures)
-    config = fitted(quick(validation=0.0, balance="none"), len(pictures))
-    config = replace(config, epochs=min(config.epochs, MAX_EPOCHS))
     copies = find_copies(pictures.digests)
-    by_features = labels and has_features(pictures)
-    fewest = MIN_PHOTOS if by_features else MIN_PICTURES
+    no_features = why_no_features(pictures) if labels or near else "not requested"
+    fewest = MIN_PICTURES if no_features else MIN_PHOTOS
     no_labels = _why_no_labels(pictures, fewest) if labels else "not requested"
     no_near = _why_no_near(pictures) if near else "not requested"
-    issues: list[LabelIssue] = []
-    pairs: list[NearDuplicate] = []
+    judge = _judge_by_networks if no_features else judge_by_features
     with torch.random.fork_rng([]):
-        setup = make_setup(config, dataset, torch.device("cpu"))
-        states: list[State] = []
-        if not no_labels:
-            probabilities, states = _predict(pictures, setup, by_features=by_features)
-            issues = find_label_issues(probabilities, pictures.labels)
-        if not no_near:
-            pairs = _near_duplicates(setup, states or [first_state(setup)])
+        issues, pairs = judge(pictures, labels=not no_labels, near=not no_near)
     digests = pictures.digests
     pairs = [p for p in pairs if not digests[p.first] or digests[p.first] != digests[p.second]]
     findings = [
@@ -135,7 +131,7 @@ def audit(pictures: AuditedPictures, *, near: bool = True, labels: bool = True) 
         tuple(pairs),
         tuple(issues),
         tuple(f"{what} were not searched for: {why}." for what, why in skipped.items() if why),
-        "" if no_labels else BY_FEATURES if by_features else BY_NETWORKS,
+        "" if no_labels and no_near else _method(no_features),
     )
 
 
@@ -163,16 +159,34 @@ def _why_no_near(pictures: AuditedPictures) -> str:
     return ""
 
 
-def _predict(
-    pictures: AuditedPictures, setup: Setup, *, by_features: bool
-) -> tuple[Tensor, list[State]]:
-    """Return the probabilities (N, C) of each picture out of sample, and the networks trained."""
-    if by_features:
-        with counted("Computing features", len(pictures)) as advance:
-            return predict_by_features(pictures, advance), []
-    steps = count_audit_steps(len(pictures), setup.config)
-    with counted("Checking labels", steps) as advance:
-        return predict_out_of_sample(setup, advance)
+def _method(no_features: str) -> str:
+    """Return how the pictures were judged."""
+    return BY_NETWORKS.format(no_features) if no_features else BY_FEATURES
+
+
+def _judge_by_networks(
+    pictures: AuditedPictures, *, labels: bool, near: bool
+) -> tuple[list[LabelIssue], list[NearDuplicate]]:
+    """Return likely label errors and near duplicates, by networks that are trained for it.
+
+    Without labels to check, an untrained network finds the near duplicates.
+    """
+    issues: list[LabelIssue] = []
+    pairs: list[NearDuplicate] = []
+    if not (labels or near):
+        return issues, pairs
+    config = fitted(quick(validation=0.0, balance="none"), len(pictures))
+    config = replace(config, epochs=min(config.epochs, MAX_EPOCHS))
+    setup = make_setup(config, _as_dataset(pictures), torch.device("cpu"))
+    states: list[State] = []
+    if labels:
+        steps = count_audit_steps(len(pictures), setup.config)
+        with counted("Checking labels", steps) as advance:
+            probabilities, states = predict_out_of_sample(setup, advance)
+        issues = find_label_issues(probabilities, pictures.labels)
+    if near:
+        pairs = _near_duplicates(setup, states or [first_state(setup)])
+    return issues, pairs
 
 
 def _near_duplicates(setup: Setup, states: Sequence[State]) -> list[NearDuplicate]:

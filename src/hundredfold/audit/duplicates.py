@@ -60,7 +60,8 @@ class NearDuplicate(NamedTuple):
     second: int
     """Index of the other picture, larger than `first`."""
     score: float
-    """Similarity, from THRESHOLD to 3.85, weighted by COSINE, CROWDING, SMOOTH and ROUGH."""
+    """Similarity, from THRESHOLD to 3.85, weighted by COSINE, CROWDING, SMOOTH and ROUGH. Photos
+    have the score of `near_photos`."""
 
 
 def find_copies(digests: Sequence[str]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Predict the classes of photos out of sample, by logistic regression on pretrained features."""
+"""Judge photos by pretrained features: their labels by logistic regression, and which are alike."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,7 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hundredfold.audit.labels import FOLDS
+from hundredfold.audit.duplicates import NearDuplicate
+from hundredfold.audit.labels import FOLDS, LabelIssue, find_label_issues
+from hundredfold.audit.near_photos import find_near_photos
 from hundredfold.audit.pictures import AuditedPictures
 from hundredfold.augment import generator
 from hundredfold.data.collection import choose_size
@@ -22,6 +24,7 @@ from hundredfold.models.logistic import fit_heads
 from hundredfold.models.timm import normalisation
 from hundredfold.pictures.load import load_picture
 from hundredfold.recipes import probe
+from hundredfold.support.console import counted
 from hundredfold.support.device import keep_memory, memory_format
 from hundredfold.training.head import DEFAULT_STRENGTH
 
@@ -33,33 +36,55 @@ PART = 500
 """Number of photos that are in memory at a time."""
 
 
-def has_features(pictures: AuditedPictures) -> bool:
-    """Return whether the pictures are photos, and the pretrained weights are installed.
+def why_no_features(pictures: AuditedPictures) -> str:
+    """Return why pretrained features are not used; an empty string if they are.
 
-    Photos are files whose median has a shorter side of at least MIN_SIDE.
+    They are used if their weights are installed and the pictures are photos: files whose median has
+    a shorter side of at least MIN_SIDE.
     """
-    installed = is_installed(probe().model.removeprefix(TIMM))
-    return installed and bool(pictures.paths) and choose_size(pictures.paths) >= MIN_SIDE
+    if not pictures.paths:
+        return "the pictures are not files"
+    if choose_size(pictures.paths) < MIN_SIDE:
+        return f"the shorter side of the median picture is below {MIN_SIDE} pixels"
+    if not is_installed(probe().model.removeprefix(TIMM)):
+        return "the pretrained weights are not installed"
+    return ""
 
 
-def predict_by_features(
-    pictures: AuditedPictures, advance: Callable[[int], None] = lambda _: None
-) -> Tensor:
+def judge_by_features(
+    pictures: AuditedPictures, *, labels: bool, near: bool
+) -> tuple[list[LabelIssue], list[NearDuplicate]]:
+    """Return likely label errors and near duplicates among photos, by pretrained features.
+
+    Raises:
+        UserError: a file can no longer be read, or the weights are damaged.
+    """
+    if not (labels or near):
+        return [], []
+    with counted("Computing features", len(pictures)) as advance:
+        features = photo_features(pictures, advance)
+    issues: list[LabelIssue] = []
+    pairs: list[NearDuplicate] = []
+    if labels:
+        issues = find_label_issues(predict_by_features(features, pictures), pictures.labels)
+    if near:
+        with counted("Comparing", len(pictures)) as advance:
+            pairs = find_near_photos(features, pictures.store, advance)
+    return issues, pairs
+
+
+def predict_by_features(features: Tensor, pictures: AuditedPictures) -> Tensor:
     """Return probabilities of the classes of each photo by a head fitted on other photos, (N, C).
 
     Copies are always in one fold. Photos of a class that no other fold has cannot be judged: all
     their probabilities are equal.
 
     Args:
-        pictures: files, of at least two classes.
-        advance: receives the number of photos whose features were just computed.
-
-    Raises:
-        UserError: a file can no longer be read, or the weights are damaged.
+        features: (N, D) of the photos.
+        pictures: the photos, of at least two classes.
     """
-    features, labels = _features(pictures, advance), pictures.labels
+    labels, classes = pictures.labels, len(pictures.classes)
     folds = stratified_folds(labels, FOLDS, generator(0, "folds"), _copies(pictures))
-    classes = len(pictures.classes)
     probabilities = torch.full((len(labels), classes), 1 / classes)
     for fold in range(FOLDS):
         rest = folds != fold
@@ -77,8 +102,18 @@ def _copies(pictures: AuditedPictures) -> Tensor:
     return torch.tensor([first.setdefault(digest, i) if digest else i for i, digest in pairs])
 
 
-def _features(pictures: AuditedPictures, advance: Callable[[int], None]) -> Tensor:
-    """Return the pretrained features (N, D) of photos, in the size and fit of `probe`."""
+def photo_features(
+    pictures: AuditedPictures, advance: Callable[[int], None] = lambda _: None
+) -> Tensor:
+    """Return the pretrained features (N, D) of photos, in the size and fit of `probe`.
+
+    Args:
+        pictures: files.
+        advance: receives the number of photos whose features were just computed.
+
+    Raises:
+        UserError: a file can no longer be read, or the weights are damaged.
+    """
     config = probe()
     info = ModelInfo(
         model=config.model,

@@ -38,8 +38,8 @@ def audit_data(
     Args:
         data: The data, as --data of train.
         near: Search for near duplicates as well as for copies.
-        labels: Search for labels that are likely wrong. This computes pretrained features of
-            photos, or trains three small networks for other pictures.
+        labels: Search for labels that are likely wrong. For both, pretrained features of photos
+            are computed; for other pictures, three small networks are trained.
         fix: File to which a table of the pictures is written, without those that are certainly
             wrong. Train on it with --data.
         strict: Exit with code 1 if something should be fixed before training.

@@ -44,13 +44,13 @@ def near_duplicates(store: Tensor, rows: Tensor) -> list[tuple[int, int]]:
     """
     if len(rows) < 2:
         return []
-    coarse = [_thumbnails(store[part], COARSE).mean(1) for part in rows.split(BLOCK)]
+    coarse = [thumbnails(store[part], COARSE).mean(1) for part in rows.split(BLOCK)]
     pairs, mirrored = _candidates(_without_local_means(torch.cat(coarse)))
     linked = [torch.empty(0, dtype=torch.bool)]
     for pair, turned in zip(pairs.split(PAIRS), mirrored.split(PAIRS), strict=True):
-        first, second = (_thumbnails(store[rows[places]], FINE) for places in pair.unbind(1))
+        first, second = (thumbnails(store[rows[places]], FINE) for places in pair.unbind(1))
         first = torch.where(turned.view(-1, 1, 1, 1), first.flip(3), first)
-        linked.append(_are_near(first, second))
+        linked.append(fitted_correlation(first, second) >= THRESHOLD)
     return [(int(one), int(other)) for one, other in pairs[torch.cat(linked)]]
 
 
@@ -76,8 +76,16 @@ def _candidates(grey: Tensor) -> tuple[Tensor, Tensor]:
     return pairs[:, :2], pairs[:, 2].bool()
 
 
-def _are_near(first: Tensor, second: Tensor) -> Tensor:
-    """Return which pairs of thumbnails, (B, 3, FINE, FINE), are near duplicates, as (B,) bool."""
+def fitted_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Return how well the second thumbnail of each pair fits the first, (B,) -1..1.
+
+    It is the correlation without local means, after an affine fit, in grey and in colour, whichever
+    is lower. Fits that are going badly end early, and have the correlation in grey.
+
+    Args:
+        first: (B, 3, FINE, FINE), as returned by `thumbnails`.
+        second: (B, 3, FINE, FINE).
+    """
     target, source = first.mean(1), second.mean(1)
     wanted = _without_local_means(target)
     best = _correlation(wanted, _without_local_means(source))
@@ -90,10 +98,11 @@ def _are_near(first: Tensor, second: Tensor) -> Tensor:
         correlation = _correlation(wanted[at], fitted)
         better = correlation > best[at]
         maps[at[better]], best[at[better]] = trial[better], correlation[better]
-    near = best >= THRESHOLD
-    fitted = _without_local_means(_warped(second[near], maps[near]))
-    near[near.clone()] = _correlation(_without_local_means(first[near]), fitted) >= THRESHOLD
-    return near
+    good = best >= LOWEST[-1]
+    fitted = _without_local_means(_warped(second[good], maps[good]))
+    in_colour = _correlation(_without_local_means(first[good]), fitted)
+    best[good] = torch.minimum(best[good], in_colour)
+    return best
 
 
 def _improved(maps: Tensor, target: Tensor, source: Tensor) -> Tensor:
@@ -127,7 +136,8 @@ def _warped(images: Tensor, maps: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _thumbnails(images: Tensor, side: int) -> Tensor:
+def thumbnails(images: Tensor, side: int = FINE) -> Tensor:
+    """Return pictures, (N, 3, S, S) of any kind, reduced to (N, 3, side, side) float32."""
     return F.adaptive_avg_pool2d(images.float(), side)
 
 
