@@ -38,8 +38,8 @@ def test_a_result_is_no_older_than_its_code(name: str) -> None:
     changed = [source for source, digest in result["sources"].items() if now[source] != digest]
     assert not changed, (
         f"{path.name} was made by earlier code: {', '.join(changed)} changed since, in more than "
-        f"comments. Run benchmarks/{name.replace('-', '_')}.py again, and bring docs/audit.md up to "
-        "date."
+        f"comments. Run benchmarks/{name.replace('-', '_')}.py again, and bring docs/audit.md up "
+        "to date."
     )
 
 
