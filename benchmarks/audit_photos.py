@@ -94,13 +94,11 @@ def main(options: Options) -> None:
     figures: dict[str, Any] = {"sources": code_digests(SOURCES)}
     for name in options.sets:
         pictures = load_audited_pictures(str(options.folder / name / "split.csv"))
-        started = time.perf_counter()
         found = audit(pictures)
         figures[name] = {
             "pictures": len(pictures),
             "copies": len(found.copies),
             "near duplicates": len(found.near),
-            "seconds of the first audit": round(time.perf_counter() - started, 1),
         }
         ways = {"features": pictures}
         if options.networks:  # pictures without files are not photos

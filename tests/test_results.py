@@ -93,7 +93,7 @@ def test_the_page_of_the_audit_has_the_figures_of_changed_labels_of_photos() -> 
     result: dict[str, Any] = json.loads(path.read_text())
     assert f"results/{path.name}" in page
     sets = [name for name, figures in result.items() if "features" in figures]
-    assert sets
+    assert sets == ["waste", "clothing"]
     for name, way in [(name, way) for name in sets for way in ("features", "networks")]:
         figures = result[name].get(way)
         if figures:
