@@ -1,11 +1,9 @@
 """Judge photos by pretrained features: their labels by logistic regression, and which are alike."""
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hundredfold.audit.duplicates import NearDuplicate
@@ -14,26 +12,24 @@ from hundredfold.audit.near_photos import find_near_photos
 from hundredfold.audit.pictures import AuditedPictures
 from hundredfold.augment import generator
 from hundredfold.data.collection import choose_size
+from hundredfold.data.related import connected, equal_places
 from hundredfold.inference.features import cached_features
 from hundredfold.metrics.folds import stratified_folds
 from hundredfold.models.architectures import TIMM
 from hundredfold.models.build import build_model
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.installed import is_installed
-from hundredfold.models.logistic import fit_heads
 from hundredfold.models.timm import normalisation
-from hundredfold.pictures.load import load_picture
+from hundredfold.pictures.load import load_parts
 from hundredfold.recipes import probe
 from hundredfold.support.console import counted
-from hundredfold.support.device import keep_memory, memory_format
-from hundredfold.training.head import DEFAULT_STRENGTH
+from hundredfold.support.device import keep_memory, placed
+from hundredfold.training.head import held_out_logits
 
 MIN_SIDE = 64
 """Smallest side in pixels of photos: pretrained features suit smaller pictures less."""
 MIN_PHOTOS = 30
 """Fewest photos whose labels are checked."""
-PART = 500
-"""Number of photos that are in memory at a time."""
 
 
 def why_no_features(pictures: AuditedPictures) -> str:
@@ -84,22 +80,12 @@ def predict_by_features(features: Tensor, pictures: AuditedPictures) -> Tensor:
         pictures: the photos, of at least two classes.
     """
     labels, classes = pictures.labels, len(pictures.classes)
-    folds = stratified_folds(labels, FOLDS, generator(0, "folds"), _copies(pictures))
-    probabilities = torch.full((len(labels), classes), 1 / classes)
-    for fold in range(FOLDS):
-        rest = folds != fold
-        held = (folds == fold) & torch.isin(labels, labels[rest])
-        if held.any():
-            (head,) = fit_heads(features[rest], labels[rest], classes, (DEFAULT_STRENGTH,))
-            probabilities[held] = head(features[held]).softmax(1)
-    return probabilities
-
-
-def _copies(pictures: AuditedPictures) -> Tensor:
-    """Return the first picture with the content of each picture, (N,)."""
-    first: dict[str, int] = {}
-    pairs = enumerate(pictures.digests)
-    return torch.tensor([first.setdefault(digest, i) if digest else i for i, digest in pairs])
+    copies = torch.tensor(connected(len(labels), equal_places(pictures.digests)))
+    folds = stratified_folds(labels, FOLDS, generator(0, "folds"), copies)
+    logits = held_out_logits(features[None], labels, classes, folds)
+    in_fold = F.one_hot(labels, classes).T @ F.one_hot(folds, FOLDS)  # (C, FOLDS) counts
+    logits[(in_fold > 0).sum(1)[labels] < 2] = 0
+    return logits.softmax(1)
 
 
 def photo_features(
@@ -129,13 +115,5 @@ def photo_features(
     )
     info = normalisation(info)
     keep_memory()
-    model = build_model(info, config.weights).to(memory_format=memory_format(torch.device("cpu")))
-    return cached_features(model, _parts(pictures, config.size), info, advance)
-
-
-def _parts(pictures: AuditedPictures, side: int) -> Iterator[Tensor]:
-    """Yield all photos in order, (B, 3, side, side) uint8 at a time."""
-    load = partial(load_picture, size=side)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for start in range(0, len(pictures), PART):
-            yield torch.stack(list(pool.map(load, pictures.paths[start : start + PART])))
+    model = placed(build_model(info, config.weights), torch.device("cpu"))
+    return cached_features(model, load_parts(pictures.paths, config.size), info, advance)

@@ -44,8 +44,8 @@ def find_related(collection: PictureCollection, rows: Sequence[int]) -> RelatedP
     These are copies, near duplicates, and pictures that a table puts into one group.
     """
     entries = [collection.entries[row] for row in rows]
-    copies = _equal([collection.infos[row].digest for row in rows])
-    certain = [*copies, *_equal([entry.group for entry in entries])]
+    copies = equal_places([collection.infos[row].digest for row in rows])
+    certain = [*copies, *equal_places([entry.group for entry in entries])]
     near: list[tuple[int, int]] = []
     remarks = []
     places = [i for i, row in enumerate(rows) if _is_photo(collection.infos[row])]
@@ -116,7 +116,7 @@ def connected(count: int, pairs: Pairs) -> list[int]:
     return [lowest(i) for i in range(count)]
 
 
-def _equal(values: Sequence[Hashable]) -> list[tuple[int, int]]:
+def equal_places(values: Sequence[Hashable]) -> list[tuple[int, int]]:
     """Return pairs that connect the places of equal values; empty values are not connected."""
     first: dict[Hashable, int] = {}
     return [(first.setdefault(value, i), i) for i, value in enumerate(values) if value]

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import io
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +98,8 @@ def installed_weights(name: str, model: nn.Module) -> dict[str, Tensor]:
     stored = torch.load(
         io.BytesIO(_verified(PACKAGES[name])), map_location="cpu", weights_only=True
     )
-    return {_renamed(key, model): value for key, value in stored.items()}
+    blocks = _blocks(model)
+    return {_renamed(key, blocks): value for key, value in stored.items()}
 
 
 def _verified(package: Package) -> bytes:
@@ -124,19 +125,22 @@ def _module_folder(package: Package) -> Path | None:
     return Path(next(iter(folders))) if folders else None
 
 
-def _renamed(key: str, model: nn.Module) -> str:
+def _blocks(model: nn.Module) -> list[tuple[str, nn.Module, Mapping[str, str]]]:
+    """Return the name of each block of a model, the block, and the names of its layers."""
+    return [
+        (f"blocks.{stage}.{i}", block, DEEP if hasattr(block, "conv_pwl") else FLAT)
+        for stage, group in enumerate(model.blocks)  # type: ignore[arg-type]
+        for i, block in enumerate(group)
+    ]
+
+
+def _renamed(key: str, blocks: Sequence[tuple[str, nn.Module, Mapping[str, str]]]) -> str:
     """Return timm's name of a tensor of a package."""
     if not key.startswith("_blocks."):
         layer, leaf = key.split(".", 1)
         return f"{ENDS[layer]}.{leaf}"
     _, number, layer, leaf = key.split(".", 3)
-    blocks = [
-        (f"blocks.{stage}.{i}", block)
-        for stage, group in enumerate(model.blocks)  # type: ignore[arg-type]
-        for i, block in enumerate(group)
-    ]
-    prefix, block = blocks[int(number)]
-    names = DEEP if hasattr(block, "conv_pwl") else FLAT
+    prefix, _, names = blocks[int(number)]
     return f"{prefix}.{names[layer]}.{leaf}"
 
 
@@ -156,11 +160,9 @@ def fold_batch_norm(model: nn.Module) -> None:
         model: one of the models in PACKAGES, built by timm.
     """
     pairs = [(model, "conv_stem", "bn1"), (model, "conv_head", "bn2")]
-    for group in model.blocks:  # type: ignore[union-attr]
-        for block in group:
-            names = DEEP if hasattr(block, "conv_pwl") else FLAT
-            layers = list(names.values())
-            pairs += [(block, *pair) for pair in zip(layers[::2], layers[1::2], strict=True)]
+    for _, block, names in _blocks(model):
+        layers = list(names.values())
+        pairs += [(block, *pair) for pair in zip(layers[::2], layers[1::2], strict=True)]
     for parent, conv_name, norm_name in pairs:
         conv, norm = getattr(parent, conv_name), getattr(parent, norm_name)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()

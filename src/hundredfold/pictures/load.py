@@ -3,8 +3,10 @@
 import base64
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -68,6 +70,26 @@ def load_picture(picture: Picture, size: int, fit: Fit = "crop") -> Tensor:
             return as_tensor(square(picture, size, fit))
         with open_picture(_file(picture)) as image:
             return as_tensor(read_square(image, size, fit))
+
+
+def load_parts(
+    pictures: Sequence[Picture], size: int, fit: Fit = "crop", count: int = 500
+) -> Iterator[Tensor]:
+    """Yield pictures in order, as `load_picture` returns them, (B, 3, size, size) uint8 at a time.
+
+    Args:
+        pictures: read by several threads.
+        size: side in pixels.
+        fit: how pictures become squares.
+        count: number of pictures that are in memory at a time.
+
+    Raises:
+        UserError, UnavailableError: as `load_picture` does.
+    """
+    load = partial(load_picture, size=size, fit=fit)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start in range(0, len(pictures), count):
+            yield torch.stack(list(pool.map(load, pictures[start : start + count])))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from hundredfold.runs.arrays import from_npz, to_npz
 from hundredfold.runs.checkpoints import Checkpoint, newest_checkpoint, on_cpu, save_checkpoint
 from hundredfold.runs.digests import digest_files, format_metrics, read_file, read_metrics, to_text
 from hundredfold.runs.epoch import Epoch
-from hundredfold.support.device import memory_format
+from hundredfold.support.device import placed
 from hundredfold.support.errors import DamagedError, UserError
 from hundredfold.support.files import (
     expanded,
@@ -172,7 +172,7 @@ class Run:
             text = f"The weights of {self} belong to another model or version: {error}"
             raise UserError(text) from error
         self.tidy()
-        return model.to(device).to(memory_format=memory_format(device)).eval()
+        return placed(model, device).eval()
 
     def _last_weights(self) -> dict[str, Tensor]:
         if not (last := self.newest_checkpoint()):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from hundredfold.support.distributed import local_rank, started_by_torchrun
 from hundredfold.support.errors import UserError
@@ -55,6 +56,11 @@ def memory_format(device: torch.device) -> torch.memory_format:
     versions of torch compute wrong gradients of batch norm and max-pooling in this format.
     """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to a device, in the device's `memory_format`, and return it."""
+    return model.to(device).to(memory_format=memory_format(device))
 
 
 def keep_memory() -> None:

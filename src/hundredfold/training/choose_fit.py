@@ -1,17 +1,14 @@
 """Choose how pictures become squares, by cross-validation on pretrained features."""
 
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hundredfold.augment import generator
 from hundredfold.config import Config, parse_duration
@@ -20,13 +17,11 @@ from hundredfold.data.dataset import Dataset
 from hundredfold.data.load import find_source, load_to_train
 from hundredfold.inference.features import cached_features
 from hundredfold.models.build import build_model
-from hundredfold.models.info import ModelInfo
-from hundredfold.models.logistic import fit_heads
-from hundredfold.pictures.load import load_picture
+from hundredfold.pictures.load import load_parts
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.console import counted, say
-from hundredfold.support.device import fork_rng, memory_format, pick_device
-from hundredfold.training.head import DEFAULT_STRENGTH
+from hundredfold.support.device import fork_rng, pick_device, placed
+from hundredfold.training.head import held_out_logits
 from hundredfold.training.setup import make_setup
 
 FITS: tuple[Fit, ...] = ("crop", "pad", "squash")
@@ -63,9 +58,11 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loa
         UserError, UnavailableError: as `load_data` and `make_setup` do.
     """
     loaded, started = Loaded(*load_to_train(config, tell)), time.perf_counter()
-    path, dataset = find_source(config.data), loaded.dataset
     is_short = bool(config.budget) and parse_duration(config.budget) < SHORT
-    if path is None or config.fit != "auto" or not config.weights or is_short:
+    if config.fit != "auto" or not config.weights or is_short:
+        return loaded
+    path, dataset = find_source(config.data), loaded.dataset
+    if path is None:
         return loaded
     by_name = {entry.name: entry.path for entry in list_pictures(path).entries}
     paths = [by_name[name] for name in dataset.train.names]  # no test pictures
@@ -99,33 +96,15 @@ def _losses(config: Config, dataset: Dataset, paths: list[Path]) -> dict[Fit, Te
     with fork_rng(device):
         info = make_setup(config, dataset.with_labels(config.labels), device).info
         model = build_model(info, config.weights)
-    model = model.to(device).to(memory_format=memory_format(device))
+    model = placed(model, device)
     order = torch.randperm(len(paths), generator=generator(config.seed, "fit"))[:SAMPLE]
     labels = dataset.with_labels(config.labels).train.labels[order]
     chosen = [paths[i] for i in order.tolist()]
-    losses = {}
+    folds, losses = torch.arange(len(labels)) % FOLDS, {}
     with counted("Choosing the fit", len(FITS) * len(chosen)) as advance:
         for fit in FITS:
-            features = _features(model, chosen, replace(info, fit=fit), advance)
-            losses[fit] = _held_out_losses(features, labels, len(info.classes))
-    return losses
-
-
-def _features(
-    model: nn.Module, paths: list[Path], info: ModelInfo, advance: Callable[[int], None]
-) -> Tensor:
-    """Return the features (N, D) of picture files."""
-    load = partial(load_picture, size=info.image_size, fit=info.fit)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        images = torch.stack(list(pool.map(load, paths)))
-    return cached_features(model, images.split(500), info, advance)
-
-
-def _held_out_losses(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Return the loss (N,) of each picture under a head that was fitted on the other folds."""
-    losses, folds = torch.zeros(len(labels)), torch.arange(len(labels)) % FOLDS
-    for fold in range(FOLDS):
-        held = folds == fold
-        (head,) = fit_heads(features[~held], labels[~held], classes, (DEFAULT_STRENGTH,))
-        losses[held] = F.cross_entropy(head(features[held]), labels[held], reduction="none")
+            parts = load_parts(chosen, info.image_size, fit)
+            features = cached_features(model, parts, info, advance)
+            logits = held_out_logits(features[None], labels, len(info.classes), folds)
+            losses[fit] = F.cross_entropy(logits, labels, reduction="none")
     return losses

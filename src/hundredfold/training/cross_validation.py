@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hundredfold.augment import balanced_weights, generator
+from hundredfold.augment import generator
 from hundredfold.data.dataset import Split
 from hundredfold.data.related import connected
 from hundredfold.metrics.folds import stratified_folds
 from hundredfold.metrics.intervals import wilson_interval
+from hundredfold.metrics.scores import top_k
 from hundredfold.models.build import build_model
-from hundredfold.models.logistic import fit_heads
-from hundredfold.support.device import memory_format
-from hundredfold.training.head import head_views, held_out, split_features
+from hundredfold.support.device import placed
+from hundredfold.training.head import head_views, held_out, held_out_logits, split_features
 from hundredfold.training.setup import Setup
 
 FOLDS, REPEATS = 5, 3
@@ -50,21 +50,21 @@ def cross_validate(setup: Setup, test: Split, strength: float) -> dict[str, Any]
     groups = group_pictures(splits)
     if len(groups.unique()) < 2:
         return {}
-    model = build_model(setup.info, setup.config.weights).to(setup.device)
-    model = model.to(memory_format=memory_format(setup.device))
-    features = torch.stack(
+    model = placed(build_model(setup.info, setup.config.weights), setup.device)
+    views = torch.stack(
         [
             torch.cat([split_features(model, split, setup, mirrored=view) for split in splits])
             for view in head_views(setup)
         ]
     )
     labels = torch.cat([split.labels.cpu() for split in splits])
+    classes, balance = len(setup.info.classes), setup.class_weights is not None
     accuracies = []
     for repeat in range(REPEATS):
         rng = generator(setup.config.seed, "cross-validation", repeat)
         folds = stratified_folds(labels, FOLDS, rng, groups)
-        correct = _correct(features, labels, folds, setup, strength)
-        accuracies.append(correct.double().mean().item())
+        logits = held_out_logits(views, labels, classes, folds, strength, balance=balance)
+        accuracies.append(top_k(logits, labels, 1))
     accuracy = statistics.mean(accuracies)
     return {
         "accuracy": accuracy,
@@ -97,28 +97,3 @@ def _keys(split: Split) -> Iterator[list[Hashable]]:
             pixels = hashlib.blake2b(picture.contiguous().numpy().data, digest_size=16).digest()
             yield [pixels, *groups[place : place + 1]]
             place += 1
-
-
-def _correct(
-    features: Tensor, labels: Tensor, folds: Tensor, setup: Setup, strength: float
-) -> Tensor:
-    """Return whether each picture (N,) is classified correctly by a head of the other folds.
-
-    Args:
-        features: (V, N, D) of V views of each picture. The first is classified; a head is fitted to
-            all views of the pictures of the other folds.
-        labels: (N,)
-        folds: (N,) the fold of each picture.
-        setup: the classes, and whether they are balanced.
-        strength: strength of the penalty.
-    """
-    views, classes = len(features), len(setup.info.classes)
-    correct = torch.zeros(len(labels), dtype=torch.bool)
-    for fold in folds.unique():
-        held = folds == fold
-        others = labels[~held]
-        weights = balanced_weights(others, classes) if setup.class_weights is not None else None
-        rows = features[:, ~held].flatten(0, 1)
-        (head,) = fit_heads(rows, others.repeat(views), classes, (strength,), weights)
-        correct[held] = head(features[0, held]).argmax(1) == labels[held]
-    return correct

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hundredfold.augment import balanced_weights
 from hundredfold.data.dataset import Split
 from hundredfold.inference.features import cached_features, last_linear
-from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.scores import measure
 from hundredfold.models.logistic import STRENGTHS, Head, fit_heads
 from hundredfold.runs.epoch import HeadRecord
@@ -61,8 +61,7 @@ def fit_head(model: nn.Module, setup: Setup) -> HeadRecord:
     layer.bias.copy_(head.bias)
     info, metrics = setup.info, {}
     if len(held):
-        logits = predict_logits(model, held.parts(), info)
-        metrics = measure(logits, held.labels.cpu(), info.labels, info.parents)
+        metrics = measure(head(held_rows), held.labels.cpu(), info.labels, info.parents)
     return HeadRecord(time.perf_counter() - started, strength, metrics)
 
 
@@ -112,3 +111,39 @@ def _choose_head(
     if best is None:
         raise DivergedError("The pretrained features are not finite numbers.")
     return best
+
+
+def held_out_logits(
+    views: Tensor,
+    labels: Tensor,
+    classes: int,
+    folds: Tensor,
+    strength: float = DEFAULT_STRENGTH,
+    *,
+    balance: bool = False,
+) -> Tensor:
+    """Return the logits of each picture under a head that was fitted to the other folds.
+
+    Args:
+        views: (V, N, D) features of V views of each picture. The first is classified; a head is
+            fitted to all views of the pictures of the other folds.
+        labels: (N,) int64.
+        classes: number of classes C.
+        folds: (N,) int64, the fold of each picture.
+        strength: strength of the penalty, as in `models.logistic`.
+        balance: give each class the same weight in the loss.
+
+    Returns:
+        (N, C) float32; zeros if there is a single fold.
+    """
+    logits = torch.zeros(len(labels), classes)
+    for fold in folds.unique():
+        held = folds == fold
+        if held.all():
+            break
+        others = labels[~held]
+        weights = balanced_weights(others, classes) if balance else None
+        rows = views[:, ~held].flatten(0, 1)
+        (head,) = fit_heads(rows, others.repeat(len(views)), classes, (strength,), weights)
+        logits[held] = head(views[0, held])
+    return logits

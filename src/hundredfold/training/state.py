@@ -19,7 +19,7 @@ from hundredfold.runs.checkpoints import (
     with_prefix,
 )
 from hundredfold.runs.epoch import Epoch, HeadRecord
-from hundredfold.support.device import memory_format
+from hundredfold.support.device import placed
 from hundredfold.support.errors import UserError
 from hundredfold.training.cuda_graphs import Recorder
 from hundredfold.training.head import fit_head
@@ -160,7 +160,7 @@ def first_state(setup: Setup, *, pretrained: bool = True) -> State:
         chosen = torch.randperm(len(setup.train_split), generator=rng)[:INITIAL_PICTURES]
         images = setup.train_split[chosen.to(setup.train_split.store.device)].store.cpu()
         initialise(prepare(images, torch.tensor(info.mean), torch.tensor(info.std)))
-    model = model.to(setup.device).to(memory_format=memory_format(setup.device))
+    model = placed(model, setup.device)
     head = fit_head(model, setup) if config.weights and pretrained else None
     if config.frozen:
         freeze_layers(model, config.frozen)
