@@ -77,6 +77,22 @@ def test_frozen_parameters_are_not_optimised() -> None:
     assert chosen == {id(model[0].bias), id(model[1].weight), id(model[1].bias)}
 
 
+def assert_same_steps(
+    ours: nn.Linear,
+    optimizer: torch.optim.Optimizer,
+    plain: nn.Linear,
+    reference: torch.optim.Optimizer,
+) -> None:
+    """Take five steps with both optimizers, and compare the weights of their models."""
+    for x in torch.randn(5, 4, 3):
+        for model, stepper in ((ours, optimizer), (plain, reference)):
+            stepper.zero_grad()
+            model(x).square().mean().backward()
+            stepper.step()
+    torch.testing.assert_close(ours.weight, plain.weight)
+    torch.testing.assert_close(ours.bias, plain.bias)
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_a_step_equals_torchs_plain_optimizer(name: str) -> None:
     config = Config(optimizer=name, lr=0.1, momentum=0.9, weight_decay=0.01)  # type: ignore[arg-type]
@@ -88,13 +104,7 @@ def test_a_step_equals_torchs_plain_optimizer(name: str) -> None:
         if name == "sgd"
         else torch.optim.Adam(plain.parameters(), 0.1, weight_decay=0.01)
     )
-    for x in torch.randn(5, 4, 3):
-        for model, stepper in ((ours, optimizer), (plain, reference)):
-            stepper.zero_grad()
-            model(x).square().mean().backward()
-            stepper.step()
-    torch.testing.assert_close(ours.weight, plain.weight)
-    torch.testing.assert_close(ours.bias, plain.bias)
+    assert_same_steps(ours, optimizer, plain, reference)
 
 
 def test_one_cycle_changes_adams_first_beta() -> None:
@@ -202,13 +212,7 @@ def test_adamw_equals_torchs() -> None:
         {"params": [plain.bias], "weight_decay": 0.0},
     ]
     reference = torch.optim.AdamW(groups, lr=0.1)
-    for x in torch.randn(5, 4, 3):
-        for model, stepper in ((ours, optimizer), (plain, reference)):
-            stepper.zero_grad()
-            model(x).square().mean().backward()
-            stepper.step()
-    torch.testing.assert_close(ours.weight, plain.weight)
-    torch.testing.assert_close(ours.bias, plain.bias)
+    assert_same_steps(ours, optimizer, plain, reference)
 
 
 def small_net() -> nn.Sequential:
