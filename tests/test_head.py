@@ -20,11 +20,14 @@ from hundredfold.experiments.ablate import ablate
 from hundredfold.experiments.tune import search_space, tune
 from hundredfold.export.export import export
 from hundredfold.inference.features import last_linear, predict_features
+from hundredfold.inference.logits import predict_logits
 from hundredfold.inference.predict import Predictor
+from hundredfold.metrics.calibration import fit_temperature
 from hundredfold.models.logistic import STRENGTHS, fit_heads
 from hundredfold.report.report import write_report
 from hundredfold.training.budget import plan_budget
 from hundredfold.training.head import DEFAULT_STRENGTH, FEW
+from hundredfold.training.loop import train_epochs
 from hundredfold.training.progress import Display
 from hundredfold.training.resume import reproduce
 from hundredfold.training.setup import Setup, make_setup
@@ -220,9 +223,10 @@ def test_the_fitted_head_is_kept_if_fine_tuning_makes_the_model_worse(
     before = run.metrics()["head"]["validation"]["fine_top1"]
     assert epoch.validation["fine_top1"] < before
     assert display.said[-1].startswith(
-        f"Fine-tuning lowered the accuracy on the validation pictures from {before:.2%} to "
-        f"{epoch.validation['fine_top1']:.2%}"
+        f"Fine-tuning raised the loss on the validation pictures "
+        f"({epoch.validation['fine_top1']:.2%} of them are correct after it, {before:.2%} before)"
     )
+    assert run.metrics()["interpolation"]["share"] == 0
     _, first = begin(run.config(), data)
     for name, value in run.model().state_dict().items():
         assert value.equal(first.model.state_dict()[name]), name
@@ -232,6 +236,38 @@ def test_the_fitted_head_is_kept_if_fine_tuning_makes_the_model_worse(
     assert all(part.difference == "" for part in parts)
 
 
+def test_weights_after_a_mild_fine_tuning_are_a_mean_of_those_before_and_after(
+    tiny: Dataset, tmp_path: Path
+) -> None:
+    data = dataclasses.replace(tiny, validation=make_split(60, 6, 3))
+    config = configured(finetune, tmp_path, epochs=6.0, batch_size=24, lr=1e-4)
+    display = Notes()
+    run = train(config, data, display=display)
+    interpolation = run.metrics()["interpolation"]
+    share = interpolation["share"]
+    assert 0 < share < 1
+    setup, state = begin(run.config(), data)
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    for epoch in train_epochs(state, setup):
+        assert epoch.validation == run.history()[epoch.epoch - 1].validation
+    for name, value in state.model.state_dict().items():
+        torch.testing.assert_close(
+            run.model().state_dict()[name], (1 - share) * before[name] + share * value
+        )
+    assert data.validation
+    parts, labels = data.validation.parts(), data.validation.labels
+    logits = predict_logits(run.model(), parts, run.info())
+    correct = (logits.argmax(1) == labels).double().mean().item()
+    assert interpolation["validation"]["fine_top1"] == pytest.approx(correct)
+    loss = F.cross_entropy(logits, labels).item()
+    assert interpolation["validation"]["loss"] == pytest.approx(loss, abs=1e-6)
+    assert loss < run.history()[-1].validation["loss"]
+    assert loss < run.metrics()["head"]["validation"]["loss"]
+    assert run.info().temperature == pytest.approx(fit_temperature(logits, labels))
+    assert f"With them, {correct:.2%} of the validation pictures" in display.said[-1]
+    assert f"{share:.0%} after and {1 - share:.0%} before" in write_report(run).read_text()
+
+
 def test_fine_tuning_is_kept_without_validation_pictures(tiny: Dataset, tmp_path: Path) -> None:
     config = configured(finetune, tmp_path, epochs=1.0, batch_size=24, lr=0.05, validation=0.0)
     display = Notes()
@@ -239,7 +275,8 @@ def test_fine_tuning_is_kept_without_validation_pictures(tiny: Dataset, tmp_path
     _, first = begin(run.config(), tiny)
     own, firsts = run.model().state_dict(), first.model.state_dict()
     assert not own["conv_head.weight"].equal(firsts["conv_head.weight"])
-    assert not any("Fine-tuning lowered" in sentence for sentence in display.said)
+    assert not any("Fine-tuning raised" in sentence for sentence in display.said)
+    assert run.metrics()["interpolation"] is None
 
 
 def test_a_budget_that_is_too_short_for_steps_trains_only_the_head(

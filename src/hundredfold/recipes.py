@@ -250,7 +250,7 @@ def finetune(**changes: Any) -> Config:
         epochs=0.3,
         batch_size=32,
         optimizer="adamw",
-        lr=3e-4,
+        lr=5e-4,
         layer_decay=0.9,
         weight_decay=0.02,
         schedule="one_cycle",

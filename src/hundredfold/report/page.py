@@ -123,7 +123,15 @@ def _head(run: Run) -> str:
         return text
     key = learned_top1(head["validation"])
     share = percent(head["validation"][key])
-    return f"{text} It classified {share} of the validation pictures correctly."
+    text = f"{text} It classified {share} of the validation pictures correctly."
+    interpolation = run.metrics().get("interpolation")
+    if not interpolation:
+        return text
+    share, correct = interpolation["share"], percent(interpolation["validation"][key])
+    return (
+        f"{text} The final weights are a mean, {share:.0%} after and {1 - share:.0%} before "
+        f"fine-tuning, and classify {correct} of them correctly."
+    )
 
 
 def percent(share: float) -> str:

@@ -1,5 +1,6 @@
 """Choose how pictures become squares, by cross-validation on pretrained features."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,10 +28,11 @@ from hundredfold.training.setup import make_setup
 FITS: tuple[Fit, ...] = ("crop", "pad", "squash")
 OBLONG = 1.1
 """Ratio of the sides of the median picture from which on the fit matters."""
-SAMPLE, FOLDS = 500, 5
-"""Number of pictures by which a fit is chosen, and of folds of the cross-validation."""
-SHORT = 120.0
-"""Time budget in seconds below which no fit is chosen: that takes up to twenty seconds."""
+SAMPLES = {120.0: 500, 60.0: 250, 0.0: 0}
+"""Most pictures by which a fit is chosen, by the least time budget in seconds. Choosing by 500
+takes up to twenty seconds."""
+FOLDS = 5
+"""Number of folds of the cross-validation."""
 FEWEST = 30
 """Number of pictures that are too few to choose by."""
 
@@ -47,8 +49,8 @@ class Loaded(NamedTuple):
 def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loaded:
     """Load data as `load_to_train` does, and choose the fit if the configuration leaves it open.
 
-    A fit is chosen only for a pretrained model and oblong pictures, and if a time budget is at
-    least SHORT. It is `crop`, unless another one lowers the loss by more than its standard error.
+    A fit is chosen only for a pretrained model and oblong pictures, and not if a time budget is
+    very short. It is `crop`, unless another one lowers the loss by more than its standard error.
 
     Args:
         config: the configuration.
@@ -58,8 +60,9 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loa
         UserError, UnavailableError: as `load_data` and `make_setup` do.
     """
     loaded, started = Loaded(*load_to_train(config, tell)), time.perf_counter()
-    is_short = bool(config.budget) and parse_duration(config.budget) < SHORT
-    if config.fit != "auto" or not config.weights or is_short:
+    budget = parse_duration(config.budget) if config.budget else math.inf
+    sample = next(count for least, count in SAMPLES.items() if budget >= least)
+    if config.fit != "auto" or not config.weights or not sample:
         return loaded
     path, dataset = find_source(config.data), loaded.dataset
     if path is None:
@@ -68,7 +71,7 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loa
     paths = [by_name[name] for name in dataset.train.names]  # no test pictures
     if median_ratio(paths) < OBLONG or len(paths) < FEWEST:
         return loaded
-    losses = _losses(loaded.config, dataset, paths)
+    losses = _losses(loaded.config, dataset, paths, sample)
     best: Fit = "crop"
     for fit in FITS[1:]:
         gain = losses[best] - losses[fit]
@@ -84,20 +87,21 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loa
     return loaded._replace(started=started)
 
 
-def _losses(config: Config, dataset: Dataset, paths: list[Path]) -> dict[Fit, Tensor]:
+def _losses(config: Config, dataset: Dataset, paths: list[Path], sample: int) -> dict[Fit, Tensor]:
     """Return the cross-validated loss (N,) in nats of each of N training pictures, by the fit.
 
     Args:
         config: the configuration of a pretrained model.
         dataset: the data set.
         paths: path of each training picture.
+        sample: most pictures to choose by.
     """
     device = pick_device(config.device)
     with fork_rng(device):
         info = make_setup(config, dataset.with_labels(config.labels), device).info
         model = build_model(info, config.weights)
     model = placed(model, device)
-    order = torch.randperm(len(paths), generator=generator(config.seed, "fit"))[:SAMPLE]
+    order = torch.randperm(len(paths), generator=generator(config.seed, "fit"))[:sample]
     labels = dataset.with_labels(config.labels).train.labels[order]
     chosen = [paths[i] for i in order.tolist()]
     folds, losses = torch.arange(len(labels)) % FOLDS, {}

@@ -23,7 +23,7 @@ from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.track.base import Tracker
 from hundredfold.training.clock import restored_clock
-from hundredfold.training.fallback import fall_back_to_head
+from hundredfold.training.interpolate import interpolate
 from hundredfold.training.loop import StepRecord, train_events
 from hundredfold.training.progress import Display
 from hundredfold.training.session import Session, lock_run, run_session
@@ -250,7 +250,7 @@ def reproduce(
                 advance(1)
             else:
                 yield Repeat(f"epoch {event.epoch}", _epoch_difference(history, event))
-        fall_back_to_head(state, setup)
+        interpolate(state, setup)
         stored, ours = run.model().state_dict(), state.model.state_dict()
         names = [name for name, value in stored.items() if not value.equal(ours[name].cpu())]
         yield Repeat("weights", ", ".join(names))

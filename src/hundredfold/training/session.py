@@ -32,7 +32,7 @@ from hundredfold.track.base import Tracker
 from hundredfold.track.trackers import start_tracker
 from hundredfold.training.clock import Clock
 from hundredfold.training.cross_validation import cross_validate
-from hundredfold.training.fallback import fall_back_to_head
+from hundredfold.training.interpolate import Interpolation, describe, interpolate
 from hundredfold.training.loop import StepRecord, train_events
 from hundredfold.training.progress import Display
 from hundredfold.training.setup import Setup
@@ -125,9 +125,10 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
     if signal:
         display.note(f"Stopped. To continue: {command()} resume {shlex.quote(str(run))}")
         raise stop_exception(signal)
-    if sentence := fall_back_to_head(state, setup):
+    interpolation = interpolate(state, setup)
+    if interpolation and (sentence := describe(interpolation, state)):
         display.note(sentence)
-    display.summary(run, _finish(session, display.note))
+    display.summary(run, _finish(session, interpolation, display.note))
 
 
 def _events(session: Session) -> Iterator[StepRecord | Epoch]:
@@ -216,8 +217,16 @@ def _describe_balance(setup: Setup) -> list[str]:
     return [f"classes of {fewest:,} to {most:,} pictures: {how}"] if how and fewest < most else []
 
 
-def _finish(session: Session, note: Callable[[str], None]) -> dict[str, Any]:
-    """Evaluate on the test split, write the final metrics and the curves; return the metrics."""
+def _finish(
+    session: Session, interpolation: Interpolation | None, note: Callable[[str], None]
+) -> dict[str, Any]:
+    """Evaluate on the test split, write the final metrics and the curves; return the metrics.
+
+    Args:
+        session: a training at its end.
+        interpolation: the weights that a fine-tuned model ends with.
+        note: receives sentences for the user.
+    """
     started, run, setup, state = time.perf_counter(), session.run, session.setup, session.state
     info, calibration_pictures, held_out = setup.info, 0, len(setup.validation_split)
     if held_out and setup.config.validate_on == "validation":
@@ -239,6 +248,7 @@ def _finish(session: Session, note: Callable[[str], None]) -> dict[str, Any]:
         if state.history
         else 0.0,
         "head": dataclasses.asdict(state.head) if state.head else None,
+        "interpolation": interpolation._asdict() if interpolation else None,
     }
     if state.head and len(session.test) < FEW_TEST_PICTURES:
         try:
