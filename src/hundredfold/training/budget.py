@@ -13,7 +13,7 @@ from hundredfold.training.batches import batches
 from hundredfold.training.clock import Clock, mean_seconds
 from hundredfold.training.cuda_graphs import WARM_UP_STEPS
 from hundredfold.training.fitting import CIFAR_PICTURES, MOST_TUNING_EPOCHS
-from hundredfold.training.interpolate import SHARES
+from hundredfold.training.interpolate import TRIES
 from hundredfold.training.loop import train_step
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
@@ -64,7 +64,7 @@ def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock 
     probe = first_state(setup, pretrained=False)
     limit = min(PROBE_SHARE * budget, MOST_PROBE_SECONDS)
     seconds = seconds_by_size(probe, setup, limit)
-    validations = 1 + len(SHARES) if config.weights else 1  # after the last epoch, and of means
+    validations = 1 + TRIES if config.weights else 1  # after the last epoch, and of means
     predictions = 2 * tests + validations * len(setup.validation_split)
     reserve = evaluation_seconds(probe, setup, predictions, limit)
     now, mean = time.perf_counter(), mean_seconds(0.0, seconds)

@@ -21,7 +21,7 @@ from hundredfold.models.build import build_model
 from hundredfold.pictures.load import load_parts
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.console import counted, say
-from hundredfold.support.device import fork_rng, pick_device, placed
+from hundredfold.support.device import fork_rng, keep_memory, pick_device, placed
 from hundredfold.training.head import held_out_logits
 from hundredfold.training.setup import make_setup
 
@@ -97,6 +97,8 @@ def _losses(config: Config, dataset: Dataset, paths: list[Path], sample: int) ->
         sample: most pictures to choose by.
     """
     device = pick_device(config.device)
+    if device.type == "cpu":
+        keep_memory()  # as in training
     with fork_rng(device):
         info = make_setup(config, dataset.with_labels(config.labels), device).info
         model = build_model(info, config.weights)
