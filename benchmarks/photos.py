@@ -1,11 +1,14 @@
 """Measure training on sets of photos: from scratch, on pretrained features, and fine-tuned.
 
-python benchmarks/photos.py PHOTOS/clothing PHOTOS/waste --ways probe 90s --seeds 3 --save
+python benchmarks/photos.py PHOTOS/clothing PHOTOS/waste --seeds 3 --save photos.json
+
+A run that the file has already is not repeated, so a measurement can be interrupted.
 
 Each folder has a file split.csv with columns path, split and class. Every training is a process of
 its own with an empty cache. Its seconds run from the start of the process to its end, so they
 include reading the photos. With --peer, another program is measured in the same way: a command that
-takes --data FOLDER --epochs N --seed S and ends with a line of JSON with "accuracy" and "seconds".
+takes --data FOLDER --epochs N --seed S and ends with a line of JSON with "accuracy", "seconds" and
+"test", the number of test photos.
 """
 
 import json
@@ -16,22 +19,24 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import tyro
-from common import save_result, spread
+from common import MACHINE, spread
 
 from hundredfold import Run
 from hundredfold.metrics.intervals import wilson_interval
+from hundredfold.support.text import plural
 
 WHAT = "accuracy on the test photos and total time, from the start of the process to its end"
 WAYS: Mapping[str, tuple[str, ...]] = {
     "scratch": ("fast", "--budget", "2min"),
     "probe": ("probe",),
-    "75s": ("--budget", "75s"),
-    "150s": ("--budget", "150s"),
+    "80s": ("--budget", "80s"),
+    "2.5min": ("--budget", "150s"),
     "5min": ("--budget", "5min"),
     "10min": ("--budget", "10min"),
     "15min": ("--budget", "15min"),
@@ -46,7 +51,7 @@ class Options:
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of the sets of photos."""
-    ways: tuple[str, ...] = ("scratch", "probe", "75s", "5min")
+    ways: tuple[str, ...] = ("scratch", "probe", "80s", "default")
     """Names of the trainings to measure."""
     seeds: int = 3
     """Number of seeds for each, 0, 1, ..."""
@@ -54,8 +59,8 @@ class Options:
     """Command of another program; empty to measure none."""
     peer_epochs: tuple[int, ...] = (1, 3, 5)
     """Numbers of epochs of the other program."""
-    save: bool = False
-    """Write the result to benchmarks/results."""
+    save: Path | None = None
+    """JSON file for the figures, read first and written after each run."""
 
 
 def ours(folder: Path, way: str, seed: int) -> dict[str, float]:
@@ -89,32 +94,46 @@ def peer(command: str, folder: Path, epochs: int, seed: int) -> dict[str, float]
     return {name: float(found[key]) for name, key in keys.items()}
 
 
+def row_of(results: list[dict[str, float]]) -> dict[str, Any]:
+    """Return the figures of the trainings of one row, by seed from 0."""
+    row: dict[str, Any] = {key: spread([run[key] for run in results]) for key in results[0]}
+    pictures = int(row.pop("pictures")["mean"])
+    low, high = wilson_interval(row["accuracy"]["mean"], pictures)
+    return row | {"test_pictures": pictures, "interval": [round(low, 4), round(high, 4)]}
+
+
+def results_of(row: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Return the trainings from which `row_of` made a row."""
+    values = {key: value["values"] for key, value in row.items() if isinstance(value, dict)}
+    return [
+        {key: values[key][seed] for key in values} | {"pictures": row["test_pictures"]}
+        for seed in range(len(values["seconds"]))
+    ]
+
+
 def main(options: Options) -> None:
-    """Measure, print and save after each row, because measuring takes long."""
-    figures: dict[str, Any] = {}
-    rows = [(way, way, 0) for way in options.ways]
-    if options.peer:
-        rows += [(f"peer, {epochs} epochs", "", epochs) for epochs in options.peer_epochs]
-    for folder in options.folders:
-        for name, way, epochs in rows:
-            results = [
-                ours(folder, way, seed) if way else peer(options.peer, folder, epochs, seed)
-                for seed in range(options.seeds)
-            ]
-            row: dict[str, Any] = {
-                key: spread([found[key] for found in results]) for key in results[0]
-            }
-            pictures = int(row.pop("pictures")["mean"])
-            low, high = wilson_interval(row["accuracy"]["mean"], pictures)
-            row |= {"test_pictures": pictures, "interval": [round(low, 4), round(high, 4)]}
-            figures[f"{folder.name}, {name}"] = row
-            print(
-                f"{folder.name:12} {name:16} {row['accuracy']['mean']:.2%} "
-                f"({low:.1%} to {high:.1%})  {row['seconds']['mean']:.0f} s",
-                flush=True,
-            )
-            if options.save:
-                save_result("photos", WHAT, figures)
+    """Measure each seed in turn; print and save after each run, because measuring takes long."""
+    rows: dict[str, Any] = {}
+    if options.save and options.save.exists():
+        rows = json.loads(options.save.read_text())["rows"]
+    peers = options.peer_epochs if options.peer else ()
+    ways = [(way, way, 0) for way in options.ways]
+    ways += [(f"peer, {plural(epochs, 'epoch')}", "", epochs) for epochs in peers]
+    for seed, folder, (name, way, epochs) in product(range(options.seeds), options.folders, ways):
+        key = f"{folder.name}, {name}"
+        results = results_of(rows[key]) if key in rows else []
+        if seed < len(results):
+            continue
+        results += [ours(folder, way, seed) if way else peer(options.peer, folder, epochs, seed)]
+        rows[key] = row_of(results)
+        last, mean = results[-1], rows[key]["accuracy"]["mean"]
+        print(
+            f"{key:24} {last['accuracy']:.2%}  {last['seconds']:.0f} s  (mean {mean:.2%})",
+            flush=True,
+        )
+        if options.save:
+            text = json.dumps({"what": WHAT, "rows": rows, "machine": MACHINE}, indent=2)
+            options.save.write_text(f"{text}\n")
 
 
 if __name__ == "__main__":
