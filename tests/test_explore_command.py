@@ -1,5 +1,6 @@
 """The command `explore`: what it prints and what it writes."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -80,5 +81,6 @@ def test_mistakes_are_explained(
 
 
 def test_a_recipe_that_does_not_fit_the_pictures_is_refused(tiny: Dataset) -> None:
-    with pytest.raises(UserError, match="--size is 64, but the pictures have 32"):
-        explore(tiny, fast(size=64), "out")
+    large = Split(torch.zeros(6, 3, 48, 48, dtype=torch.uint8), tiny.train.labels[:6])
+    with pytest.raises(UserError, match="--size is 32, but the pictures have 48"):
+        explore(dataclasses.replace(tiny, train=large), fast(size=32), "out")

@@ -25,8 +25,9 @@ from hundredfold.inference.predict import Predictor
 from hundredfold.metrics.calibration import fit_temperature
 from hundredfold.models.logistic import STRENGTHS, fit_heads
 from hundredfold.report.report import write_report
+from hundredfold.training import head as training_head
 from hundredfold.training.budget import plan_budget
-from hundredfold.training.head import DEFAULT_STRENGTH, FEW
+from hundredfold.training.head import DEFAULT_STRENGTH, FEW, head_split
 from hundredfold.training.loop import train_epochs
 from hundredfold.training.progress import Display
 from hundredfold.training.resume import reproduce
@@ -277,6 +278,27 @@ def test_fine_tuning_is_kept_without_validation_pictures(tiny: Dataset, tmp_path
     assert not own["conv_head.weight"].equal(firsts["conv_head.weight"])
     assert not any("Fine-tuning raised" in sentence for sentence in display.said)
     assert run.metrics()["interpolation"] is None
+
+
+def test_a_short_fine_tuning_starts_from_a_head_on_a_sample(
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_head, "SAMPLE", 30)
+    config = configured(finetune, tmp_path, budget="2s", seed=1)
+    setup, state = begin(config, tiny)
+    assert state.head and state.head.pictures == 40  # 20 for each second
+    sample = head_split(setup)
+    assert sample.rows is not None and len(sample.rows.unique()) == 40
+    features = predict_features(state.model, sample.parts(), setup.info)
+    (head,) = fit_heads(features, sample.labels, 6, (state.head.strength,))
+    torch.testing.assert_close(last_linear(state.model).weight, head.weight, atol=1e-3, rtol=1e-3)
+    monkeypatch.setattr(training_head, "SAMPLE", 50)
+    _, state = begin(config, tiny)
+    assert state.head and state.head.pictures == 50
+    _, state = begin(dataclasses.replace(config, budget="1h"), tiny)
+    assert state.head and state.head.pictures == len(setup.train_split) == 72
+    _, state = begin(configured(probe, tmp_path, budget="2s"), tiny)
+    assert state.head and state.head.pictures == 72
 
 
 def test_a_budget_that_is_too_short_for_steps_trains_only_the_head(

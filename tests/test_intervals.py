@@ -18,7 +18,7 @@ from hundredfold.evaluation.evaluate import compare_with_record
 from hundredfold.evaluation.predictions import scored_predictions
 from hundredfold.export.hub import card
 from hundredfold.metrics.intervals import accuracy_intervals, wilson_interval
-from hundredfold.metrics.scores import describe_intervals, format_interval, metric_rows
+from hundredfold.metrics.scores import describe_test, format_interval, metric_rows
 from hundredfold.track.base import final_metrics
 from hundredfold.training.progress import JsonDisplay, metrics_table
 
@@ -140,9 +140,11 @@ def test_intervals_are_those_of_accuracies_alone() -> None:
 
 
 def test_the_sentences_say_why_intervals_are_wide() -> None:
-    assert describe_intervals(200).endswith("about 19 contain that accuracy.")
-    assert describe_intervals(199).endswith("wide because there are only 199 test pictures.")
-    assert describe_intervals(1).endswith("wide because there is only 1 test picture.")
+    assert describe_test(200, "").endswith("about 19 contain that accuracy.")
+    assert describe_test(199, "").endswith("wide because there are only 199 test pictures.")
+    assert describe_test(1, "").endswith("wide because there is only 1 test picture.")
+    assert "pretrained" not in describe_test(200, "")
+    assert describe_test(1, "hub").endswith("was pretrained on other pictures than these.")
 
 
 def test_a_finished_run_has_the_intervals_of_both_views(run: Run, tiny: Dataset) -> None:

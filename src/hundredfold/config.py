@@ -55,7 +55,7 @@ class Config:
     comes with hundredfold."""
     size: int = 0
     """Side in pixels (32..384) to which pictures of your own are resized; 0 chooses one that suits
-    them. Pictures of CIFAR-100 have 32."""
+    them. Pictures of CIFAR-100 have 32; a larger size enlarges them as part of the model."""
     fit: Literal["auto", "crop", "squash", "pad"] = "auto"
     """How pictures of your own that are not square become squares. crop: the middle of the longer
     side is kept. squash: the longer side is compressed. pad: the whole picture is kept, between

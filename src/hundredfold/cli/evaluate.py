@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from hundredfold.evaluation.evaluate import compare_with_record, evaluate
-from hundredfold.metrics.scores import describe_intervals
+from hundredfold.metrics.scores import describe_test
 from hundredfold.runs.bundled import find_run
 from hundredfold.support.console import console
 from hundredfold.support.errors import CheckFailed
@@ -35,7 +35,7 @@ def evaluate_run(
     found = find_run(run)
     metrics = evaluate(found, data, device)
     console.print(metrics_table(metrics))
-    console.print(f"{describe_intervals(metrics['test_pictures'])}\n")
+    console.print(f"{describe_test(metrics['test_pictures'], found.config().weights)}\n")
     if not found.finished:
         last, epochs = found.newest_checkpoint(), found.config().epochs
         progress = f"{(last.progress if last else 1) * epochs:.3g} of {plural(epochs, 'epoch')}"

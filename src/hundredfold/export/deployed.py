@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hundredfold.augment import prepare
+from hundredfold.augment import prepare, resampling
 from hundredfold.models.info import ModelInfo
 
 
@@ -11,8 +11,9 @@ class DeployedModel(nn.Module):
     """The model that is exported for other programs.
 
     Args:
-        model: maps normalised pictures (B, 3, S, S) to logits (B, C).
-        info: the normalisation of the pictures and the temperature of the probabilities.
+        model: maps normalised pictures (B, 3, T, T) to logits (B, C).
+        info: the sizes and the normalisation of the pictures, and the temperature of the
+            probabilities.
     """
 
     def __init__(self, model: nn.Module, info: ModelInfo) -> None:
@@ -21,11 +22,13 @@ class DeployedModel(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(info.mean))
         self.register_buffer("std", torch.tensor(info.std))
-        self.model, self.temperature = model, info.temperature
+        self.model, self.temperature, self.side = model, info.temperature, info.side
+        # The graph has the matrix as a constant, so it must be known before the graph is traced.
+        resampling(info.image_size, info.side, self.mean.device, self.mean.dtype)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Map pictures (B, S, S, 3) uint8 to calibrated probabilities (B, C) float32."""
-        x = prepare(pictures.permute(0, 3, 1, 2), self.mean, self.std)
+        x = prepare(pictures.permute(0, 3, 1, 2), self.mean, self.std, self.side)
         logits: Tensor = self.model(x) / self.temperature
         return logits.softmax(1)
 

@@ -5,7 +5,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from hundredfold.metrics.scores import INTERVAL, VIEWS, describe_intervals, metric_rows
+from hundredfold.metrics.scores import INTERVAL, VIEWS, describe_test, metric_rows
 from hundredfold.models.build import count_parameters
 from hundredfold.runs.new_run import copy_model
 from hundredfold.runs.run import Run
@@ -91,7 +91,7 @@ def card(run: Run, name: str) -> str:
         pictures=plural(count, "test picture"),
         views=" | ".join(f"{name} | {INTERVAL}" for name in VIEWS.values()),
         rows="\n".join(f"| {' | '.join(row)} |" for row in rows),
-        intervals=describe_intervals(count),
+        intervals=describe_test(count, config.weights),
         count=plural(len(info.classes), "class"),
         classes=classes + more,
         size=info.image_size,

@@ -93,9 +93,7 @@ def _salt(model: nn.Module, info: ModelInfo) -> bytes:
             weights.update(name.encode())
             weights.update(tensor.detach().cpu().contiguous().numpy().data)
     machine = (torch.__version__, torch.get_num_threads(), device.type, batch_size(info))
-    return fingerprint(
-        info.model, weights.hexdigest(), info.mean, info.std, info.image_size, machine
-    )
+    return fingerprint(info.model, weights.hexdigest(), info.mean, info.std, info.side, machine)
 
 
 def _key(picture: Tensor, salt: bytes) -> bytes:

@@ -20,7 +20,7 @@ LARGE = 128
 
 def batch_size(info: ModelInfo) -> int:
     """Return the number of pictures per forward pass: a divisor of 500."""
-    return BATCH if info.image_size <= LARGE else BATCH_OF_LARGE
+    return BATCH if info.side <= LARGE else BATCH_OF_LARGE
 
 
 @torch.inference_mode()
@@ -50,7 +50,7 @@ def predict_logits(model: nn.Module, images: Tensor | Iterable[Tensor], info: Mo
     outputs = []
     for part in (images,) if isinstance(images, Tensor) else images:
         for batch in part.split(batch_size(info)):
-            x = prepare(batch.to(device), mean, std, info.image_size)
+            x = prepare(batch.to(device), mean, std, info.side)
             outputs.append(model(x).float().cpu())
     model.train(training)
     logits = torch.cat(outputs) if outputs else torch.empty(0, len(info.classes))

@@ -174,15 +174,22 @@ def format_interval(share: float, count: int) -> str:
     return f"{format_points(low, 1)} to {format_points(high, 1)}"
 
 
-def describe_intervals(count: int) -> str:
-    """Return sentences that say what the intervals on `count` test pictures mean."""
-    if count >= FEW_TEST_PICTURES:
-        return INTERVAL_MEANING
-    there_are = "there is" if count == 1 else "there are"
-    return (
-        f"{INTERVAL_MEANING} The intervals are wide because {there_are} only "
-        f"{plural(count, 'test picture')}."
-    )
+def describe_test(count: int, weights: str) -> str:
+    """Return sentences that say what the test results mean.
+
+    Args:
+        count: number of test pictures.
+        weights: pretrained weights that training began with, as in `Config.weights`.
+    """
+    sentences = INTERVAL_MEANING
+    if count < FEW_TEST_PICTURES:
+        there_are = "there is" if count == 1 else "there are"
+        sentences += (
+            f" The intervals are wide because {there_are} only {plural(count, 'test picture')}."
+        )
+    if weights:
+        sentences += " The network was pretrained on other pictures than these."
+    return sentences
 
 
 def describe_cross_validation(metrics: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ def build_model(info: ModelInfo, weights: str = "") -> nn.Module:
     return MODELS[info.model](
         len(info.classes),
         **widths,
-        side=info.image_size,
+        side=info.side,
         batch_norm=info.batch_norm,
         residual=info.residual,
     )

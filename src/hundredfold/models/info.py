@@ -39,6 +39,8 @@ class ModelInfo:
     """Index of the superclass of each class; empty if there are none."""
     image_size: int
     """Side of the pictures in pixels."""
+    input_size: int = 0
+    """Side in pixels to which the model enlarges the pictures; 0 if it does not."""
     fit: Fit = "crop"
     """How a picture that is not square becomes one."""
     mean: tuple[float, ...]
@@ -59,6 +61,8 @@ class ModelInfo:
             raise UserError("The model's labels are coarse, but its classes are not.")
         if not self.classes or not 8 <= self.image_size <= MOST_SIDE:
             raise UserError(f"The model needs classes, and a picture size of 8 to {MOST_SIDE}.")
+        if self.input_size and not self.image_size <= self.input_size <= MOST_SIDE:
+            raise UserError(f"The model needs an input size of {self.image_size} to {MOST_SIDE}.")
         if not all(0 < width <= MOST_CHANNELS for width in self.widths):
             raise UserError(f"The model needs widths of 1 to {MOST_CHANNELS}.")
         if not COLDEST <= self.temperature <= HOTTEST:
@@ -67,3 +71,8 @@ class ModelInfo:
             raise UserError("The model needs three channel means.")
         if len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
             raise UserError("The model needs three channel deviations above 0.")
+
+    @property
+    def side(self) -> int:
+        """Side in pixels at which the network sees the pictures."""
+        return self.input_size or self.image_size

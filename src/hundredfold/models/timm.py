@@ -46,7 +46,7 @@ def build_timm(info: ModelInfo, weights: str = "") -> nn.Module:
         raise UserError(f"timm has no model {name!r}{hint}.")
     options = {"num_classes": len(info.classes), "pretrained": weights == HUB}
     try:
-        model = _create(timm, name, info.image_size, options)
+        model = _create(timm, name, info.side, options)
     except (RuntimeError, KeyError, ValueError, OSError) as error:
         if weights == HUB:
             raise UnavailableError(

@@ -17,7 +17,7 @@ from hundredfold.metrics.scores import (
     INTERVAL,
     METRICS,
     describe_cross_validation,
-    describe_intervals,
+    describe_test,
     format_interval,
     format_probability,
     learned_top1,
@@ -80,7 +80,7 @@ def render_report(
         about=_about(run, first),
         tiles=_tiles(run.metrics()),
         interval=INTERVAL,
-        intervals=describe_intervals(run.metrics()["test_pictures"]),
+        intervals=describe_test(run.metrics()["test_pictures"], config.weights),
         cross_validation=describe_cross_validation(run.metrics()),
         figures={name: _inline(figure.svg) for name, figure in figures.items()},
         levels=levels,
@@ -116,8 +116,8 @@ def _head(run: Run) -> str:
     if not head:
         return ""
     text = (
-        "Training began with a linear head on pretrained features, which took "
-        f"{duration(head['seconds'])}."
+        "Training began with a linear head on the pretrained features of "
+        f"{plural(head['pictures'], 'picture')}, which took {duration(head['seconds'])}."
     )
     if not head["validation"]:
         return text

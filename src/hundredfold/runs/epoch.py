@@ -44,6 +44,8 @@ class HeadRecord:
 
     seconds: float
     """Time in seconds for the features and the head."""
+    pictures: int
+    """Number of training pictures to which the head was fitted."""
     strength: float
     """Strength of the L2 penalty, as in `models.logistic`."""
     validation: dict[str, float]

@@ -8,9 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from hundredfold.augment import generator
 from hundredfold.config import Config
 from hundredfold.data import cifar100
 from hundredfold.data.collection import choose_size, list_pictures
@@ -24,6 +21,7 @@ from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.errors import UserError
 from hundredfold.training.budget import choose_recipe, plan_budget
 from hundredfold.training.choose_fit import Loaded, load_with_best_fit
+from hundredfold.training.head import SAMPLE, head_order
 from hundredfold.training.loop import train_epochs
 from hundredfold.training.setup import Setup, as_recorded, make_setup
 from hundredfold.training.state import first_state
@@ -33,8 +31,6 @@ SMALL = 48
 made for photos."""
 UNLIKE_PHOTOS = 0.6
 """Accuracy of a head on pretrained features below which the pictures may be unlike photos."""
-SAMPLE = 1000
-"""Number of training pictures by which pretrained features are judged."""
 SHORT = "20s"
 """Time for a training from scratch that is compared with pretrained features."""
 
@@ -176,8 +172,7 @@ def _features_accuracy(config: Config, dataset: Dataset) -> float | None:
         The accuracy (0..1); None if there are no validation pictures.
     """
     setup = _setup(config, dataset)
-    order = torch.randperm(len(setup.train_split), generator=generator(config.seed, "choice"))
-    some = setup.train_split.select(order[:SAMPLE])
+    some = setup.train_split.select(head_order(setup)[:SAMPLE])
     head = first_state(replace(setup, train_split=some)).head
     if head is None or not head.validation:
         return None

@@ -20,7 +20,7 @@ from hundredfold.metrics.scores import (
     INTERVAL,
     VIEWS,
     describe_cross_validation,
-    describe_intervals,
+    describe_test,
     format_metric,
     metric_rows,
     top1_key,
@@ -136,7 +136,7 @@ class Display:
         """Show the results of a training, its times, and the next command."""
         self._print()
         self._print(metrics_table(metrics))
-        self._print(f"{describe_intervals(metrics['test_pictures'])}\n")
+        self._print(f"{describe_test(metrics['test_pictures'], run.config().weights)}\n")
         if sentence := describe_cross_validation(metrics):
             self._print(f"{sentence}\n")
         head, training = metrics["head"], ""

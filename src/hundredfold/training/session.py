@@ -176,6 +176,9 @@ def _header(setup: Setup, state: State) -> list[str]:
     config, held_out = setup.config, len(setup.validation_split)
     validation = f", {held_out:,} {config.validate_on}" if held_out else ""
     about = f"{config.budget}: about " if config.budget else ""
+    enlarged = ""
+    if setup.info.side > setup.info.image_size:
+        enlarged = f", enlarged from {setup.info.image_size} to {setup.info.side} px"
     where = device_name(setup.device)
     if setup.device.type == "cpu":
         where += f", {plural(torch.get_num_threads(), 'thread')}"
@@ -187,10 +190,10 @@ def _header(setup: Setup, state: State) -> list[str]:
         schedule = f"{about}{plural(config.epochs, 'epoch')}, {steps} of {config.batch_size}"
     lines = [
         f"{config.data}: {len(setup.train_split):,} training{validation} pictures, "
-        f"{plural(len(setup.info.classes), f'{config.labels} class')}",
+        f"{plural(len(setup.info.classes), f'{config.labels} class')}{enlarged}",
         *_describe_balance(setup),
-        f"{config.model}: {count_parameters(state.model) / 1e6:.2f} M parameters, seed "
-        f"{config.seed}, {schedule}",
+        f"{config.model}{', pretrained' if config.weights else ''}: "
+        f"{count_parameters(state.model) / 1e6:.2f} M parameters, seed {config.seed}, {schedule}",
         where,
     ]
     return [*lines, _describe_head(state.head)] if state.head else lines
@@ -198,7 +201,8 @@ def _header(setup: Setup, state: State) -> list[str]:
 
 def _describe_head(head: HeadRecord) -> str:
     """Return a line about the head of a pretrained model."""
-    line = f"a linear head on the pretrained features took {duration(head.seconds)}"
+    pictures, seconds = plural(head.pictures, "picture"), duration(head.seconds)
+    line = f"a linear head on the pretrained features of {pictures} took {seconds}"
     if not head.validation:
         return line
     key = learned_top1(head.validation)

@@ -45,7 +45,7 @@ class Setup:
     def sizes(self) -> tuple[int, ...]:
         """Side of the training pictures in each phase of the run, in pixels."""
         sizes = self.config.sizes
-        side = training_side(self.info.image_size, self.config)
+        side = training_side(self.info.side, self.config)
         return (*(2 * round(size * side / sizes[-1] / 2) for size in sizes[:-1]), side)
 
     @cached_property
@@ -136,7 +136,7 @@ def make_setup(
     if config.budget and processes.size > 1:
         raise UserError("--budget follows the clock of a single process: use --epochs instead.")
     side = dataset.train.store.shape[-1]
-    if config.size not in (0, side):
+    if 0 < config.size < side:
         raise UserError(f"--size is {config.size}, but the pictures have {side} pixels a side.")
     if config.fit not in ("auto", dataset.fit):
         raise UserError(
@@ -158,6 +158,7 @@ def make_setup(
         superclasses=dataset.superclasses,
         parents=dataset.parents,
         image_size=side,
+        input_size=config.size if config.size > side else 0,
         fit=dataset.fit,
         mean=mean,
         std=std,
