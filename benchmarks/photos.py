@@ -35,7 +35,7 @@ WHAT = "accuracy on the test photos and total time, from the start of the proces
 WAYS: Mapping[str, tuple[str, ...]] = {
     "scratch": ("fast", "--budget", "2min"),
     "probe": ("probe",),
-    "80s": ("--budget", "80s"),
+    "75s": ("--budget", "75s"),
     "2.5min": ("--budget", "150s"),
     "5min": ("--budget", "5min"),
     "10min": ("--budget", "10min"),
@@ -51,7 +51,7 @@ class Options:
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of the sets of photos."""
-    ways: tuple[str, ...] = ("scratch", "probe", "80s", "default")
+    ways: tuple[str, ...] = ("scratch", "probe", "75s", "default")
     """Names of the trainings to measure."""
     seeds: int = 3
     """Number of seeds for each, 0, 1, ..."""

@@ -137,7 +137,7 @@ def test_training_runs_under_autocast(tiny: Dataset, tiny_config: Config) -> Non
 
 
 def test_a_wrong_configuration_leaves_no_run_behind(tiny: Dataset, tiny_config: Config) -> None:
-    for changes in ({"widths": (8,) * 9}, {"size": 64}):
+    for changes in ({"widths": (8,) * 9}, {"fit": "pad"}):
         with pytest.raises(UserError):
             train(dataclasses.replace(tiny_config, **changes), tiny, quiet=True)
     assert not Path(tiny_config.out).exists()
