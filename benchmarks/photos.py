@@ -11,12 +11,14 @@ takes --data FOLDER --epochs N --seed S and ends with a line of JSON with "accur
 "test", the number of test photos.
 """
 
+import csv
 import json
 import os
 import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -55,6 +57,8 @@ class Options:
     """Names of the trainings to measure."""
     seeds: int = 3
     """Number of seeds for each, 0, 1, ..."""
+    per_class: int = 0
+    """Train on the first photos by name of each class only, validation included; 0 for all."""
     peer: str = ""
     """Command of another program; empty to measure none."""
     peer_epochs: tuple[int, ...] = (1, 3, 5)
@@ -63,11 +67,31 @@ class Options:
     """JSON file for the figures, read first and written after each run."""
 
 
-def ours(folder: Path, way: str, seed: int) -> dict[str, float]:
+def write_part(folder: Path, per_class: int, path: Path) -> Path:
+    """Write a table with all test photos and the first training photos of each class."""
+    with (folder / "split.csv").open() as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
+    counts: Counter[str] = Counter()
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "split", "class"])
+        for row in rows:
+            counts[row["class"]] += row["split"] == "train"
+            if row["split"] == "test" or (
+                row["split"] == "train" and counts[row["class"]] <= per_class
+            ):
+                table.writerow([(folder / row["path"]).resolve(), row["split"], row["class"]])
+    return path
+
+
+def ours(folder: Path, way: str, seed: int, per_class: int) -> dict[str, float]:
     """Train once, and return test accuracies (0..1) and the time in seconds."""
     with TemporaryDirectory() as scratch:
+        table = folder / "split.csv"
+        if per_class:
+            table = write_part(folder, per_class, Path(scratch, "part.csv"))
         command = [sys.executable, "-m", "hundredfold", "train", *WAYS[way], "--seed", str(seed)]
-        command += ["--data", str(folder / "split.csv"), "--out", f"{scratch}/runs", "--quiet"]
+        command += ["--data", str(table), "--out", f"{scratch}/runs", "--quiet"]
         started = time.perf_counter()
         subprocess.run(command, env={**os.environ, "XDG_CACHE_HOME": scratch}, check=True)
         seconds = time.perf_counter() - started
@@ -120,15 +144,20 @@ def main(options: Options) -> None:
     ways = [(way, way, 0) for way in options.ways]
     ways += [(f"peer, {plural(epochs, 'epoch')}", "", epochs) for epochs in peers]
     for seed, folder, (name, way, epochs) in product(range(options.seeds), options.folders, ways):
-        key = f"{folder.name}, {name}"
+        part = f", {options.per_class} a class" if options.per_class else ""
+        key = f"{folder.name}{part}, {name}"
         results = results_of(rows[key]) if key in rows else []
         if seed < len(results):
             continue
-        results += [ours(folder, way, seed) if way else peer(options.peer, folder, epochs, seed)]
+        results.append(
+            ours(folder, way, seed, options.per_class)
+            if way
+            else peer(options.peer, folder, epochs, seed)
+        )
         rows[key] = row_of(results)
         last, mean = results[-1], rows[key]["accuracy"]["mean"]
         print(
-            f"{key:24} {last['accuracy']:.2%}  {last['seconds']:.0f} s  (mean {mean:.2%})",
+            f"{key:34} {last['accuracy']:.2%}  {last['seconds']:.0f} s  (mean {mean:.2%})",
             flush=True,
         )
         if options.save:
