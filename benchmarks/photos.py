@@ -6,8 +6,8 @@ A run that the file has already is not repeated, so a measurement can be interru
 
 Each folder has a file split.csv with columns path, split and class. Every training is a process of
 its own with an empty cache. Its seconds run from the start of the process to its end, so they
-include reading the photos. With --peer, another program is measured in the same way: a command that
-takes --data FOLDER --epochs N --seed S and ends with a line of JSON with "accuracy", "seconds" and
+include reading the photos. With --peer, another program is run as well: a command that takes --data
+FOLDER --epochs N --seed S and ends with a line of JSON with "accuracy", its own "seconds", and
 "test", the number of test photos.
 """
 
@@ -33,7 +33,7 @@ from hundredfold import Run
 from hundredfold.metrics.intervals import wilson_interval
 from hundredfold.support.text import plural
 
-WHAT = "accuracy on the test photos and total time, from the start of the process to its end"
+WHAT = "accuracy on the test photos and seconds from the start of the process to its end (peer: its own)"
 WAYS: Mapping[str, tuple[str, ...]] = {
     "scratch": ("fast", "--budget", "2min"),
     "probe": ("probe",),
