@@ -33,7 +33,7 @@ from hundredfold import Run
 from hundredfold.metrics.intervals import wilson_interval
 from hundredfold.support.text import plural
 
-WHAT = "accuracy on the test photos and seconds from the start of the process to its end (peer: its own)"
+WHAT = "test accuracy, and seconds from the start of the process to its end (peer: its own)"
 WAYS: Mapping[str, tuple[str, ...]] = {
     "scratch": ("fast", "--budget", "2min"),
     "probe": ("probe",),

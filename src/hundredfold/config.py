@@ -59,7 +59,8 @@ class Config:
     fit: Literal["auto", "crop", "squash", "pad"] = "auto"
     """How pictures of your own that are not square become squares. crop: the middle of the longer
     side is kept. squash: the longer side is compressed. pad: the whole picture is kept, between
-    grey bars. auto is crop. Square pictures are the same in all of them."""
+    grey bars. auto is crop, unless another one suits pretrained features better. Square pictures
+    are the same in all of them."""
     strict: bool = False
     """Stop with an error if pictures of your own are damaged or of unknown classes, instead of
     leaving them out."""
