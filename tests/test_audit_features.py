@@ -10,6 +10,7 @@ import timm
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from support.stages import stage_features
 
 from hundredfold import Dataset, Split, quick
 from hundredfold.audit.audit import BY_FEATURES, BY_NETWORKS, audit
@@ -24,6 +25,7 @@ from hundredfold.models import installed
 from hundredfold.models.installed import PACKAGES, installed_weights
 from hundredfold.pictures.load import load_picture
 from hundredfold.training.fitting import fitted
+from hundredfold.training.head import DEFAULT_STRENGTH
 from hundredfold.training.setup import make_setup
 
 KINDS = ("rows", "columns", "discs")
@@ -91,12 +93,12 @@ def test_the_probabilities_are_those_of_scikit_learn_on_timms_features(patterns:
     model.load_state_dict(weights)
     mean, std = (torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     images = torch.stack([load_picture(path, 224) for path in pictures.paths])
-    maps = model.forward_features((images / 255 - mean) / std)
-    features, labels = maps.mean((2, 3)).numpy(), pictures.labels.numpy()
+    features = stage_features(model, (images / 255 - mean) / std).numpy()
+    labels = pictures.labels.numpy()
     folds = stratified_folds(pictures.labels, FOLDS, generator(0, "folds")).numpy()
     want = np.zeros((len(labels), 3))
     for fold in range(FOLDS):
-        fitted = LogisticRegression(C=0.1, tol=1e-6, max_iter=1000)
+        fitted = LogisticRegression(C=1 / DEFAULT_STRENGTH, tol=1e-6, max_iter=1000)
         fitted.fit(features[folds != fold], labels[folds != fold])
         want[folds == fold] = fitted.predict_proba(features[folds == fold])
     got = predict_by_features(photo_features(pictures), pictures)

@@ -32,7 +32,7 @@ INFO = ModelInfo(
     std=(0.2, 0.2, 0.2),
 )
 PRETRAINED = dataclasses.replace(
-    INFO, model="timm:tf_efficientnet_lite0", widths=(), batch_norm=False
+    INFO, model="timm:tf_efficientnet_lite0", widths=(), batch_norm=False, levels=True
 )
 
 

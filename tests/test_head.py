@@ -24,6 +24,7 @@ from hundredfold.inference.logits import predict_logits
 from hundredfold.inference.predict import Predictor
 from hundredfold.metrics.calibration import fit_temperature
 from hundredfold.models.logistic import STRENGTHS, fit_heads
+from hundredfold.report.page import percent
 from hundredfold.report.report import write_report
 from hundredfold.training import head as training_head
 from hundredfold.training.budget import plan_budget
@@ -79,7 +80,7 @@ def test_a_run_without_epochs_is_finished_and_can_be_reproduced(probed: Run, tin
 
 def test_a_run_without_epochs_can_be_reported_and_exported(probed: Run, tiny: Dataset) -> None:
     page = write_report(probed, tiny).read_text()
-    assert f"{probed.metrics()['test']['fine_top1']:.2%}"[:4] in page
+    assert percent(probed.metrics()["test"]["fine_top1"]) in page
     result = export(probed, "torch", tiny)
     assert max(result.parity.values()) < 1e-4
     assert result.accuracy["exported"]["fine_top1"] == probed.metrics()["test"]["fine_top1"]
@@ -132,22 +133,49 @@ def test_the_commands_accept_a_run_without_epochs(
 def test_the_head_is_the_logistic_regression_of_both_views(tiny: Dataset, tmp_path: Path) -> None:
     setup, state = begin(configured(probe, tmp_path), tiny)
     assert state.head and state.head.strength == DEFAULT_STRENGTH  # 24 pictures are too few
-    train_images = setup.train_split.images
-    both = torch.cat([train_images, train_images.flip(3)])
+    assert state.head.refitted and state.head.pictures == 96
+    images = torch.cat([setup.train_split.images, setup.validation_split.images])
+    both = torch.cat([images, images.flip(3)])
     features = predict_features(state.model, both, setup.info).clone()
-    labels = setup.train_split.labels.repeat(2)
+    labels = torch.cat([setup.train_split.labels, setup.validation_split.labels]).repeat(2)
     (want,) = fit_heads(features, labels, 6, (DEFAULT_STRENGTH,))
     head = last_linear(state.model)
-    torch.testing.assert_close(head.weight, want.weight, atol=1e-3, rtol=0)
+    torch.testing.assert_close(head.weight, want.weight, atol=2e-2, rtol=0)
     logits = head(features).softmax(1)
-    torch.testing.assert_close(logits, want(features).softmax(1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(logits, want(features).softmax(1), atol=5e-3, rtol=0)
 
 
 def test_without_flips_the_mirror_images_are_not_used(tiny: Dataset, tmp_path: Path) -> None:
-    setup, state = begin(configured(probe, tmp_path, flip="none"), tiny)
+    _, state = begin(configured(probe, tmp_path, flip="none", validation=0.0), tiny)
+    assert state.head and not state.head.refitted
+    setup = make_setup(configured(probe, tmp_path, validation=0.0), tiny, CPU)
     features = predict_features(state.model, setup.train_split.images, setup.info).clone()
     (want,) = fit_heads(features, setup.train_split.labels, 6, (DEFAULT_STRENGTH,))
     torch.testing.assert_close(last_linear(state.model).weight, want.weight, atol=1e-3, rtol=0)
+
+
+def test_validation_pictures_measure_a_head_that_was_not_fitted_to_them(
+    probed: Run, tiny: Dataset, tmp_path: Path
+) -> None:
+    setup, state = begin(configured(probe, tmp_path), tiny)
+    split, held = setup.train_split, setup.validation_split
+    model = state.model
+    features = predict_features(model, torch.cat([split.images, split.images.flip(3)]), setup.info)
+    (head,) = fit_heads(features.clone(), split.labels.repeat(2), 6, (DEFAULT_STRENGTH,))
+    logits = head(predict_features(model, held.images, setup.info).clone())
+    assert state.validation_logits is not None
+    torch.testing.assert_close(state.validation_logits, logits, atol=1e-2, rtol=0)
+    record = probed.metrics()["head"]
+    assert record["validation"]["loss"] == pytest.approx(
+        F.cross_entropy(logits, held.labels).item(), abs=1e-3
+    )
+    expected = fit_temperature(logits, held.labels)
+    assert probed.info().temperature == pytest.approx(expected, rel=1e-2)
+    restored = first_state(setup)
+    restored.validation_logits = torch.zeros(1)
+    restored.load(state.checkpoint(setup))
+    assert restored.validation_logits.equal(state.validation_logits)
+    assert "Then it was fitted to these as well" in write_report(probed, tiny).read_text()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -275,7 +303,7 @@ def test_fine_tuning_is_kept_without_validation_pictures(tiny: Dataset, tmp_path
     run = train(config, tiny, display=display)
     _, first = begin(run.config(), tiny)
     own, firsts = run.model().state_dict(), first.model.state_dict()
-    assert not own["conv_head.weight"].equal(firsts["conv_head.weight"])
+    assert not own["body.conv_head.weight"].equal(firsts["body.conv_head.weight"])
     assert not any("Fine-tuning raised" in sentence for sentence in display.said)
     assert run.metrics()["interpolation"] is None
 
@@ -284,9 +312,9 @@ def test_a_short_fine_tuning_starts_from_a_head_on_a_sample(
     tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_head, "SAMPLE", 30)
-    config = configured(finetune, tmp_path, budget="2s", seed=1)
+    config = configured(finetune, tmp_path, budget="1s", seed=1)
     setup, state = begin(config, tiny)
-    assert state.head and state.head.pictures == 40  # 20 for each second
+    assert state.head and state.head.pictures == 40  # for each second
     sample = head_split(setup)
     assert sample.rows is not None and len(sample.rows.unique()) == 40
     features = predict_features(state.model, sample.parts(), setup.info)
@@ -297,8 +325,8 @@ def test_a_short_fine_tuning_starts_from_a_head_on_a_sample(
     assert state.head and state.head.pictures == 50
     _, state = begin(dataclasses.replace(config, budget="1h"), tiny)
     assert state.head and state.head.pictures == len(setup.train_split) == 72
-    _, state = begin(configured(probe, tmp_path, budget="2s"), tiny)
-    assert state.head and state.head.pictures == 72
+    _, state = begin(configured(probe, tmp_path, budget="1s"), tiny)
+    assert state.head and state.head.pictures == 96  # validation pictures as well
 
 
 def test_a_budget_that_is_too_short_for_steps_trains_only_the_head(

@@ -247,16 +247,14 @@ def finetune(**changes: Any) -> Config:
         model="timm:tf_efficientnet_lite0",
         weights="installed",
         frozen=0.33,
-        epochs=0.3,
+        epochs=0.2,
         batch_size=32,
         optimizer="adamw",
-        lr=5e-4,
+        lr=3e-4,
         layer_decay=0.9,
         weight_decay=0.02,
         schedule="one_cycle",
         warmup=0.2,
-        label_smoothing=0.05,
-        train_scale=0.72,
     )
 
 

@@ -19,6 +19,7 @@ from hundredfold.models.architectures import TIMM
 from hundredfold.models.build import build_model
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.installed import is_installed
+from hundredfold.models.levels import LAST_FEATURES
 from hundredfold.models.timm import normalisation
 from hundredfold.pictures.load import load_parts
 from hundredfold.recipes import probe
@@ -65,7 +66,7 @@ def judge_by_features(
         issues = find_label_issues(predict_by_features(features, pictures), pictures.labels)
     if near:
         with counted("Comparing", len(pictures)) as advance:
-            pairs = find_near_photos(features, pictures.store, advance)
+            pairs = find_near_photos(features[:, :LAST_FEATURES], pictures.store, advance)
     return issues, pairs
 
 
@@ -105,6 +106,7 @@ def photo_features(
         model=config.model,
         widths=(),
         batch_norm=False,
+        levels=True,
         labels="fine",
         classes=pictures.classes,
         superclasses=(),

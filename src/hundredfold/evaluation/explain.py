@@ -11,6 +11,7 @@ from hundredfold.data.dataset import Split
 from hundredfold.inference.features import predict_features
 from hundredfold.inference.logits import predict_logits
 from hundredfold.inference.predict import Predictor
+from hundredfold.models.levels import LAST_FEATURES
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,10 @@ def occlusion_map(predictor: Predictor, image: Tensor, target: int) -> Tensor:
 
 
 def normalized_features(predictor: Predictor, images: Tensor | Iterable[Tensor]) -> Tensor:
-    """Return the inputs of a model's last layer for pictures, each scaled to length one.
+    """Return the last features of a model for pictures, each vector scaled to length one.
+
+    These are the inputs of its last layer, without those from earlier stages (`models.levels`),
+    which say more about colours and textures than about objects.
 
     Args:
         predictor: the model.
@@ -71,7 +75,8 @@ def normalized_features(predictor: Predictor, images: Tensor | Iterable[Tensor])
     Returns:
         (N, D) float32.
     """
-    return F.normalize(predict_features(predictor.model, images, predictor.info))
+    features = predict_features(predictor.model, images, predictor.info)
+    return F.normalize(features[:, :LAST_FEATURES] if predictor.info.levels else features)
 
 
 def find_similar(

@@ -196,4 +196,7 @@ def _measure(part: str, run: Run, dataset: Dataset) -> AblationResult:
         measure(predict_logits(model, split.parts(), info), split.labels, info.labels, info.parents)
         for split in (seen, held_out)
     ]
+    head = run.metrics()["head"]
+    if head and head["refitted"]:  # to the validation pictures, after it was measured with them
+        validated = head["validation"]
     return AblationResult(part, config.seed, run.path, trained, validated)

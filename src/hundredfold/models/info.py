@@ -27,6 +27,9 @@ class ModelInfo:
     batch_norm: bool = True
     """Whether the model has batch normalisation; ignored by architectures without this option. In a
     pretrained tf_efficientnet_lite model, it is folded into the convolutions."""
+    levels: bool = False
+    """Whether a pretrained tf_efficientnet_lite model classifies by the features of several stages
+    (`models.levels`)."""
     residual: bool = True
     """Whether the model has residual connections; ignored by architectures without this option."""
     labels: Literal["fine", "coarse"]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STRENGTHS = (30.0, 10.0, 3.0, 1.0, 0.3)
+STRENGTHS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 """Strengths to choose from, strongest first."""
 MAX_ITERATIONS = 200
 GRADIENT = 1e-4

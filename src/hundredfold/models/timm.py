@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from hundredfold.models.architectures import TIMM
 from hundredfold.models.info import ModelInfo
-from hundredfold.models.installed import INSTALLED, fold_batch_norm, installed_weights
+from hundredfold.models.installed import INSTALLED, can_fold, fold_batch_norm, installed_weights
+from hundredfold.models.levels import LevelNet
 from hundredfold.support.errors import UnavailableError, UserError, first_line
 from hundredfold.support.files import expanded
 
@@ -44,6 +45,8 @@ def build_timm(info: ModelInfo, weights: str = "") -> nn.Module:
         close = timm.list_models(f"*{name[:8]}*")[:5]
         hint = f", but {', '.join(close)}" if close else ""
         raise UserError(f"timm has no model {name!r}{hint}.")
+    if info.levels and not can_fold(name):
+        raise UserError(f"{info.model} cannot classify by the features of several stages.")
     options = {"num_classes": len(info.classes), "pretrained": weights == HUB}
     try:
         model = _create(timm, name, info.side, options)
@@ -60,7 +63,7 @@ def build_timm(info: ModelInfo, weights: str = "") -> nn.Module:
         _fill(model, dict(_flat(_read(expanded(weights)))), weights, info.model)
     if not info.batch_norm:
         fold_batch_norm(model)
-    return model
+    return LevelNet(model, len(info.classes)) if info.levels else model
 
 
 def _fill(model: nn.Module, stored: Mapping[str, Tensor], source: str, name: str) -> None:
@@ -217,6 +220,10 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
     """Return the number of the layer, from 0 at the input, of each parameter by its name."""
     from timm.models import group_parameters  # noqa: PLC0415  # takes a second to load
 
+    if isinstance(model, LevelNet):
+        of_body = layer_numbers(model.body)
+        head = dict.fromkeys(("classifier.weight", "classifier.bias"), max(of_body.values()) + 1)
+        return {f"body.{name}": number for name, number in of_body.items()} | head
     matcher = model.group_matcher(coarse=False)  # type: ignore[operator]
     numbers: dict[str, int] = group_parameters(model, matcher, reverse=True)
     return numbers

@@ -124,6 +124,8 @@ def _head(run: Run) -> str:
     key = learned_top1(head["validation"])
     share = percent(head["validation"][key])
     text = f"{text} It classified {share} of the validation pictures correctly."
+    if head["refitted"]:
+        return f"{text} Then it was fitted to these as well."
     interpolation = run.metrics().get("interpolation")
     if not interpolation:
         return text

@@ -45,7 +45,10 @@ class HeadRecord:
     seconds: float
     """Time in seconds for the features and the head."""
     pictures: int
-    """Number of training pictures to which the head was fitted."""
+    """Number of pictures to which the head was fitted."""
+    refitted: bool
+    """Whether the validation pictures are among them: the head was fitted again after they had
+    measured it and chosen the strength."""
     strength: float
     """Strength of the L2 penalty, as in `models.logistic`."""
     validation: dict[str, float]

@@ -7,7 +7,7 @@ Pretrained Features and Underperform Out-of-Distribution", 2022).
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -26,49 +26,71 @@ from hundredfold.support.device import keep_memory
 from hundredfold.support.errors import DivergedError
 from hundredfold.training.setup import Setup
 
-DEFAULT_STRENGTH = 10.0
+DEFAULT_STRENGTH = 1.0
 """Strength of the penalty without validation pictures, or with fewer than FEW."""
-SAMPLE, SAMPLE_PER_SECOND = 1000, 20
+SAMPLE, SAMPLE_PER_SECOND = 1000, 40
 """Most pictures to which a head is fitted before a fine-tuning with a time budget: the first
 number, or the second for each second of the budget if that is more. Their features take about a
-sixth of the budget on two cores."""
+third of the budget on two cores."""
 FEW = 50
 """Number of validation pictures that are too few to choose the strength by."""
 
 
 @torch.no_grad()
-def fit_head(model: nn.Module, setup: Setup) -> HeadRecord:
+def fit_head(model: nn.Module, setup: Setup) -> tuple[HeadRecord, Tensor]:
     """Fit the head of a pretrained model by logistic regression, in place.
 
-    If only the head is trained and `config.flip` is not none, the mirror images of the training
-    pictures are used as well. Before a short fine-tuning, only a random sample of the training
-    pictures is used, because the steps need the time. The strength of the penalty is the one with
-    the lowest loss on the validation pictures.
+    The strength of the penalty is the one with the lowest loss on the held-out pictures. If only
+    the head is trained, it is then fitted again, to the held-out pictures as well, and mirror
+    images are used unless `config.flip` is none. Before a short fine-tuning, only a random sample
+    of the training pictures is used, because the steps need the time.
 
     Args:
         model: the pretrained model, on the device of the setup.
         setup: the pictures and the configuration.
+
+    Returns:
+        How the head was fitted, and the logits (H, C) of the H held-out pictures under the head
+        that was not fitted to them.
     """
-    started, train = time.perf_counter(), head_split(setup)
+    started, train, held = time.perf_counter(), head_split(setup), held_out(setup)
     if setup.device.type == "cpu":
         keep_memory()
-    held = held_out(setup)
-    views = head_views(setup)
-    with counted("Computing features", len(views) * len(train) + len(held)) as advance:
-        rows = [
-            split_features(model, train, setup, mirrored=view, advance=advance) for view in views
-        ]
-        held_rows = split_features(model, held, setup, advance=advance)
-    strength, head = _choose_head(
-        torch.cat(rows), train.labels.cpu().repeat(len(views)), held_rows, held.labels.cpu(), setup
-    )
+    views, again = head_views(setup), not setup.config.epochs and len(held) > 0
+    held_views = views if again else views[:1]
+    count = len(views) * len(train) + len(held_views) * len(held)
+    with counted("Computing features", count) as advance:
+        rows = _view_rows(model, train, setup, views, advance)
+        held_rows = _view_rows(model, held, setup, held_views, advance)
+    labels, held_labels = train.labels.cpu().repeat(len(views)), held.labels.cpu()
+    weights = setup.class_weights
+    weights = weights.cpu() if weights is not None else None
+    fit = partial(fit_heads, classes=len(setup.info.classes), class_weights=weights)
+    single = held_rows[: len(held)]
+    strength, head = _choose_head(partial(fit, rows, labels), single, held_labels)
+    logits, info, metrics = head(single), setup.info, {}
+    if len(held):
+        metrics = measure(logits, held_labels, info.labels, info.parents)
+    if again:
+        every = torch.cat([labels, held_labels.repeat(len(views))])
+        head = next(fit(torch.cat([rows, held_rows]), every, strengths=(strength,)))
     layer = last_linear(model)
     layer.weight.copy_(head.weight)
     layer.bias.copy_(head.bias)
-    info, metrics = setup.info, {}
-    if len(held):
-        metrics = measure(head(held_rows), held.labels.cpu(), info.labels, info.parents)
-    return HeadRecord(time.perf_counter() - started, len(train), strength, metrics)
+    pictures, seconds = len(train) + len(held) * again, time.perf_counter() - started
+    return HeadRecord(seconds, pictures, again, strength, metrics), logits
+
+
+def _view_rows(
+    model: nn.Module,
+    split: Split,
+    setup: Setup,
+    views: Sequence[bool],
+    advance: Callable[[int], None],
+) -> Tensor:
+    """Return the features (V * N, D) of N pictures in V views, view by view."""
+    rows = [split_features(model, split, setup, mirrored=v, advance=advance) for v in views]
+    return torch.cat(rows)
 
 
 def head_split(setup: Setup) -> Split:
@@ -114,16 +136,19 @@ def split_features(
 
 
 def _choose_head(
-    features: Tensor, labels: Tensor, held_features: Tensor, held_labels: Tensor, setup: Setup
+    fit: Callable[..., Iterator[Head]], held_features: Tensor, held_labels: Tensor
 ) -> tuple[float, Head]:
-    """Return the strength that suits the held-out pictures best, and the head fitted with it."""
-    weights = setup.class_weights
-    weights = weights.cpu() if weights is not None else None
-    fit = partial(fit_heads, features, labels, len(setup.info.classes), class_weights=weights)
+    """Return the strength that suits the held-out pictures best, and the head fitted with it.
+
+    Args:
+        fit: `fit_heads` for the training pictures; it needs only `strengths`.
+        held_features: (H, D).
+        held_labels: (H,) int64.
+    """
     if len(held_labels) < FEW:
-        return DEFAULT_STRENGTH, next(fit((DEFAULT_STRENGTH,)))
+        return DEFAULT_STRENGTH, next(fit(strengths=(DEFAULT_STRENGTH,)))
     best_loss, best = math.inf, None
-    for strength, head in zip(STRENGTHS, fit(STRENGTHS), strict=True):
+    for strength, head in zip(STRENGTHS, fit(strengths=STRENGTHS), strict=True):
         loss = F.cross_entropy(head(held_features), held_labels).item()
         if loss >= best_loss:  # a weaker penalty would overfit more
             break

@@ -207,7 +207,8 @@ def _describe_head(head: HeadRecord) -> str:
         return line
     key = learned_top1(head.validation)
     accuracy = format_metric(key, head.validation[key])
-    return f"{line}; {accuracy} of the validation pictures are correct with it"
+    line = f"{line}; {accuracy} of the validation pictures are correct with it"
+    return f"{line}, before it is fitted to these as well" if head.refitted else line
 
 
 def _describe_balance(setup: Setup) -> list[str]:
@@ -272,7 +273,7 @@ def _finish(
 
 
 def _validation_logits(session: Session) -> Tensor:
-    """Return the logits of the validation split after the last epoch."""
+    """Return the logits of the validation split after the last epoch, or of `fit_head`."""
     setup, state = session.setup, session.state
     if state.validation_logits is None:  # an earlier session computed them, but did not save them
         parts = setup.validation_split.parts()

@@ -148,10 +148,12 @@ def make_setup(
     train = train.to(device)
     mean, std = channel_stats(train.parts())
     std = tuple(max(value, 1 / 255) for value in std)  # a channel may be constant
+    levels = bool(config.weights) and can_fold(config.model)
     info = ModelInfo(
         model=config.model,
         widths=config.widths,
-        batch_norm=config.batch_norm and not (config.weights and can_fold(config.model)),
+        batch_norm=config.batch_norm and not levels,
+        levels=levels,
         residual=config.residual,
         labels=config.labels,
         classes=dataset.classes,

@@ -27,6 +27,7 @@ from hundredfold.training.optim import build_optimizer
 from hundredfold.training.setup import Setup
 
 SLOW_PREFIX = "slow."
+VALIDATION_LOGITS = "validation_logits"
 INITIAL_PICTURES = 1000
 """Number of pictures that a model may initialise itself from. Their 900,000 patches determine the
 27 x 27 covariance of the whitening stem to a fraction of a percent."""
@@ -55,8 +56,9 @@ class State:
     head: HeadRecord | None = None
     """How the head of a pretrained model was fitted; None in another model."""
     validation_logits: Tensor | None = None
-    """(N, C) float32 logits of the validation split after the last epoch. They follow from the
-    model, so checkpoints do not have them."""
+    """(N, C) float32 logits of the validation split after the last epoch; before the first one,
+    those that `fit_head` returns. Only these are in a checkpoint, because the head may have been
+    fitted to the validation split since."""
 
     @property
     def epochs_done(self) -> int:
@@ -74,6 +76,8 @@ class State:
         for prefix, _, values in self._optimizer_states():
             tensors |= {prefix + key: value for key, value in values.items() if value is not None}
         tensors |= {SLOW_PREFIX + name: value for name, value in self.slow.items()}
+        if self.validation_logits is not None and not self.history:
+            tensors[VALIDATION_LOGITS] = self.validation_logits
         tensors["generator"] = torch.get_rng_state()
         device = next(self.model.parameters()).device
         if device.type == "cuda":
@@ -123,6 +127,7 @@ class State:
                 values |= {key: _like(weight, value) for key, value in stored.items()}
             stored = with_prefix(SLOW_PREFIX, tensors)
             self.slow = {name: _like(value, stored[name]) for name, value in self.slow.items()}
+            self.validation_logits = tensors.get(VALIDATION_LOGITS)
             torch.set_rng_state(tensors["generator"])
             if "device_generator" in tensors and torch.cuda.is_available():
                 device = next(self.model.parameters()).device
@@ -161,13 +166,14 @@ def first_state(setup: Setup, *, pretrained: bool = True) -> State:
         images = setup.train_split[chosen.to(setup.train_split.store.device)].store.cpu()
         initialise(prepare(images, torch.tensor(info.mean), torch.tensor(info.std), info.side))
     model = placed(model, setup.device)
-    head = fit_head(model, setup) if config.weights and pretrained else None
+    head, logits = fit_head(model, setup) if config.weights and pretrained else (None, None)
     if config.frozen:
         freeze_layers(model, config.frozen)
     setup.processes.broadcast_model(model)
     slow = _slow(model) if config.lookahead else {}
     optimizer = build_optimizer(model, config)
-    return State(model, optimizer, slow, progress=setup.share_of(0), head=head)
+    progress = setup.share_of(0)
+    return State(model, optimizer, slow, progress=progress, head=head, validation_logits=logits)
 
 
 def _slow(model: nn.Module) -> dict[str, Tensor]:
