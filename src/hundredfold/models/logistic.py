@@ -53,18 +53,27 @@ def fit_heads(
         The layer of each strength.
     """
     mean = features.mean(0)
-    centred = F.pad(features - mean, (0, 1), value=1.0)  # the last column belongs to the bias
     solution = torch.zeros(features.shape[1] + 1, classes)
     for strength in strengths:
-        solution = _minimise(centred, labels, strength / len(features), class_weights, solution)
+        penalty = strength / len(features)
+        solution = _minimise(features, mean, labels, penalty, class_weights, solution)
         weight = solution[:-1].T.contiguous()
         yield Head(weight, solution[-1] - weight @ mean)
 
 
 def _minimise(
-    inputs: Tensor, labels: Tensor, penalty: float, class_weights: Tensor | None, start: Tensor
+    features: Tensor,
+    mean: Tensor,
+    labels: Tensor,
+    penalty: float,
+    class_weights: Tensor | None,
+    start: Tensor,
 ) -> Tensor:
-    """Return the (D + 1, C) minimum of the penalised loss, whose last row has no penalty."""
+    """Return the (D + 1, C) minimum of the penalised loss, whose last row has no penalty.
+
+    The last row is the bias for features less their mean, with which the minimum is found sooner.
+    The mean is not subtracted from the features, because a second copy of them may be large.
+    """
     solution = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [solution],
@@ -76,8 +85,10 @@ def _minimise(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(inputs @ solution, labels, class_weights)
-        value = value + penalty / 2 * solution[:-1].square().sum()
+        weight, bias = solution[:-1], solution[-1]
+        logits = torch.addmm(bias - mean @ weight, features, weight)
+        value = F.cross_entropy(logits, labels, class_weights)
+        value = value + penalty / 2 * weight.square().sum()
         value.backward()
         return value
 

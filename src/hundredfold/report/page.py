@@ -123,9 +123,12 @@ def _head(run: Run) -> str:
         return text
     key = learned_top1(head["validation"])
     share = percent(head["validation"][key])
-    text = f"{text} It classified {share} of the validation pictures correctly."
     if head["refitted"]:
-        return f"{text} Then it was fitted to these as well."
+        return (
+            f"{text} Before it was fitted to the validation pictures as well, it classified "
+            f"{share} of them correctly."
+        )
+    text = f"{text} It classified {share} of the validation pictures correctly."
     interpolation = run.metrics().get("interpolation")
     if not interpolation:
         return text

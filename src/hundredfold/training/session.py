@@ -207,8 +207,10 @@ def _describe_head(head: HeadRecord) -> str:
         return line
     key = learned_top1(head.validation)
     accuracy = format_metric(key, head.validation[key])
-    line = f"{line}; {accuracy} of the validation pictures are correct with it"
-    return f"{line}, before it is fitted to these as well" if head.refitted else line
+    if head.refitted:
+        when = "before it was fitted to the validation pictures as well"
+        return f"{line}; {when}, {accuracy} of them were correct"
+    return f"{line}; {accuracy} of the validation pictures are correct with it"
 
 
 def _describe_balance(setup: Setup) -> list[str]:
