@@ -14,7 +14,12 @@ from support.stages import stage_features
 
 from hundredfold import Dataset, Split, quick
 from hundredfold.audit.audit import BY_FEATURES, BY_NETWORKS, audit
-from hundredfold.audit.features import photo_features, predict_by_features, why_no_features
+from hundredfold.audit.features import (
+    STRENGTH,
+    photo_features,
+    predict_by_features,
+    why_no_features,
+)
 from hundredfold.audit.labels import FOLDS, find_label_issues, predict_out_of_sample
 from hundredfold.audit.page import render_audit
 from hundredfold.audit.pictures import AuditedPictures, load_audited_pictures
@@ -25,7 +30,6 @@ from hundredfold.models import installed
 from hundredfold.models.installed import PACKAGES, installed_weights
 from hundredfold.pictures.load import load_picture
 from hundredfold.training.fitting import fitted
-from hundredfold.training.head import DEFAULT_STRENGTH
 from hundredfold.training.setup import make_setup
 
 KINDS = ("rows", "columns", "discs")
@@ -98,7 +102,7 @@ def test_the_probabilities_are_those_of_scikit_learn_on_timms_features(patterns:
     folds = stratified_folds(pictures.labels, FOLDS, generator(0, "folds")).numpy()
     want = np.zeros((len(labels), 3))
     for fold in range(FOLDS):
-        fitted = LogisticRegression(C=1 / DEFAULT_STRENGTH, tol=1e-6, max_iter=1000)
+        fitted = LogisticRegression(C=1 / STRENGTH, tol=1e-6, max_iter=1000)
         fitted.fit(features[folds != fold], labels[folds != fold])
         want[folds == fold] = fitted.predict_proba(features[folds == fold])
     got = predict_by_features(photo_features(pictures), pictures)

@@ -175,7 +175,10 @@ def test_validation_pictures_measure_a_head_that_was_not_fitted_to_them(
     restored.validation_logits = torch.zeros(1)
     restored.load(state.checkpoint(setup))
     assert restored.validation_logits.equal(state.validation_logits)
-    assert "Before it was fitted to the validation pictures as well" in write_report(probed, tiny).read_text()
+    assert (
+        "Before it was fitted to the validation pictures as well"
+        in write_report(probed, tiny).read_text()
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -31,6 +31,9 @@ MIN_SIDE = 64
 """Smallest side in pixels of photos: pretrained features suit smaller pictures less."""
 MIN_PHOTOS = 30
 """Fewest photos whose labels are checked."""
+STRENGTH = 5.0
+"""Strength of the penalty: a head that may not fit wrong labels has to be weaker than the best for
+right ones."""
 
 
 def why_no_features(pictures: AuditedPictures) -> str:
@@ -83,7 +86,7 @@ def predict_by_features(features: Tensor, pictures: AuditedPictures) -> Tensor:
     labels, classes = pictures.labels, len(pictures.classes)
     copies = torch.tensor(connected(len(labels), equal_places(pictures.digests)))
     folds = stratified_folds(labels, FOLDS, generator(0, "folds"), copies)
-    logits = held_out_logits(features[None], labels, classes, folds)
+    logits = held_out_logits(features[None], labels, classes, folds, STRENGTH)
     in_fold = F.one_hot(labels, classes).T @ F.one_hot(folds, FOLDS)  # (C, FOLDS) counts
     logits[(in_fold > 0).sum(1)[labels] < 2] = 0
     return logits.softmax(1)
