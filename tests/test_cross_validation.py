@@ -29,7 +29,6 @@ from hundredfold.training.cross_validation import (
     cross_validate,
     group_pictures,
 )
-from hundredfold.training.head import DEFAULT_STRENGTH
 from hundredfold.training.setup import make_setup
 
 CPU = torch.device("cpu")
@@ -140,7 +139,7 @@ def test_a_run_with_few_test_pictures_is_cross_validated(dataset: Dataset, tmp_p
     assert metrics["cross_validation"]["pictures"] == 48
     sentence = describe_cross_validation(metrics)
     assert "only 12 pictures" in sentence and "all 48 pictures (5 folds, 3 times)" in sentence
-    assert not run.history() and metrics["head"]["strength"] == DEFAULT_STRENGTH
+    assert not run.history() and metrics["head"]["strength"] == 1.0
     assert evaluate(run, dataset)["test"] == metrics["test"]
     with pytest.raises(UserError, match="is finished"):
         resume(run, dataset)

@@ -32,8 +32,8 @@ MIN_SIDE = 64
 MIN_PHOTOS = 30
 """Fewest photos whose labels are checked."""
 STRENGTH = 5.0
-"""Strength of the penalty: a head that may not fit wrong labels has to be weaker than the best for
-right ones."""
+"""Strength of the penalty. It is higher than in training, so that the head does not learn wrong
+labels by heart (docs/LOG.md)."""
 
 
 def why_no_features(pictures: AuditedPictures) -> str:

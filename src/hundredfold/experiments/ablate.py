@@ -191,12 +191,13 @@ def _measure(part: str, run: Run, dataset: Dataset) -> AblationResult:
     sample = torch.randperm(len(training), generator=generator(0, "ablation"))[
         :MAX_TRAINING_PICTURES
     ]
-    model, seen = run.model(), training[sample]
-    trained, validated = [
+    model, head = run.model(), run.metrics().get("head") or {}
+    # A head that was fitted to the validation pictures in the end was measured with them before.
+    refitted = head.get("refitted", False)
+    splits = (training[sample],) if refitted else (training[sample], held_out)
+    trained, *others = [
         measure(predict_logits(model, split.parts(), info), split.labels, info.labels, info.parents)
-        for split in (seen, held_out)
+        for split in splits
     ]
-    head = run.metrics()["head"]
-    if head and head["refitted"]:  # to the validation pictures, after it was measured with them
-        validated = head["validation"]
+    validated = head["validation"] if refitted else others[0]
     return AblationResult(part, config.seed, run.path, trained, validated)

@@ -36,8 +36,8 @@ class LevelNet(nn.Module):
         super().__init__()
         body.reset_classifier(0)
         self.body = body
-        widths = [stage[-1].conv_pwl.out_channels for stage in body.blocks[2:]]
-        of_stages = sum(widths[i - 2] for i in WHOLE) + 4 * sum(widths[i - 2] for i in QUARTERS)
+        widths = {i: body.blocks[i][-1].conv_pwl.out_channels for i in WHOLE + QUARTERS}
+        of_stages = sum(widths[i] for i in WHOLE) + 4 * sum(widths[i] for i in QUARTERS)
         self.classifier = nn.Linear(LAST_FEATURES + of_stages, classes)
 
     def forward(self, pictures: Tensor) -> Tensor:

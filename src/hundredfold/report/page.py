@@ -123,7 +123,7 @@ def _head(run: Run) -> str:
         return text
     key = learned_top1(head["validation"])
     share = percent(head["validation"][key])
-    if head["refitted"]:
+    if head.get("refitted"):
         return (
             f"{text} Before it was fitted to the validation pictures as well, it classified "
             f"{share} of them correctly."
