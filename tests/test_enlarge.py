@@ -57,10 +57,10 @@ def test_the_model_enlarges_pictures_as_torch_does(
 
 def test_training_cuts_its_crops_at_the_enlarged_size(tiny: Dataset) -> None:
     config = finetune(size=SIZE, epochs=1.0, batch_size=24, validation=0.2, device="cpu")
-    setup = make_setup(dataclasses.replace(config, train_scale=0.72), tiny, CPU)
+    setup = make_setup(config, tiny, CPU)
     images, _ = next(batches(setup, 0))
-    assert images.shape == (24, 3, 46, 46)  # 0.72 of the enlarged side, rounded to even
-    assert setup.sizes == (46,)
+    assert images.shape == (24, 3, SIZE, SIZE)
+    assert setup.sizes == (SIZE,)
 
 
 def test_evaluation_prediction_repetition_and_export_agree(

@@ -17,6 +17,7 @@ from hundredfold.inference.features import last_linear, predict_features
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.calibration import fit_temperature
 from hundredfold.models.logistic import fit_heads
+from hundredfold.report.page import percent
 from hundredfold.report.report import write_report
 from hundredfold.training import head as training_head
 from hundredfold.training.budget import plan_budget
@@ -71,9 +72,24 @@ def test_the_fitted_head_is_kept_if_fine_tuning_makes_the_model_worse(
         f"({epoch.validation['fine_top1']:.2%} of them are correct after it, {before:.2%} before)"
     )
     assert run.metrics()["interpolation"]["share"] == 0
-    _, first = begin(run.config(), data)
-    for name, value in run.model().state_dict().items():
-        assert value.equal(first.model.state_dict()[name]), name
+    setup, first = begin(run.config(), data)
+    kept = run.model().state_dict()
+    for name, value in first.model.state_dict().items():
+        assert value.equal(kept[name]) or name.startswith("classifier."), name
+    # The head was fitted again, to the validation pictures as well, and calibrated before.
+    splits, head = (setup.train_split, setup.validation_split), run.metrics()["head"]
+    assert head["refitted"] and head["pictures"] == 96 + 60
+    features = [predict_features(first.model, split.parts(), setup.info) for split in splits]
+    labels = torch.cat([split.labels for split in splits])
+    (again,) = fit_heads(torch.cat(features), labels, 6, (head["strength"],))
+    layer = last_linear(run.model())
+    torch.testing.assert_close(layer.weight, again.weight, atol=1e-3, rtol=1e-3)
+    held = last_linear(first.model)(features[1])
+    assert run.info().temperature == pytest.approx(
+        fit_temperature(held, splits[1].labels), rel=1e-3
+    )
+    page = write_report(run).read_text()
+    assert f"it classified {percent(before)} of them correctly. Fine-tuning raised the loss" in page
     assert evaluate(run, data)["test"] == run.metrics()["test"]
     parts = list(reproduce(run, data))
     assert [part.what for part in parts] == ["epoch 1", "weights", "test predictions"]

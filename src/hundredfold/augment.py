@@ -115,7 +115,7 @@ def plan_epoch(labels: Tensor, classes: int, side: int, epoch: int, config: Conf
     colors = None
     if config.color_jitter:
         colors = 1 + config.color_jitter * (2 * torch.rand(count, 3, generator=rng) - 1)
-    crop_side = training_side(max(side, config.size), config)  # the model may enlarge pictures
+    crop_side = max(side, config.size)  # the model may enlarge pictures
     return Plan(classes, pad, crop_side, order, top, left, flip, boxes, colors)
 
 
@@ -216,11 +216,6 @@ def describe_augmentation(config: Config, side: int) -> str:
     }
     colors = f", colours changed by up to {config.color_jitter:.0%}" if config.color_jitter else ""
     return f"{crop}, {flips[config.flip]}{colors}"
-
-
-def training_side(side: int, config: Config) -> int:
-    """Return the side of the training pictures in pixels, for a model that sees `side` pixels."""
-    return side if config.train_scale == 1 else 2 * round(side * config.train_scale / 2)
 
 
 def border(config: Config, side: int) -> int:

@@ -154,10 +154,6 @@ class Config:
     """Sides of the training pictures in equal parts of the run, in pixels, from small to large. The
     last stands for the full size, and all are scaled if that differs. Empty for full size
     throughout."""
-    train_scale: float = 1.0
-    """Side of the training pictures as a share of the side at which pictures are classified (above
-    0, up to 1). Random resized crops enlarge what they show, so a smaller side makes things appear
-    at the same size (Touvron et al., 2019), and training is faster."""
 
     # Machine
     seed: int = 0
@@ -231,7 +227,6 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("label_smoothing", 0 <= c.label_smoothing < 1, "at least 0 and below 1"),
         ("sizes", list(c.sizes) == sorted(c.sizes), "from small to large"),
         ("sizes", all(s >= 16 for s in c.sizes), "at least 16 pixels each"),
-        ("train_scale", 0.25 <= c.train_scale <= 1, "between 0.25 and 1"),
         ("checkpoint", _is_interval(c.checkpoint), "a time such as 90s or 5min, or 100steps"),
         ("seed", 0 <= c.seed < 2**31, "between 0 and 2147483647"),
     ]

@@ -123,13 +123,18 @@ def _head(run: Run) -> str:
         return text
     key = learned_top1(head["validation"])
     share = percent(head["validation"][key])
+    interpolation = run.metrics().get("interpolation")
     if head.get("refitted"):
+        rejected = (
+            " Fine-tuning raised the loss on them, so the model is that without it."
+            if interpolation
+            else ""
+        )
         return (
             f"{text} Before it was fitted to the validation pictures as well, it classified "
-            f"{share} of them correctly."
+            f"{share} of them correctly.{rejected}"
         )
     text = f"{text} It classified {share} of the validation pictures correctly."
-    interpolation = run.metrics().get("interpolation")
     if not interpolation:
         return text
     share, correct = interpolation["share"], percent(interpolation["validation"][key])

@@ -40,7 +40,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class HeadRecord:
-    """How the head of a pretrained model was fitted before the first epoch."""
+    """How the head of a pretrained model was fitted."""
 
     seconds: float
     """Time in seconds for the features and the head."""

@@ -8,6 +8,7 @@ Pretrained Features and Underperform Out-of-Distribution", 2022).
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -63,9 +64,7 @@ def fit_head(model: nn.Module, setup: Setup) -> tuple[HeadRecord, Tensor]:
         rows = _view_rows(model, train, setup, views, advance)
         held_rows = _view_rows(model, held, setup, held_views, advance)
     labels, held_labels = train.labels.cpu().repeat(len(views)), held.labels.cpu()
-    weights = setup.class_weights
-    weights = weights.cpu() if weights is not None else None
-    fit = partial(fit_heads, classes=len(setup.info.classes), class_weights=weights)
+    fit = _fit(setup)
     single = held_rows[: len(held)]
     strength, head = _choose_head(partial(fit, rows, labels), single, held_labels)
     logits, info, metrics = head(single), setup.info, {}
@@ -74,11 +73,39 @@ def fit_head(model: nn.Module, setup: Setup) -> tuple[HeadRecord, Tensor]:
     if again:
         every = torch.cat([labels, held_labels.repeat(len(views))])
         head = next(fit(torch.cat([rows, held_rows]), every, strengths=(strength,)))
+    _set_head(model, head)
+    pictures, seconds = len(train) + len(held) * again, time.perf_counter() - started
+    return HeadRecord(seconds, pictures, again, strength, metrics), logits
+
+
+@torch.no_grad()
+def refit_head(model: nn.Module, setup: Setup, record: HeadRecord) -> HeadRecord:
+    """Fit the head again, to the held-out pictures as well, in place; return its new record.
+
+    Args:
+        model: the pretrained model before fine-tuning, on the device of the setup.
+        setup: the pictures and the configuration.
+        record: how `fit_head` fitted the head; its strength is used again.
+    """
+    started, splits = time.perf_counter(), (head_split(setup), held_out(setup))
+    rows = torch.cat([split_features(model, split, setup) for split in splits])
+    labels = torch.cat([split.labels.cpu() for split in splits])
+    _set_head(model, next(_fit(setup)(rows, labels, strengths=(record.strength,))))
+    seconds = record.seconds + time.perf_counter() - started
+    return replace(record, seconds=seconds, pictures=len(labels), refitted=True)
+
+
+def _fit(setup: Setup) -> Callable[..., Iterator[Head]]:
+    """Return `fit_heads` for the classes of a setup; it needs features, labels and strengths."""
+    weights = setup.class_weights
+    weights = weights.cpu() if weights is not None else None
+    return partial(fit_heads, classes=len(setup.info.classes), class_weights=weights)
+
+
+def _set_head(model: nn.Module, head: Head) -> None:
     layer = last_linear(model)
     layer.weight.copy_(head.weight)
     layer.bias.copy_(head.bias)
-    pictures, seconds = len(train) + len(held) * again, time.perf_counter() - started
-    return HeadRecord(seconds, pictures, again, strength, metrics), logits
 
 
 def _view_rows(

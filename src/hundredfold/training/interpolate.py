@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hundredfold.metrics.scores import format_metric, learned_top1, measure
 from hundredfold.support.distributed import SINGLE_PROCESS
-from hundredfold.training.head import held_out
+from hundredfold.training.head import held_out, refit_head
 from hundredfold.training.loop import predict_validation
 from hundredfold.training.setup import Setup
 from hundredfold.training.state import State, first_state
@@ -33,7 +33,8 @@ class Interpolation(NamedTuple):
 def interpolate(state: State, setup: Setup) -> Interpolation | None:
     """Take a mean of the weights before and after fine-tuning, or those before, or those after.
 
-    The weights with the lowest loss on the held-out pictures are taken.
+    The weights with the lowest loss on the held-out pictures are taken. If those are the weights
+    before, the head is then fitted again, to the held-out pictures as well.
 
     Args:
         state: the state at the end of training; changed in place.
@@ -61,6 +62,9 @@ def interpolate(state: State, setup: Setup) -> Interpolation | None:
         choices.append((Interpolation(share, metrics), mean, logits))
     best, weights, state.validation_logits = min(choices, key=lambda choice: _loss(choice[0]))
     state.model.load_state_dict(weights)
+    if not best.share:
+        state.validation_logits = predict_validation(state.model, alone)
+        state.head = refit_head(state.model, alone, state.head)
     return best
 
 
@@ -77,8 +81,8 @@ def describe(interpolation: Interpolation, state: State) -> str:
     if not interpolation.share:
         return (
             f"Fine-tuning raised the loss on the validation pictures ({after} of them are correct "
-            f"after it, {before} before), so the model is kept as it was before: pretrained "
-            "features with a fitted head."
+            f"after it, {before} before), so the model is kept as it was before. Its head is now "
+            "fitted to the validation pictures as well."
         )
     if interpolation.share == 1:
         return ""

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hundredfold.augment import balanced_weights, channel_stats, training_side
+from hundredfold.augment import balanced_weights, channel_stats
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.models.architectures import MODELS
@@ -44,8 +44,7 @@ class Setup:
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Side of the training pictures in each phase of the run, in pixels."""
-        sizes = self.config.sizes
-        side = training_side(self.info.side, self.config)
+        sizes, side = self.config.sizes, self.info.side
         return (*(2 * round(size * side / sizes[-1] / 2) for size in sizes[:-1]), side)
 
     @cached_property
