@@ -49,12 +49,12 @@ $(BIN)/python:
 	  { echo "hundredfold needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
 
-$(INSTALLED): pyproject.toml | $(BIN)/python
+$(INSTALLED): pyproject.toml src/hundredfold/native/winograd.cpp | $(BIN)/python
 	@echo "Installing hundredfold and PyTorch into $(VENV): some minutes, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) -e .
 	@touch $@
 
-$(INSTALLED_DEV): pyproject.toml | $(BIN)/python
+$(INSTALLED_DEV): pyproject.toml src/hundredfold/native/winograd.cpp | $(BIN)/python
 	@echo "Installing hundredfold, PyTorch and the test tools into $(VENV): some minutes, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) -e '.[dev]'
 	@touch $@ $(INSTALLED)

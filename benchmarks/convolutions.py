@@ -1,4 +1,6 @@
-"""Time each convolution of a recipe's network, forward and backward, by torch and by Winograd.
+"""Time each convolution of a recipe's network, forward and backward, computed in different ways.
+
+The ways are torch's own convolution, and Winograd's filtering in torch and in compiled code.
 
 python benchmarks/convolutions.py --recipes fast strong tutorial --save
 """
@@ -15,8 +17,11 @@ import tyro
 from common import save_result, spread
 from torch import Tensor, nn
 
+from hundredfold.models import winograd_compiled
 from hundredfold.models.architectures import MODELS
-from hundredfold.models.winograd import Conv3x3, Winograd, best_tile
+from hundredfold.models.winograd import Conv3x3, best_tile
+from hundredfold.models.winograd_compiled import CompiledWinograd
+from hundredfold.models.winograd_torch import TorchWinograd
 from hundredfold.recipes import RECIPES
 from hundredfold.support.device import keep_memory
 
@@ -64,27 +69,32 @@ def passes(convolve: Convolve, x: Tensor, w: Tensor, n: int) -> list[float]:
 
 
 def measure(shape: tuple[int, int, int], batch: int, first: bool, n: int) -> dict[str, Any]:
-    """Return the times of a convolution in milliseconds, computed by torch and as in training.
+    """Return the times of a convolution in milliseconds: direct, in torch, and compiled.
 
-    The input of the first convolution needs no gradient.
+    A tile of 0 stands for the direct convolution. Training takes the compiled one. The input of the
+    first convolution needs no gradient.
     """
     channels, filters, side = shape
-    m = best_tile(channels, filters, side, side)
     x = torch.randn(batch, channels, side, side).contiguous(memory_format=torch.channels_last)
     w = torch.randn(filters, channels, 3, 3).contiguous(memory_format=torch.channels_last)
     x.requires_grad_(not first)
     w.requires_grad_()
-    row: dict[str, Any] = {"channels": channels, "filters": filters, "side": side, "tile": m}
-    row["torch_ms"] = spread(passes(lambda x, w: F.conv2d(x, w, padding=1), x, w, n))
-    row["ms"] = row["torch_ms"]
-    if m:
-        row["ms"] = spread(passes(partial(by_tiles, m), x, w, n))
+    row: dict[str, Any] = {"channels": channels, "filters": filters, "side": side}
+    row["direct_ms"] = spread(passes(lambda x, w: F.conv2d(x, w, padding=1), x, w, n))
+    compiled = winograd_compiled.suits(x.dtype, channels, filters)
+    for name, function in (("torch", TorchWinograd), ("compiled", CompiledWinograd)):
+        m = best_tile(channels, filters, side, side, compiled=name == "compiled")
+        row[f"{name}_tile"], row[f"{name}_ms"] = m, row["direct_ms"]
+        if name == "compiled" and not compiled:
+            row["compiled_tile"], row["compiled_ms"] = row["torch_tile"], row["torch_ms"]
+        elif m:
+            row[f"{name}_ms"] = spread(passes(partial(by_tiles, function, m), x, w, n))
     return row
 
 
-def by_tiles(m: int, x: Tensor, w: Tensor) -> Tensor:
+def by_tiles(function: type[torch.autograd.Function], m: int, x: Tensor, w: Tensor) -> Tensor:
     """Convolve in tiles of m x m outputs."""
-    y: Tensor = Winograd.apply(x.permute(0, 2, 3, 1), w, m)
+    y: Tensor = function.apply(x.permute(0, 2, 3, 1), w, m)
     return y.permute(0, 3, 1, 2)
 
 
@@ -100,14 +110,15 @@ def main() -> None:
             for number, shape in enumerate(shapes(name, size)):
                 convolutions.append(measure(shape, config.batch_size, number == 0, options.rounds))
                 print(name, size, convolutions[-1], flush=True)
-            torchs, ours = (
-                sum(row[key]["mean"] for row in convolutions) for key in ("torch_ms", "ms")
-            )
-            print(f"{name} at {size} px: {torchs:.0f} ms by torch, {ours:.0f} ms as in training")
+            sums = [
+                f"{sum(row[f'{way}_ms']['mean'] for row in convolutions):.0f} ms {way}"
+                for way in ("direct", "torch", "compiled")
+            ]
+            print(f"{name} at {size} px: {', '.join(sums)}")
             about = {"recipe": name, "size": size, "batch": config.batch_size}
             rows += [about | row for row in convolutions]
     if options.save:
-        what = "milliseconds of each convolution, forward and backward; tile 0 means torch's own"
+        what = "milliseconds of each convolution, forward and backward; a tile of 0 is a direct one"
         save_result("convolutions", what, {"rows": rows})
 
 

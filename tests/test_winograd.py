@@ -1,4 +1,6 @@
-"""Compare Winograd convolutions with torch's own and with explicit sums."""
+"""Compare Winograd convolutions with torch's own and with explicit sums: in torch and compiled."""
+
+import shutil
 
 import numpy as np
 import pytest
@@ -8,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hundredfold.models.winograd import (
-    TILES,
-    Conv3x3,
-    Winograd,
+from hundredfold.models.winograd import TILES, Conv3x3, best_tile
+from hundredfold.models.winograd_compiled import CompiledWinograd
+from hundredfold.models.winograd_torch import (
+    TorchWinograd,
     add_border,
-    best_tile,
     join_blocks,
     remove_border,
     split_blocks,
     transforms,
 )
+from hundredfold.support import native
 
 tiles = st.sampled_from(TILES)
 sides = st.integers(1, 13)
@@ -30,10 +32,21 @@ def drawn(*shape: int) -> torch.Tensor:
     return values.requires_grad_()
 
 
-def convolved(x: torch.Tensor, weight: torch.Tensor, m: int) -> torch.Tensor:
+def convolved(
+    x: torch.Tensor, weight: torch.Tensor, m: int, *, compiled: bool = False
+) -> torch.Tensor:
     """Return (B, K, H, W) of (B, C, H, W)."""
-    y: torch.Tensor = Winograd.apply(x.permute(0, 2, 3, 1), weight, m)
+    function = CompiledWinograd if compiled else TorchWinograd
+    y: torch.Tensor = function.apply(x.permute(0, 2, 3, 1), weight, m)
     return y.permute(0, 3, 1, 2)
+
+
+def test_the_library_is_there_if_it_could_be_compiled() -> None:
+    """Otherwise, the tests of the compiled code would be skipped without a word."""
+    assert native.available() or not shutil.which("c++")
+
+
+needs_library = pytest.mark.skipif(not native.available(), reason="winograd.cpp is not compiled")
 
 
 @pytest.mark.parametrize("m", TILES)
@@ -61,11 +74,45 @@ def test_outputs_and_gradients_equal_torchs(
     )
 
 
+@needs_library
+@given(m=tiles, height=sides, width=sides, channels=st.integers(8, 40), filters=st.integers(8, 40))
+def test_compiled_outputs_and_gradients_equal_torchs(
+    m: int, height: int, width: int, channels: int, filters: int
+) -> None:
+    x, weight = drawn(3, channels, height, width), drawn(filters, channels, 3, 3)
+    single_x, single_weight = (v.detach().float().requires_grad_() for v in (x, weight))
+    wanted = F.conv2d(x, weight, padding=1)
+    y = convolved(single_x, single_weight, m, compiled=True)
+    torch.testing.assert_close(y.double(), wanted, rtol=1e-3, atol=1e-3)
+    assert y.permute(0, 2, 3, 1).is_contiguous()
+    of_y = torch.cos(wanted.detach())
+    gradients = torch.autograd.grad(y, (single_x, single_weight), of_y.float())
+    for ours, theirs in zip(gradients, torch.autograd.grad(wanted, (x, weight), of_y), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-3)
+
+
+@needs_library
+def test_compiled_code_gives_the_same_bits_again_and_the_same_maps_with_other_threads() -> None:
+    x, weight = drawn(7, 24, 9, 9).float().detach(), drawn(16, 24, 3, 3).float().detach()
+    x.requires_grad_()
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 2, 5, 9):
+            torch.set_num_threads(count)
+            y = convolved(x, weight, 4, compiled=True)
+            results.append((y, *torch.autograd.grad(y, x, y.detach())))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(ours.equal(first) for ours, first in zip(result, results[0], strict=True))
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_library)])
 @pytest.mark.parametrize("m", TILES)
-def test_in_float32_rounding_stays_small(m: int) -> None:
+def test_in_float32_rounding_stays_small(m: int, compiled: bool) -> None:
     x, weight = drawn(8, 64, 12, 12).detach(), drawn(32, 64, 3, 3).detach()
     wanted = F.conv2d(x, weight, padding=1)
-    ours = convolved(x.float(), weight.float(), m) - wanted
+    ours = convolved(x.float(), weight.float(), m, compiled=compiled) - wanted
     torchs = F.conv2d(x.float(), weight.float(), padding=1) - wanted
     assert float(ours.std()) < 30 * float(torchs.std())
 
@@ -94,6 +141,8 @@ def test_few_channels_and_small_maps_are_computed_directly() -> None:
     assert best_tile(3, 64, 32, 32) == 0
     assert best_tile(54, 64, 32, 32) == 0
     assert best_tile(512, 512, 1, 1) == 0
+    assert best_tile(3, 64, 32, 32, compiled=True) == 0
+    assert best_tile(54, 64, 32, 32, compiled=True) == 4
 
 
 @pytest.mark.parametrize(("side", "m"), [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (8, 4), (12, 6)])
@@ -102,7 +151,11 @@ def test_tiles_fit_the_map(side: int, m: int) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_layer_equals_torchs_in_evaluation_and_nearly_in_training(bias: bool) -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_library)])
+def test_a_layer_equals_torchs_in_evaluation_and_nearly_in_training(
+    compiled: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "available", lambda: compiled)
     torch.manual_seed(0)
     layer, plain = Conv3x3(128, 128, bias=bias), nn.Conv2d(128, 128, 3, padding=1, bias=bias)
     plain.load_state_dict(layer.state_dict())
@@ -121,16 +174,21 @@ def test_a_layer_equals_torchs_in_evaluation_and_nearly_in_training(bias: bool) 
     assert torch.equal(layer.bfloat16()(half), plain.bfloat16()(half))
 
 
-def test_tensors_that_require_no_gradient_get_none() -> None:
-    x, weight = drawn(2, 3, 8, 8), drawn(4, 3, 3, 3)
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_library)])
+def test_tensors_that_require_no_gradient_get_none(compiled: bool) -> None:
+    x, weight = drawn(2, 8, 8, 8), drawn(9, 8, 3, 3)
+    tolerance = {"rtol": 1e-10, "atol": 1e-10}
+    if compiled:
+        x, weight = (value.detach().float().requires_grad_() for value in (x, weight))
+        tolerance = {"rtol": 1e-4, "atol": 1e-3}
     of_x, of_weight = torch.autograd.grad(F.conv2d(x, weight, padding=1).sum(), (x, weight))
     for pictures in (x.detach(), x):
         for factors in (weight.detach(), weight):
-            y = convolved(pictures, factors, 4)
+            y = convolved(pictures, factors, 4, compiled=compiled)
             learning = [value for value in (pictures, factors) if value.requires_grad]
             got = torch.autograd.grad(y.sum(), learning) if learning else ()
             wanted = [of_x] * pictures.requires_grad + [of_weight] * factors.requires_grad
-            torch.testing.assert_close(list(got), wanted, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(list(got), wanted, **tolerance)
             assert y.requires_grad == bool(learning)
 
 

@@ -21,7 +21,7 @@ from hundredfold.runs.run import Run
 from hundredfold.runs.table import final_scores
 from hundredfold.support.errors import UserError
 
-MACHINE = ("device", "processor", "threads", "torch")
+MACHINE = ("device", "processor", "threads", "convolutions", "torch")
 """Keys of `describe_environment` on which running times depend."""
 LONGEST_NAME = 40
 """Characters of a group's name; a longer name is replaced by the recipe's name and a number."""

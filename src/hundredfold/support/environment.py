@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hundredfold.support import native
 from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 
 
@@ -31,6 +32,7 @@ def describe_environment(
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "convolutions": "compiled" if native.available() else "torch",
         "device": device_name(device),
         "data_sha256": data_digest,
         **({"processes": processes.size, "launch": processes.launch} if processes.size > 1 else {}),

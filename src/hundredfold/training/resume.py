@@ -31,7 +31,10 @@ from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import first_state
 from hundredfold.training.train import explained_memory
 
-DECIDING = ("hundredfold", "commit", "torch", "processor", "threads", "device", "processes")
+DECIDING = (
+    *("hundredfold", "commit", "torch", "processor", "threads", "convolutions", "device"),
+    "processes",
+)
 """Parts of the environment that must be the same to give the same bits."""
 CHANGEABLE = frozenset({"checkpoint", "device", "out"})
 """Fields of the configuration that may change when a run is resumed."""

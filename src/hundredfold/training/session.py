@@ -18,10 +18,12 @@ from hundredfold.evaluation.evaluate import measure_model
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.calibration import fit_temperature
 from hundredfold.metrics.scores import FEW_TEST_PICTURES, format_metric, learned_top1
+from hundredfold.models.architectures import MODELS
 from hundredfold.models.build import count_parameters
 from hundredfold.runs.checkpoints import Checkpoint
 from hundredfold.runs.epoch import Epoch, HeadRecord
 from hundredfold.runs.run import CURVES, Run
+from hundredfold.support import native
 from hundredfold.support.console import command, duration
 from hundredfold.support.distributed import Processes
 from hundredfold.support.environment import device_name
@@ -182,6 +184,8 @@ def _header(setup: Setup, state: State) -> list[str]:
     where = device_name(setup.device)
     if setup.device.type == "cpu":
         where += f", {plural(torch.get_num_threads(), 'thread')}"
+        if config.model in MODELS and not native.available():
+            where += ", convolutions not compiled (slower)"
     if setup.processes.size > 1:
         where = f"{setup.processes.size} processes, each on {where}"
     schedule = "only the head is trained"
