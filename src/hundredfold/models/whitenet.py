@@ -104,7 +104,7 @@ class ConvGroup(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels[0], H, W) to (B, channels[-1], H/2, W/2)."""
-        x = F.silu(self.norms[0](F.max_pool2d(self.convs[0](x), 2)), inplace=True)
+        x = F.silu(self.norms[0](self.convs[0](x, pool=True)), inplace=True)
         y, last = x, len(self.convs) - 1
         for i in range(1, last + 1):
             y = self.norms[i](self.convs[i](y))

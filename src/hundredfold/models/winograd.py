@@ -11,6 +11,7 @@ everything else. Both compute the same up to rounding.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hundredfold.models import winograd_compiled
@@ -51,15 +52,21 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, K, H, W)."""
+    def forward(self, x: Tensor, *, pool: bool = False) -> Tensor:
+        """Map (B, C, H, W) to (B, K, H, W); with `pool`, take the maximum of each 2 x 2 outputs."""
+        pairs, m, pooled = (self.in_channels, self.out_channels), 0, False
         exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-        if not self.training or x.device.type != "cpu" or not exact:
-            return super().forward(x)
-        compiled = winograd_compiled.suits(x.dtype, self.in_channels, self.out_channels)
-        m = best_tile(self.in_channels, self.out_channels, *x.shape[2:], compiled=compiled)
+        compiled = winograd_compiled.suits(x.dtype, *pairs)
+        if self.training and x.device.type == "cpu" and exact:
+            m = best_tile(*pairs, *x.shape[2:], compiled=compiled)
         if not m:
-            return super().forward(x)
-        function = CompiledWinograd if compiled else TorchWinograd
-        y: Tensor = function.apply(x.permute(0, 2, 3, 1), self.weight, m).permute(0, 3, 1, 2)
-        return y if self.bias is None else y + self.bias[:, None, None]
+            y = super().forward(x)
+        elif compiled:
+            pooled = pool and m % 2 == 0
+            y = CompiledWinograd.apply(x.permute(0, 2, 3, 1), self.weight, m, pooled)
+            y = y.permute(0, 3, 1, 2)
+        else:
+            y = TorchWinograd.apply(x.permute(0, 2, 3, 1), self.weight, m).permute(0, 3, 1, 2)
+        if m and self.bias is not None:
+            y = y + self.bias[:, None, None]
+        return F.max_pool2d(y, 2) if pool and not pooled else y

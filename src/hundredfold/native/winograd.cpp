@@ -7,6 +7,7 @@
 // It is transformed to n x n entries, where n = m + 2. Entries are stored as (n*n, group, channels). Inside, numbers
 // of channels are rounded up to a multiple of COLUMNS, and the channels that are added are zero.
 
+#include <cstdint>
 #include <cstring>
 
 namespace {
@@ -19,6 +20,8 @@ constexpr int MOST = 8;  // largest n
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 64")
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t masks __attribute__((vector_size(4 * LANES)));
+typedef uint8_t places __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 struct Shape {
     long batch, height, width;  // of the maps
@@ -27,7 +30,8 @@ struct Shape {
     long group;  // tiles that are processed together
     long threads;
 
-    long per_map() const { return (height + m - 1) / m * ((width + m - 1) / m); }
+    long columns() const { return (width + m - 1) / m; }  // of tiles
+    long per_map() const { return (height + m - 1) / m * columns(); }
     long pixels() const { return height * width; }
     // Distance between two entries of a tile: a line of the cache more than needed, so that the entries of a tile do
     // not compete for the same places in the cache.
@@ -96,19 +100,21 @@ INLINE void multiply_sides(const float (&matrix)[rows][columns], const lanes *in
         }
 }
 
-// Where each pixel of a tile is in the maps, or `outside`. Tiles with a border have a side of n.
-template <int side>
+// Where each pixel of a tile is in the maps, or `outside`. Tiles with a border have a side of n. In maps that are pooled
+// (halved), tiles have a side of m / 2.
+template <int side, bool pooled = false, class Number = float>
 struct Pixels {
-    float *at[side * side];
+    Number *at[side * side];
 
-    INLINE Pixels(const float *maps, float *outside, const Shape &s, long channels, long tile) {
-        const long columns = (s.width + s.m - 1) / s.m, number = tile % s.per_map(), border = side - s.m > 0;
-        const long top = number / columns * s.m - border, left = number % columns * s.m - border;
-        float *map = const_cast<float *>(maps) + tile / s.per_map() * s.pixels() * channels;
+    INLINE Pixels(const Number *maps, Number *outside, const Shape &s, long channels, long tile) {
+        const long block = pooled ? s.m / 2 : s.m, border = side > block, number = tile % s.per_map();
+        const long height = pooled ? s.height / 2 : s.height, width = pooled ? s.width / 2 : s.width;
+        const long top = number / s.columns() * block - border, left = number % s.columns() * block - border;
+        Number *map = const_cast<Number *>(maps) + tile / s.per_map() * height * width * channels;
         for (int i = 0; i < side * side; i++) {
             const long y = top + i / side, x = left + i % side;
-            const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
-            at[i] = inside ? map + (y * s.width + x) * channels : outside;
+            const bool inside = y >= 0 && y < height && x >= 0 && x < width;
+            at[i] = inside ? map + (y * width + x) * channels : outside;
         }
     }
 };
@@ -151,6 +157,63 @@ INLINE void write_tiles(const float *entries, const float (&matrix)[side][n], fl
                 float *to = pixels.at[i] + c;
                 store(to, side == n ? load(to) + added * out[i] : out[i]);
             }
+        }
+    }
+}
+
+// As write_tiles without a border, but write only the maximum of each 2 x 2 pixels, and its place: 0 to 3 in the order of
+// rows. Of equal maxima, the first counts.
+template <int m, int n>
+INLINE void write_maxima(const float *entries, const float (&matrix)[m][n], float *maps, uint8_t *chosen, float *dropped,
+                         const Shape &s, long channels, long first, long count) {
+    constexpr int half = m / 2;
+    const long row = rounded(channels), stride = s.stride(row);
+    for (long t = 0; t < count; t++, entries += row) {
+        const Pixels<half, true> pixels(maps, dropped, s, channels, first + t);
+        const Pixels<half, true, uint8_t> at(chosen, reinterpret_cast<uint8_t *>(dropped), s, channels, first + t);
+        for (long start = 0; start < channels; start += LANES) {
+            const long c = smaller(start, channels - LANES);
+            lanes in[n * n], out[m * m];
+            UNROLL for (int i = 0; i < n * n; i++) in[i] = load(entries + i * stride + c);
+            multiply_sides(matrix, in, out);
+            UNROLL for (int i = 0; i < half * half; i++) {
+                const int corner = i / half * 2 * m + i % half * 2;
+                lanes most = out[corner];
+                masks place = {0};
+                UNROLL for (int j = 1; j < 4; j++) {
+                    const lanes other = out[corner + j / 2 * m + j % 2];
+                    const masks larger = ~(other <= most);  // true if it is not a number
+                    most = larger ? other : most;
+                    place = larger ? masks{0} + j : place;
+                }
+                store(pixels.at[i] + c, most);
+                *reinterpret_cast<places *>(at.at[i] + c) = __builtin_convertvector(place, places);
+            }
+        }
+    }
+}
+
+// As read_tiles without a border, for gradients of the maxima that write_maxima wrote.
+template <int n, int m>
+INLINE void read_maxima(const float *maps, const uint8_t *chosen, const float (&matrix)[n][m], float *entries,
+                        float *zeros, const Shape &s, long channels, long first, long count) {
+    constexpr int half = m / 2;
+    const long row = rounded(channels), stride = s.stride(row);
+    for (long t = 0; t < count; t++, entries += row) {
+        const Pixels<half, true> pixels(maps, zeros, s, channels, first + t);
+        const Pixels<half, true, uint8_t> at(chosen, reinterpret_cast<uint8_t *>(zeros), s, channels, first + t);
+        for (long start = 0; start < channels; start += LANES) {
+            const long c = smaller(start, channels - LANES);
+            lanes in[m * m], out[n * n];
+            UNROLL for (int i = 0; i < half * half; i++) {
+                const int corner = i / half * 2 * m + i % half * 2;
+                const lanes gradient = load(pixels.at[i] + c);
+                const masks place = __builtin_convertvector(*reinterpret_cast<places *>(at.at[i] + c), masks);
+                UNROLL for (int j = 0; j < 4; j++)
+                    in[corner + j / 2 * m + j % 2] = place == j ? gradient : lanes{0};
+            }
+            multiply_sides(matrix, in, out);
+            UNROLL for (int i = 0; i < n * n; i++) store(entries + i * stride + c, out[i]);
         }
     }
 }
@@ -200,10 +263,11 @@ struct Scratch {
     }
 };
 
-// Convolve maps `begin` to `end` - 1. factors: (n*n, C, rounded K).
+// Convolve maps `begin` to `end` - 1, and take the maxima of 2 x 2 pixels if `chosen` is not null.
+// factors: (n*n, C, rounded K).
 template <int m>
-INLINE void convolve_maps(const float *x, const float *factors, float *y, float *start, const Shape &s, long begin,
-                          long end) {
+INLINE void convolve_maps(const float *x, const float *factors, float *y, uint8_t *chosen, float *start, const Shape &s,
+                          long begin, long end) {
     const Scratch<m> scratch(start, s);
     const long row = rounded(s.channels), width = rounded(s.filters), per_map = s.per_map();
     for (long first = begin * per_map; first < end * per_map; first += s.group) {
@@ -212,15 +276,18 @@ INLINE void convolve_maps(const float *x, const float *factors, float *y, float 
         for (long i = 0; i < scratch.n2; i++)
             product<false>(scratch.inputs + i * s.stride(row), row, 1, factors + i * s.channels * width,
                            scratch.outputs + i * s.stride(width), count, s.channels, width);
-        write_tiles(scratch.outputs, MATRICES<m>.at, y, scratch.dropped, s, s.filters, first, count);
+        if (m % 2 || !chosen)
+            write_tiles(scratch.outputs, MATRICES<m>.at, y, scratch.dropped, s, s.filters, first, count);
+        else
+            write_maxima(scratch.outputs, MATRICES<m>.at, y, chosen, scratch.dropped, s, s.filters, first, count);
     }
 }
 
 // Write the gradient of maps `begin` to `end` - 1 of the input, unless of_x is null, and add their part to the gradient
 // of the factors. factors: (n*n, K, rounded C); of_factors: (n*n, C, rounded K).
 template <int m>
-INLINE void differentiate_maps(const float *x, const float *of_y, const float *factors, float *of_x, float *of_factors,
-                               float *start, const Shape &s, long begin, long end) {
+INLINE void differentiate_maps(const float *x, const float *of_y, const uint8_t *chosen, const float *factors,
+                               float *of_x, float *of_factors, float *start, const Shape &s, long begin, long end) {
     const Scratch<m> scratch(start, s);
     const long row = rounded(s.channels), width = rounded(s.filters), per_map = s.per_map();
     if (of_x) {
@@ -230,7 +297,10 @@ INLINE void differentiate_maps(const float *x, const float *of_y, const float *f
     for (long first = begin * per_map; first < end * per_map; first += s.group) {
         const long count = smaller(s.group, end * per_map - first);
         read_tiles(x, MATRICES<m>.b, scratch.inputs, scratch.zeros, s, s.channels, first, count);
-        read_tiles(of_y, MATRICES<m>.a, scratch.outputs, scratch.zeros, s, s.filters, first, count);
+        if (m % 2 || !chosen)
+            read_tiles(of_y, MATRICES<m>.a, scratch.outputs, scratch.zeros, s, s.filters, first, count);
+        else
+            read_maxima(of_y, chosen, MATRICES<m>.a, scratch.outputs, scratch.zeros, s, s.filters, first, count);
         for (long i = 0; i < scratch.n2; i++) {
             float *inputs = scratch.inputs + i * s.stride(row), *outputs = scratch.outputs + i * s.stride(width);
             product<true>(inputs, 1, row, outputs, of_factors + i * s.channels * width, s.channels, count, width);
@@ -257,14 +327,14 @@ INLINE void differentiate_maps(const float *x, const float *of_y, const float *f
 #define FOR_PROCESSOR
 #endif
 
-FOR_PROCESSOR void convolve(const float *x, const float *factors, float *y, float *start, const Shape &s, long begin,
-                            long end) {
-    FOR_EACH_SIZE(convolve_maps, x, factors, y, start, s, begin, end)
+FOR_PROCESSOR void convolve(const float *x, const float *factors, float *y, uint8_t *chosen, float *start,
+                            const Shape &s, long begin, long end) {
+    FOR_EACH_SIZE(convolve_maps, x, factors, y, chosen, start, s, begin, end)
 }
 
-FOR_PROCESSOR void differentiate(const float *x, const float *of_y, const float *factors, float *of_x,
-                                 float *of_factors, float *start, const Shape &s, long begin, long end) {
-    FOR_EACH_SIZE(differentiate_maps, x, of_y, factors, of_x, of_factors, start, s, begin, end)
+FOR_PROCESSOR void differentiate(const float *x, const float *of_y, const uint8_t *chosen, const float *factors,
+                                 float *of_x, float *of_factors, float *start, const Shape &s, long begin, long end) {
+    FOR_EACH_SIZE(differentiate_maps, x, of_y, chosen, factors, of_x, of_factors, start, s, begin, end)
 }
 
 }  // namespace
@@ -286,22 +356,24 @@ long winograd_scratch(const Shape *s) {
     return (s->m + 2) * (s->m + 2) * entries + 2 * s->longest();
 }
 
-// y (B, H, W, K) = convolution of x (B, H, W, C). factors: (n*n, C, rounded K); scratch: for all threads.
-void winograd_convolve(const float *x, const float *factors, float *y, float *scratch, const Shape *s) {
+// y (B, H, W, K) = convolution of x (B, H, W, C). factors: (n*n, C, rounded K); scratch: for all threads. If `chosen` is
+// not null, y and `chosen` are (B, H/2, W/2, K): the maxima of 2 x 2 pixels and their places. This needs an even m.
+void winograd_convolve(const float *x, const float *factors, float *y, uint8_t *chosen, float *scratch,
+                       const Shape *s) {
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1)
     for (long t = 0; t < s->threads; t++)
-        convolve(x, factors, y, scratch + t * winograd_scratch(s), *s, s->batch * t / s->threads,
+        convolve(x, factors, y, chosen, scratch + t * winograd_scratch(s), *s, s->batch * t / s->threads,
                  s->batch * (t + 1) / s->threads);
 }
 
 // of_x (B, H, W, C) = gradient of the input, not computed if null; of_factors (threads, n*n, C, rounded K) += the part
-// of each thread in the gradient of the factors. factors: (n*n, K, rounded C).
-void winograd_differentiate(const float *x, const float *of_y, const float *factors, float *of_x, float *of_factors,
-                            float *scratch, const Shape *s) {
+// of each thread in the gradient of the factors. factors: (n*n, K, rounded C); of_y and `chosen` as above.
+void winograd_differentiate(const float *x, const float *of_y, const uint8_t *chosen, const float *factors, float *of_x,
+                            float *of_factors, float *scratch, const Shape *s) {
     const long size = (s->m + 2) * (s->m + 2) * s->channels * rounded(s->filters);
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1)
     for (long t = 0; t < s->threads; t++)
-        differentiate(x, of_y, factors, of_x, of_factors + t * size, scratch + t * winograd_scratch(s), *s,
+        differentiate(x, of_y, chosen, factors, of_x, of_factors + t * size, scratch + t * winograd_scratch(s), *s,
                       s->batch * t / s->threads, s->batch * (t + 1) / s->threads);
 }
 }

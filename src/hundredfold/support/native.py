@@ -31,8 +31,8 @@ def library() -> ctypes.CDLL:
     code = ctypes.CDLL(str(LIBRARY))
     pointer, shape = ctypes.c_void_p, ctypes.POINTER(Shape)
     code.winograd_scratch.argtypes, code.winograd_scratch.restype = [shape], ctypes.c_long
-    code.winograd_convolve.argtypes = [pointer] * 4 + [shape]
-    code.winograd_differentiate.argtypes = [pointer] * 6 + [shape]
+    code.winograd_convolve.argtypes = [pointer] * 5 + [shape]
+    code.winograd_differentiate.argtypes = [pointer] * 7 + [shape]
     return code
 
 
