@@ -7,6 +7,8 @@ PINNED := $(if $(LOCKED),-c requirements.lock)
 # What pip has done: pinned or not.
 INSTALLED     := $(VENV)/installed$(if $(LOCKED),-locked)
 INSTALLED_DEV := $(VENV)/installed-dev$(if $(LOCKED),-locked)
+# What the installation compiles.
+NATIVE        := hatch_build.py $(wildcard src/hundredfold/native/*.cpp src/hundredfold/native/*.h)
 COVERAGE      := build/coverage.json
 
 .PHONY: train test lint bench docs faults lock vulnerabilities clean
@@ -49,12 +51,12 @@ $(BIN)/python:
 	  { echo "hundredfold needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
 
-$(INSTALLED): pyproject.toml src/hundredfold/native/winograd.cpp | $(BIN)/python
+$(INSTALLED): pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing hundredfold and PyTorch into $(VENV): some minutes, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) -e .
 	@touch $@
 
-$(INSTALLED_DEV): pyproject.toml src/hundredfold/native/winograd.cpp | $(BIN)/python
+$(INSTALLED_DEV): pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing hundredfold, PyTorch and the test tools into $(VENV): some minutes, once."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) -e '.[dev]'
 	@touch $@ $(INSTALLED)

@@ -92,6 +92,61 @@ def test_compiled_outputs_and_gradients_equal_torchs(
 
 
 @needs_library
+@given(
+    m=st.sampled_from((2, 4, 6)),
+    height=sides,
+    width=sides,
+    channels=st.integers(8, 20),
+    filters=st.integers(8, 20),
+)
+def test_compiled_maxima_and_gradients_equal_torchs(
+    m: int, height: int, width: int, channels: int, filters: int
+) -> None:
+    height, width = height + 1, width + 1
+    x, weight = drawn(3, channels, height, width), drawn(filters, channels, 3, 3)
+    single_x, single_weight = (v.detach().float().requires_grad_() for v in (x, weight))
+    wanted = F.max_pool2d(F.conv2d(x, weight, padding=1), 2)
+    y = CompiledWinograd.apply(single_x.permute(0, 2, 3, 1), single_weight, m, True)
+    y = y.permute(0, 3, 1, 2)
+    torch.testing.assert_close(y.double(), wanted, rtol=1e-3, atol=1e-3)
+    of_y = torch.cos(wanted.detach())
+    gradients = torch.autograd.grad(y, (single_x, single_weight), of_y.float())
+    for ours, theirs in zip(gradients, torch.autograd.grad(wanted, (x, weight), of_y), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-3)
+
+
+@needs_library
+def test_maxima_treat_equal_values_and_nan_as_torch_does() -> None:
+    weight = torch.zeros(8, 8, 3, 3)
+    weight[range(8), range(8), 1, 1] = 1  # the identity
+    x = torch.zeros(1, 8, 4, 4)
+    x[0, 0, 0, 0] = float("nan")
+    y = CompiledWinograd.apply(x.permute(0, 2, 3, 1), weight, 2, True).permute(0, 3, 1, 2)
+    wanted = F.max_pool2d(F.conv2d(x, weight, padding=1), 2)
+    assert y.isnan().any() and y.isnan().equal(wanted.isnan())
+    x = torch.zeros(1, 8, 4, 4, requires_grad=True)
+    y = CompiledWinograd.apply(x.permute(0, 2, 3, 1), weight, 2, True)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    (wanted,) = torch.autograd.grad(F.max_pool2d(x, 2).sum(), x)
+    torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_library)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("side", [6, 7, 12])
+def test_a_layer_with_pooling_equals_torchs(
+    compiled: bool, bias: bool, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "available", lambda: compiled)
+    torch.manual_seed(0)
+    layer = Conv3x3(96, 96, bias=bias)
+    x = torch.randn(4, 96, side, side)
+    wanted = F.max_pool2d(F.conv2d(x, layer.weight, layer.bias, padding=1), 2)
+    torch.testing.assert_close(layer(x, pool=True), wanted, rtol=1e-4, atol=1e-4)
+    assert layer.eval()(x, pool=True).equal(wanted)
+
+
+@needs_library
 def test_compiled_code_gives_the_same_bits_again_and_the_same_maps_with_other_threads() -> None:
     x, weight = drawn(7, 24, 9, 9).float().detach(), drawn(16, 24, 3, 3).float().detach()
     x.requires_grad_()

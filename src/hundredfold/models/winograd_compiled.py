@@ -12,7 +12,7 @@ from hundredfold.support import native
 from hundredfold.support.native import Shape
 
 COLUMNS = 16
-"""Numbers of channels are rounded up to a multiple of this, as in winograd.cpp."""
+"""Numbers of channels are rounded up to a multiple of this, as in native/tiles.h."""
 LEAST_CHANNELS = 8
 """The library reads eight channels at a time."""
 MOST_PAIRS = 256 * 256
