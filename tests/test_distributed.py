@@ -21,6 +21,7 @@ from hundredfold import Config, Run, UserError, load_data, load_sample, train
 from hundredfold.inference.logits import predict_logits
 from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.training.loop import StepRecord, predict_validation, train_events
+from hundredfold.training.head import refit_head
 from hundredfold.training.setup import batch_at, count_steps, make_setup
 from hundredfold.training.state import first_state
 
@@ -127,7 +128,10 @@ def test_two_processes_fine_tune_and_return_to_the_same_head_as_one(tmp_path: Pa
     run = only_run()
     assert run.finished and len(run.history()) == 1
     setup = make_setup(run.config(), load_data(str(root), size=32), torch_cpu())
-    for name, value in first_state(setup).model.state_dict().items():
+    state = first_state(setup)
+    assert state.head
+    assert refit_head(state.model, setup, state.head).pictures == run.metrics()["head"]["pictures"]
+    for name, value in state.model.state_dict().items():
         assert value.equal(run.model().state_dict()[name]), name
 
 

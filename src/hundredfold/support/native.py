@@ -26,7 +26,7 @@ def library() -> ctypes.CDLL:
     """Load the library.
 
     Raises:
-        OSError: it is missing, or not for this kind of machine.
+        OSError, AttributeError: it is missing, not for this kind of machine, or not of this version.
     """
     code = ctypes.CDLL(str(LIBRARY))
     pointer, shape = ctypes.c_void_p, ctypes.POINTER(Shape)
@@ -41,5 +41,5 @@ def available() -> bool:
     """Return whether the library is there and fits this processor."""
     try:
         return bool(library().winograd_fits())
-    except OSError:
+    except (OSError, AttributeError):
         return False
