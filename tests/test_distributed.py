@@ -20,8 +20,8 @@ from support.pets import pictures
 from hundredfold import Config, Run, UserError, load_data, load_sample, train
 from hundredfold.inference.logits import predict_logits
 from hundredfold.support.distributed import Processes, join_processes
-from hundredfold.training.loop import StepRecord, predict_validation, train_events
 from hundredfold.training.head import refit_head
+from hundredfold.training.loop import StepRecord, predict_validation, train_events
 from hundredfold.training.setup import batch_at, count_steps, make_setup
 from hundredfold.training.state import first_state
 

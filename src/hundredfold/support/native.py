@@ -26,7 +26,7 @@ def library() -> ctypes.CDLL:
     """Load the library.
 
     Raises:
-        OSError, AttributeError: it is missing, not for this kind of machine, or not of this version.
+        OSError, AttributeError: it is missing, for another kind of machine, or of another version.
     """
     code = ctypes.CDLL(str(LIBRARY))
     pointer, shape = ctypes.c_void_p, ctypes.POINTER(Shape)
