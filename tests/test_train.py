@@ -206,7 +206,9 @@ import ctypes, torch
 from hundredfold import Config, load_sample
 import hundredfold.support.device as device
 calls = []
-device.ctypes.CDLL = lambda _: calls.append(1) or type("Libc", (), {"mallopt": lambda *_: 0})
+libc = type("Libc", (), {"mallopt": lambda *_: 0})
+load = ctypes.CDLL
+device.ctypes.CDLL = lambda path: load(path) if path else calls.append(1) or libc
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 from hundredfold.training.loop import train_events
