@@ -1,4 +1,4 @@
-"""Compile winograd.cpp while the package is built, if there is a C++ compiler on Linux.
+"""Compile winograd.cpp while the package is built: on Linux, for x86, if there is a C++ compiler.
 
 Without one, the package works in the same way, but trains more slowly. The library needs no headers
 of Python or PyTorch, so it fits every version of them.
@@ -7,7 +7,6 @@ of Python or PyTorch, so it fits every version of them.
 import os
 import shlex
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ class CompileWinograd(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and mark the wheel as one for this platform."""
-        if self.target_name != "wheel" or not sys.platform.startswith("linux"):
+        if sysconfig.get_platform() != "linux-x86_64":
             return
         source = Path(self.root, SOURCE)
         library = Path(self.root, LIBRARY)
@@ -35,7 +34,6 @@ class CompileWinograd(BuildHookInterface):  # type: ignore[type-arg]
         except (OSError, subprocess.CalledProcessError) as error:
             self.app.display_warning(f"{SOURCE} is not compiled, so training is slower: {error}")
             return
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{platform}"
+        build_data["tag"] = "py3-none-linux_x86_64"
         build_data["pure_python"] = False
         build_data["artifacts"].append(str(LIBRARY))

@@ -113,18 +113,14 @@ INLINE void differentiate_maps(const float *x, const float *of_y, const uint8_t 
         case 6: return FUNCTION<6>(__VA_ARGS__);  \
     }
 
-#ifdef __x86_64__
-#define FOR_PROCESSOR __attribute__((target("avx2,fma")))
-#else
-#define FOR_PROCESSOR
-#endif
+#define FOR_AVX2 __attribute__((target("avx2,fma")))
 
-FOR_PROCESSOR void convolve(const float *x, const float *factors, float *y, uint8_t *chosen, float *start,
+FOR_AVX2 void convolve(const float *x, const float *factors, float *y, uint8_t *chosen, float *start,
                             const Shape &s, long begin, long end) {
     FOR_EACH_SIZE(convolve_maps, x, factors, y, chosen, start, s, begin, end)
 }
 
-FOR_PROCESSOR void differentiate(const float *x, const float *of_y, const uint8_t *chosen, const float *factors,
+FOR_AVX2 void differentiate(const float *x, const float *of_y, const uint8_t *chosen, const float *factors,
                                  float *of_x, float *of_factors, float *start, const Shape &s, long begin, long end) {
     FOR_EACH_SIZE(differentiate_maps, x, of_y, chosen, factors, of_x, of_factors, start, s, begin, end)
 }
@@ -134,13 +130,7 @@ FOR_PROCESSOR void differentiate(const float *x, const float *of_y, const uint8_
 extern "C" {
 
 // Whether this processor has the instructions.
-int winograd_fits() {
-#ifdef __x86_64__
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return 1;
-#endif
-}
+int winograd_fits() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 // Numbers of scratch that each thread needs.
 long winograd_scratch(const Shape *s) {

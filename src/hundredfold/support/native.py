@@ -1,6 +1,7 @@
 """The library of compiled code, if this installation has one (winograd.cpp).
 
-It is compiled while the package is built, if there is a C++ compiler on Linux (hatch_build.py).
+It is compiled while the package is built: on Linux, for x86, if there is a C++ compiler
+(hatch_build.py).
 """
 
 import ctypes
