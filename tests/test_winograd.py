@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hundredfold.models.winograd import TILES, Conv3x3, best_tile
+from hundredfold.models.winograd import FEW, TILES, Conv3x3, best_tile
 from hundredfold.models.winograd_compiled import CompiledWinograd
 from hundredfold.models.winograd_torch import (
     TorchWinograd,
@@ -253,3 +253,17 @@ def test_second_derivatives_are_refused() -> None:
     (of_x,) = torch.autograd.grad(loss, x, create_graph=True)
     with pytest.raises(RuntimeError, match="twice"):
         of_x.sum().backward()
+
+
+@needs_library
+def test_many_pictures_are_predicted_by_compiled_code_and_each_is_predicted_alone() -> None:
+    torch.manual_seed(0)
+    layer = Conv3x3(64, 64, bias=False).eval()
+    x = torch.randn(FEW, 64, 8, 8)
+    direct = layer(x)
+    with torch.inference_mode():
+        assert layer(x[:-1]).equal(direct[:-1])
+        many = layer(x)
+        assert not many.equal(direct)
+        torch.testing.assert_close(many, direct, rtol=1e-4, atol=1e-4)
+        assert layer(torch.cat([x[FEW // 2 :], x])).equal(torch.cat([many[FEW // 2 :], many]))

@@ -19,6 +19,9 @@ from hundredfold.models.winograd_compiled import CompiledWinograd
 from hundredfold.models.winograd_torch import POINTS, TorchWinograd
 
 TILES = range(2, len(POINTS))
+FEW = 64
+"""Number of pictures from which on a prediction takes less time, although it transforms the
+weights."""
 DIRECT = 6.5
 """Time of a direct convolution per pixel and pair of channels, in multiply-adds of large matrices.
 The count is 9; the time measured on two cores with AVX2 is less."""
@@ -43,10 +46,11 @@ def best_tile(
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution of stride 1 that keeps the size of the map, and trains fast on a CPU.
+    """A 3x3 convolution of stride 1 that keeps the size of the map, and is fast on a CPU.
 
-    In evaluation mode, its outputs are those of nn.Conv2d to the bit; in training mode on a CPU
-    they may differ by rounding.
+    In evaluation mode, its outputs are those of nn.Conv2d to the bit. In training mode on a CPU,
+    and under `torch.inference_mode` with FEW pictures or more and compiled code, they may differ by
+    rounding.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
@@ -57,7 +61,8 @@ class Conv3x3(nn.Conv2d):
         pairs, m, pooled = (self.in_channels, self.out_channels), 0, False
         exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
         compiled = winograd_compiled.suits(x.dtype, *pairs)
-        if self.training and x.device.type == "cpu" and exact:
+        many = torch.is_inference_mode_enabled() and len(x) >= FEW
+        if (self.training or (compiled and many)) and x.device.type == "cpu" and exact:
             m = best_tile(*pairs, *x.shape[2:], compiled=compiled)
         if not m:
             y = super().forward(x)

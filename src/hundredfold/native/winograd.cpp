@@ -55,15 +55,15 @@ struct Scratch {
     }
 };
 
-// Convolve maps `begin` to `end` - 1, and take the maxima of 2 x 2 pixels if `chosen` is not null.
+// Convolve tiles `begin` to `end` - 1, and take the maxima of 2 x 2 pixels if `chosen` is not null.
 // factors: (n*n, C, rounded K).
 template <int m>
-INLINE void convolve_maps(const float *x, const float *factors, float *y, uint8_t *chosen, float *start, const Shape &s,
+INLINE void convolve_tiles(const float *x, const float *factors, float *y, uint8_t *chosen, float *start, const Shape &s,
                           long begin, long end) {
     const Scratch<m> scratch(start, s);
-    const long row = rounded(s.channels), width = rounded(s.filters), per_map = s.per_map();
-    for (long first = begin * per_map; first < end * per_map; first += s.group) {
-        const long count = smaller(s.group, end * per_map - first);
+    const long row = rounded(s.channels), width = rounded(s.filters);
+    for (long first = begin; first < end; first += s.group) {
+        const long count = smaller(s.group, end - first);
         read_tiles(x, MATRICES<m>.b, scratch.inputs, scratch.zeros, s, s.channels, first, count);
         for (long i = 0; i < scratch.n2; i++)
             product<false>(scratch.inputs + i * s.stride(row), row, 1, factors + i * s.channels * width,
@@ -117,7 +117,7 @@ INLINE void differentiate_maps(const float *x, const float *of_y, const uint8_t 
 
 FOR_AVX2 void convolve(const float *x, const float *factors, float *y, uint8_t *chosen, float *start,
                             const Shape &s, long begin, long end) {
-    FOR_EACH_SIZE(convolve_maps, x, factors, y, chosen, start, s, begin, end)
+    FOR_EACH_SIZE(convolve_tiles, x, factors, y, chosen, start, s, begin, end)
 }
 
 FOR_AVX2 void differentiate(const float *x, const float *of_y, const uint8_t *chosen, const float *factors,
@@ -142,14 +142,16 @@ long winograd_scratch(const Shape *s) {
 // not null, y and `chosen` are (B, H/2, W/2, K): the maxima of 2 x 2 pixels and their places. This needs an even m.
 void winograd_convolve(const float *x, const float *factors, float *y, uint8_t *chosen, float *scratch,
                        const Shape *s) {
+    const long tiles = s->batch * s->per_map();
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1)
     for (long t = 0; t < s->threads; t++)
-        convolve(x, factors, y, chosen, scratch + t * winograd_scratch(s), *s, s->batch * t / s->threads,
-                 s->batch * (t + 1) / s->threads);
+        convolve(x, factors, y, chosen, scratch + t * winograd_scratch(s), *s, tiles * t / s->threads,
+                 tiles * (t + 1) / s->threads);
 }
 
-// of_x (B, H, W, C) = gradient of the input, not computed if null; of_factors (threads, n*n, C, rounded K) += the part
-// of each thread in the gradient of the factors. factors: (n*n, K, rounded C); of_y and `chosen` as above.
+// of_x (B, H, W, C) = gradient of the input, not computed if null. Its tiles overlap, so each thread has maps of its own.
+// of_factors (threads, n*n, C, rounded K) += the part of each thread in the gradient of the factors. factors:
+// (n*n, K, rounded C); of_y and `chosen` as above.
 void winograd_differentiate(const float *x, const float *of_y, const uint8_t *chosen, const float *factors, float *of_x,
                             float *of_factors, float *scratch, const Shape *s) {
     const long size = (s->m + 2) * (s->m + 2) * s->channels * rounded(s->filters);
