@@ -29,6 +29,7 @@ INLINE void product_rows(const float *a, long row, long step, const float *b, fl
     }
 }
 
+// As product_rows, for any number of rows.
 template <bool add>
 INLINE void product(const float *a, long row, long step, const float *b, float *out, long rows, long depth,
                     long width) {
@@ -58,8 +59,8 @@ struct Scratch {
 // Convolve tiles `begin` to `end` - 1, and take the maxima of 2 x 2 pixels if `chosen` is not null.
 // factors: (n*n, C, rounded K).
 template <int m>
-INLINE void convolve_tiles(const float *x, const float *factors, float *y, uint8_t *chosen, float *start, const Shape &s,
-                          long begin, long end) {
+INLINE void convolve_tiles(const float *x, const float *factors, float *y, uint8_t *chosen, float *start,
+                           const Shape &s, long begin, long end) {
     const Scratch<m> scratch(start, s);
     const long row = rounded(s.channels), width = rounded(s.filters);
     for (long first = begin; first < end; first += s.group) {
@@ -115,13 +116,13 @@ INLINE void differentiate_maps(const float *x, const float *of_y, const uint8_t 
 
 #define FOR_AVX2 __attribute__((target("avx2,fma")))
 
-FOR_AVX2 void convolve(const float *x, const float *factors, float *y, uint8_t *chosen, float *start,
-                            const Shape &s, long begin, long end) {
+FOR_AVX2 void convolve(const float *x, const float *factors, float *y, uint8_t *chosen, float *start, const Shape &s,
+                       long begin, long end) {
     FOR_EACH_SIZE(convolve_tiles, x, factors, y, chosen, start, s, begin, end)
 }
 
-FOR_AVX2 void differentiate(const float *x, const float *of_y, const uint8_t *chosen, const float *factors,
-                                 float *of_x, float *of_factors, float *start, const Shape &s, long begin, long end) {
+FOR_AVX2 void differentiate(const float *x, const float *of_y, const uint8_t *chosen, const float *factors, float *of_x,
+                            float *of_factors, float *start, const Shape &s, long begin, long end) {
     FOR_EACH_SIZE(differentiate_maps, x, of_y, chosen, factors, of_x, of_factors, start, s, begin, end)
 }
 
