@@ -212,9 +212,11 @@ def test_other_data_is_refused_and_another_machine_is_reported(
     with pytest.raises(UserError, match="its digest differs"):
         resume(run, other)
     path = run.path / "environment.json"
-    path.write_text(json.dumps(run.environment() | {"threads": 99, "torch": "1.0"}))
+    other_machine = {"threads": 99, "torch": "1.0", "convolutions": "sums"}
+    path.write_text(json.dumps(run.environment() | other_machine))
     assert resume(run, tiny).finished
     out = capsys.readouterr().out
+    assert ", and was sums: the result may differ" in out
     assert f"threads is {torch.get_num_threads()}, and was 99: the result may differ" in out
     assert "torch is" in out
 
