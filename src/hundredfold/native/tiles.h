@@ -15,7 +15,8 @@ namespace {
 constexpr long LANES = 8;  // numbers in a register
 constexpr long COLUMNS = 16;  // two registers
 
-#define INLINE inline __attribute__((always_inline))
+#define INLINED __attribute__((always_inline))
+#define INLINE inline INLINED
 #define UNROLL _Pragma("GCC unroll 64")
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t masks __attribute__((vector_size(4 * LANES)));
@@ -117,45 +118,66 @@ struct Pixels {
     }
 };
 
-// Write the entries of `count` tiles of the maps, from tile `first` on: matrix @ tile @ matrix transposed.
+// Write the entries of a tile: matrix @ tile @ matrix transposed, LANES channels at a time. `load_pixels(c, in)` loads
+// the pixels of channels c to c + LANES - 1. The last of them may overlap those before.
+template <int n, int side, class Load>
+INLINE void write_entries(const float (&matrix)[n][side], float *entries, long stride, long channels,
+                          const Load &load_pixels) {
+    for (long start = 0; start < channels; start += LANES) {
+        const long c = smaller(start, channels - LANES);
+        lanes in[side * side], out[n * n];
+        load_pixels(c, in);
+        multiply_sides(matrix, in, out);
+        UNROLL for (int i = 0; i < n * n; i++) store(entries + i * stride + c, out[i]);
+    }
+}
+
+// Compute matrix @ entries @ matrix transposed for a tile. `store_pixels(c, start, out)` stores the pixels of channels c to
+// c + LANES - 1, of which those before `start` are stored already.
+template <int side, int n, class Store>
+INLINE void read_entries(const float (&matrix)[side][n], const float *entries, long stride, long channels,
+                         const Store &store_pixels) {
+    for (long start = 0; start < channels; start += LANES) {
+        const long c = smaller(start, channels - LANES);
+        lanes in[n * n], out[side * side];
+        UNROLL for (int i = 0; i < n * n; i++) in[i] = load(entries + i * stride + c);
+        multiply_sides(matrix, in, out);
+        store_pixels(c, start, out);
+    }
+}
+
+// Write the entries of `count` tiles of the maps, from tile `first` on.
 template <int n, int side>
 INLINE void read_tiles(const float *maps, const float (&matrix)[n][side], float *entries, float *zeros, const Shape &s,
                        long channels, long first, long count) {
-    const long row = rounded(channels), stride = s.stride(row);
+    const long row = rounded(channels);
     for (long t = 0; t < count; t++, entries += row) {
         const Pixels<side> pixels(maps, zeros, s, channels, first + t);
         const Pixels<side> next(maps, zeros, s, channels, first + smaller(t + 1, count - 1));
-        for (long start = 0; start < channels; start += LANES) {
-            const long c = smaller(start, channels - LANES);  // the last LANES may overlap those before
-            lanes in[side * side], out[n * n];
+        write_entries(matrix, entries, s.stride(row), channels, [&](long c, lanes *in) INLINED {
             UNROLL for (int i = 0; i < side * side; i++) {
                 in[i] = load(pixels.at[i] + c);
                 __builtin_prefetch(next.at[i] + c);
             }
-            multiply_sides(matrix, in, out);
-            UNROLL for (int i = 0; i < n * n; i++) store(entries + i * stride + c, out[i]);
-        }
+        });
     }
 }
 
-// Write matrix @ entries @ matrix transposed to the maps; tiles with a border overlap, and are added to the maps.
+// Write tiles to the maps; tiles with a border overlap, and are added to the maps.
 template <int side, int n>
 INLINE void write_tiles(const float *entries, const float (&matrix)[side][n], float *maps, float *dropped,
                         const Shape &s, long channels, long first, long count) {
-    const long row = rounded(channels), stride = s.stride(row);
+    const long row = rounded(channels);
     for (long t = 0; t < count; t++, entries += row) {
         const Pixels<side> pixels(maps, dropped, s, channels, first + t);
-        for (long start = 0; start < channels; start += LANES) {
-            const long c = smaller(start, channels - LANES);
-            lanes in[n * n], out[side * side], added = {0};
-            for (int i = 0; i < LANES; i++) added[i] = c + i >= start;  // not the channels of before
-            UNROLL for (int i = 0; i < n * n; i++) in[i] = load(entries + i * stride + c);
-            multiply_sides(matrix, in, out);
+        read_entries(matrix, entries, s.stride(row), channels, [&](long c, long start, const lanes *out) INLINED {
+            lanes added = {0};
+            for (int i = 0; i < LANES; i++) added[i] = c + i >= start;
             UNROLL for (int i = 0; i < side * side; i++) {
                 float *to = pixels.at[i] + c;
                 store(to, side == n ? load(to) + added * out[i] : out[i]);
             }
-        }
+        });
     }
 }
 
@@ -165,15 +187,11 @@ template <int m, int n>
 INLINE void write_maxima(const float *entries, const float (&matrix)[m][n], float *maps, uint8_t *chosen, float *dropped,
                          const Shape &s, long channels, long first, long count) {
     constexpr int half = m / 2;
-    const long row = rounded(channels), stride = s.stride(row);
+    const long row = rounded(channels);
     for (long t = 0; t < count; t++, entries += row) {
         const Pixels<half, true> pixels(maps, dropped, s, channels, first + t);
         const Pixels<half, true, uint8_t> at(chosen, reinterpret_cast<uint8_t *>(dropped), s, channels, first + t);
-        for (long start = 0; start < channels; start += LANES) {
-            const long c = smaller(start, channels - LANES);
-            lanes in[n * n], out[m * m];
-            UNROLL for (int i = 0; i < n * n; i++) in[i] = load(entries + i * stride + c);
-            multiply_sides(matrix, in, out);
+        read_entries(matrix, entries, s.stride(row), channels, [&](long c, long, const lanes *out) INLINED {
             UNROLL for (int i = 0; i < half * half; i++) {
                 const int corner = i / half * 2 * m + i % half * 2;
                 lanes most = out[corner];
@@ -187,7 +205,7 @@ INLINE void write_maxima(const float *entries, const float (&matrix)[m][n], floa
                 store(pixels.at[i] + c, most);
                 *reinterpret_cast<places *>(at.at[i] + c) = __builtin_convertvector(place, places);
             }
-        }
+        });
     }
 }
 
@@ -196,13 +214,11 @@ template <int n, int m>
 INLINE void read_maxima(const float *maps, const uint8_t *chosen, const float (&matrix)[n][m], float *entries,
                         float *zeros, const Shape &s, long channels, long first, long count) {
     constexpr int half = m / 2;
-    const long row = rounded(channels), stride = s.stride(row);
+    const long row = rounded(channels);
     for (long t = 0; t < count; t++, entries += row) {
         const Pixels<half, true> pixels(maps, zeros, s, channels, first + t);
         const Pixels<half, true, uint8_t> at(chosen, reinterpret_cast<uint8_t *>(zeros), s, channels, first + t);
-        for (long start = 0; start < channels; start += LANES) {
-            const long c = smaller(start, channels - LANES);
-            lanes in[m * m], out[n * n];
+        write_entries(matrix, entries, s.stride(row), channels, [&](long c, lanes *in) INLINED {
             UNROLL for (int i = 0; i < half * half; i++) {
                 const int corner = i / half * 2 * m + i % half * 2;
                 const lanes gradient = load(pixels.at[i] + c);
@@ -210,9 +226,7 @@ INLINE void read_maxima(const float *maps, const uint8_t *chosen, const float (&
                 UNROLL for (int j = 0; j < 4; j++)
                     in[corner + j / 2 * m + j % 2] = place == j ? gradient : lanes{0};
             }
-            multiply_sides(matrix, in, out);
-            UNROLL for (int i = 0; i < n * n; i++) store(entries + i * stride + c, out[i]);
-        }
+        });
     }
 }
 
