@@ -7,13 +7,12 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
-from support.making import make_tiny
+from support.making import Notes, make_tiny
 
-from hundredfold import Config, Dataset, Predictor, Run, Split, UserError, evaluate, finetune, train
+from hundredfold import Dataset, Predictor, Run, Split, UserError, evaluate, finetune, train
 from hundredfold.export.export import export
 from hundredfold.models.info import ModelInfo
 from hundredfold.training.batches import batches
-from hundredfold.training.progress import Display
 from hundredfold.training.resume import reproduce
 from hundredfold.training.setup import make_setup
 
@@ -21,28 +20,19 @@ CPU = torch.device("cpu")
 SIDE, SIZE = 32, 64
 
 
-class Lines(Display):
-    """A display that keeps the lines about the training."""
-
-    lines: tuple[str, ...] = ()
-
-    def start(self, run: Run, config: Config, lines: list[str]) -> None:
-        self.lines = tuple(lines)
-
-
 @pytest.fixture(scope="module")
-def enlarged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Lines]:
+def enlarged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Notes]:
     """A fine-tuned run on pictures of 32 pixels that the model sees at 64, and its display."""
     out = str(tmp_path_factory.mktemp("runs"))
     config = finetune(
         size=SIZE, epochs=1.0, batch_size=24, lr=1e-4, validation=0.2, device="cpu", out=out
     )
-    display = Lines(quiet=True)
+    display = Notes()
     return train(config, make_tiny(), display=display), display
 
 
 def test_the_model_enlarges_pictures_as_torch_does(
-    enlarged: tuple[Run, Lines], tiny: Dataset
+    enlarged: tuple[Run, Notes], tiny: Dataset
 ) -> None:
     run, display = enlarged
     info = run.info()
@@ -64,7 +54,7 @@ def test_training_cuts_its_crops_at_the_enlarged_size(tiny: Dataset) -> None:
 
 
 def test_evaluation_prediction_repetition_and_export_agree(
-    enlarged: tuple[Run, Lines], tiny: Dataset
+    enlarged: tuple[Run, Notes], tiny: Dataset
 ) -> None:
     run, _ = enlarged
     assert evaluate(run, tiny)["test"] == run.metrics()["test"]
@@ -92,7 +82,7 @@ def large(split: Split) -> Split:
 
 
 def test_an_input_size_below_that_of_the_pictures_is_refused(
-    enlarged: tuple[Run, Lines],
+    enlarged: tuple[Run, Notes],
 ) -> None:
     values = vars(enlarged[0].info()) | {"input_size": 16}
     with pytest.raises(UserError, match="input size of 32 to"):

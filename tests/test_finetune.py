@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from support.making import make_split
+from support.making import Notes, make_split
 from support.stopping import interrupted
 from test_head import begin, configured
 from test_resume import assert_same
@@ -23,7 +23,6 @@ from hundredfold.training import head as training_head
 from hundredfold.training.budget import plan_budget
 from hundredfold.training.head import head_split
 from hundredfold.training.loop import train_epochs
-from hundredfold.training.progress import Display
 from hundredfold.training.resume import reproduce
 
 
@@ -40,17 +39,6 @@ def test_an_interrupted_fine_tuning_resumes_to_the_same_bits(
         key: whole.metrics()["head"][key] for key in ("strength", "validation")
     }
     assert all(part.difference == "" for part in reproduce(whole, tiny))
-
-
-class Notes(Display):
-    """A display that keeps its sentences."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def note(self, sentence: str) -> None:
-        self.said.append(sentence)
 
 
 @pytest.mark.parametrize("stop", [0, 3])

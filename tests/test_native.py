@@ -5,25 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.making import Notes
 
-from hundredfold import Config, Dataset, Run, evaluate, train
+from hundredfold import Config, Dataset, evaluate, train
 from hundredfold.support import native
-from hundredfold.training.progress import Display
 from hundredfold.training.resume import reproduce
-
-
-class Notes(Display):
-    """A display that keeps what it says."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def start(self, run: Run, config: Config, lines: list[str]) -> None:
-        self.said += lines
-
-    def note(self, sentence: str) -> None:
-        self.said.append(sentence)
 
 
 def fitting(tiny_config: Config) -> Config:
@@ -40,7 +26,7 @@ def test_each_way_gives_the_same_bits_again_and_says_which_it_is(
     monkeypatch.setattr(native, "available", lambda: compiled)
     display = Notes()
     run = train(fitting(tiny_config), tiny, display=display)
-    assert any("convolutions not compiled (slower)" in line for line in display.said) != compiled
+    assert any("convolutions not compiled (slower)" in line for line in display.lines) != compiled
     assert run.environment()["convolutions"] == ("compiled" if compiled else "torch")
     assert evaluate(run, tiny)["test"] == run.metrics()["test"]
     assert all(part.difference == "" for part in reproduce(run, tiny))

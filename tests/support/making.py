@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from hundredfold import Config, Dataset, Run, Split
+from hundredfold.training.progress import Display
 
 Train = Callable[..., Run]
 """Type of the fixture `trained`."""
@@ -32,6 +33,21 @@ def make_tiny() -> Dataset:
         superclasses=("low", "high"),
         parents=(0, 0, 0, 1, 1, 1),
     )
+
+
+class Notes(Display):
+    """A display that keeps the lines about a training and the sentences for the user."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+        self.said: list[str] = []
+
+    def start(self, run: Run, config: Config, lines: list[str]) -> None:
+        self.lines = lines
+
+    def note(self, sentence: str) -> None:
+        self.said.append(sentence)
 
 
 def make_config(out: Path) -> Config:
