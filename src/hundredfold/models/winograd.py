@@ -58,16 +58,11 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor, *, pool: bool = False) -> Tensor:
         """Map (B, C, H, W) to (B, K, H, W); with `pool`, take the maximum of each 2 x 2 outputs."""
-        pairs, m, pooled = (self.in_channels, self.out_channels), 0, False
-        exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-        compiled = winograd_compiled.suits(x.dtype, *pairs)
-        many = torch.is_inference_mode_enabled() and len(x) >= FEW
-        if (self.training or (compiled and many)) and x.device.type == "cpu" and exact:
-            m = best_tile(*pairs, *x.shape[2:], compiled=compiled)
+        m, compiled = self._way(x)
+        pooled = compiled and pool and m % 2 == 0
         if not m:
             y = super().forward(x)
         elif compiled:
-            pooled = pool and m % 2 == 0
             y = CompiledWinograd.apply(x.permute(0, 2, 3, 1), self.weight, m, pooled)
             y = y.permute(0, 3, 1, 2)
         else:
@@ -75,3 +70,21 @@ class Conv3x3(nn.Conv2d):
         if m and self.bias is not None:
             y = y + self.bias[:, None, None]
         return F.max_pool2d(y, 2) if pool and not pooled else y
+
+    def _way(self, x: Tensor) -> tuple[int, bool]:
+        """Return the tile size m, 0 for torch's own convolution, and whether to use compiled code.
+
+        Only trainings and large predictions on a CPU ask for the library, because compilers and
+        exporters that trace the network must not come across it.
+        """
+        exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+        if x.device.type != "cpu" or not exact:
+            return 0, False
+        if not self.training and not (torch.is_inference_mode_enabled() and len(x) >= FEW):
+            return 0, False
+        pairs = self.in_channels, self.out_channels
+        compiled = winograd_compiled.suits(x.dtype, *pairs)
+        if not self.training and not compiled:
+            return 0, False
+        m = best_tile(*pairs, *x.shape[2:], compiled=compiled)
+        return m, compiled and m > 0
