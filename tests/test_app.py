@@ -16,8 +16,8 @@ from PIL import Image
 from support.making import Train
 
 from hundredfold import Dataset, Predictor
-from hundredfold.app.endpoint import MOST_BYTES
 from hundredfold.app.page import page_policy
+from hundredfold.app.protocol import MOST_BYTES
 from hundredfold.app.serve import make_app
 from hundredfold.app.served_model import ServedModel, make_served_model
 from hundredfold.evaluation.explain import caption_similar

@@ -51,7 +51,7 @@ def test_the_command_explains_mistakes(
         assert "Cannot listen at 127.0.0.1" in capsys.readouterr().err
     assert main(["app", "--port", "70000"]) == 2
     assert main(["app", "nowhere"]) == 2
-    monkeypatch.setattr("hundredfold.cli.app._serve", lambda *_: None)
+    monkeypatch.setattr("hundredfold.cli.serving._run", lambda *_: None)
     assert main(["app", str(trained().path), "--port", "0"]) == 0
     output = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "Without examples and similar training pictures: There is no file or folder" in output
@@ -64,7 +64,7 @@ def test_the_command_explains_mistakes(
 def test_the_command_prints_an_ipv6_address_in_brackets(
     trained: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hundredfold.cli.app._bind", lambda *_: socket.socket())
-    monkeypatch.setattr("hundredfold.cli.app._serve", lambda *_: None)
+    monkeypatch.setattr("hundredfold.cli.app.bind", lambda *_: socket.socket())
+    monkeypatch.setattr("hundredfold.cli.serving._run", lambda *_: None)
     assert main(["app", str(trained().path), "--host", "fe80::1"]) == 0
     assert "Open http://[fe80::1]:" in capsys.readouterr().out

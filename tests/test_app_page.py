@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from hundredfold import Predictor, load_sample
-from hundredfold.app.endpoint import MOST_BYTES
+from hundredfold.app.protocol import MOST_BYTES
 from hundredfold.pictures.load import to_image
 
 pytestmark = pytest.mark.long  # all or none: the tests share a server

@@ -19,6 +19,7 @@ LAYERS = [  # each may import from the ones above it, and no other
     {"evaluation"},
     {"training", "report", "export", "app"},
     {"audit", "experiments"},
+    {"teach"},
     {"__init__"},
     {"cli"},
     {"__main__"},

@@ -5,19 +5,15 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
+from hundredfold.app.protocol import answer_errors, read_body
 from hundredfold.app.served_model import Explanation, ServedModel
 from hundredfold.evaluation.explain import caption_similar
 from hundredfold.figures.explanation import heat_picture
 from hundredfold.pictures.load import as_tensor, data_uri
-from hundredfold.support.errors import UserError
 
-MOST_BYTES = 20 * 2**20
-"""Largest size of a picture file in bytes."""
 HEAT_SIDE = 320
 """Side of the heat map in pixels."""
 
@@ -32,11 +28,15 @@ def make_endpoint(served: ServedModel) -> FastAPI:
     was found, `similar`: a list of `picture` (the address of a PNG or JPEG) and `caption`.
 
     Every error is JSON with `error`, a sentence. The status is 400 if the body is not a picture,
-    404 for another path, 405 for another method, 413 if the body is larger than MOST_BYTES, 422 for
-    a wrong `top`, and 500 if the program fails.
+    404 for another path, 405 for another method, 413 if the body is larger than
+    `protocol.MOST_BYTES`, 422 for a wrong `top`, and 500 if the program fails.
     """
     app = FastAPI(openapi_url=None)  # without a schema there are no documentation pages either
-    _answer_errors(app)
+    answer_errors(
+        app,
+        "There is nothing at this address. Send pictures to /api/predict or /api/explain.",
+        "top must be a whole number.",
+    )
 
     @app.post("/api/predict")
     async def predict(request: Request, top: int = 5) -> JSONResponse:
@@ -61,15 +61,7 @@ async def _picture(request: Request, top: int) -> bytes:
     """
     if top < 1:
         raise HTTPException(422, f"top is {top}, but must be at least 1.")
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BYTES:
-                raise HTTPException(413, f"A picture may have at most {MOST_BYTES >> 20} MiB.")
-    except ClientDisconnect as error:
-        raise HTTPException(400, "The connection was cut.") from error
-    return bytes(body)
+    return await read_body(request)
 
 
 def _explain(served: ServedModel, picture: bytes, top: int) -> dict[str, Any]:
@@ -87,29 +79,3 @@ def _similar(served: ServedModel, found: Explanation) -> dict[str, list[dict[str
     return {
         "similar": [{"picture": data_uri(image), "caption": caption} for image, caption in pictures]
     }
-
-
-def _answer_errors(app: FastAPI) -> None:
-    """Make the application answer every error with a sentence in JSON."""
-
-    @app.exception_handler(HTTPException)
-    async def refuse(_: Request, error: HTTPException) -> JSONResponse:
-        sentences = {
-            404: "There is nothing at this address. Send pictures to /api/predict or /api/explain.",
-            405: f"This address accepts only {(error.headers or {}).get('Allow')}.",
-        }
-        sentence = sentences.get(error.status_code, error.detail)
-        return JSONResponse({"error": sentence}, error.status_code, error.headers)
-
-    @app.exception_handler(UserError)
-    async def explain_refusal(_: Request, error: UserError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
-
-    @app.exception_handler(RequestValidationError)
-    async def refuse_query(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "top must be a whole number."}, 422)
-
-    @app.exception_handler(Exception)
-    async def admit_fault(_: Request, error: Exception) -> JSONResponse:
-        sentence = "The server failed to process the request. Its terminal shows the details."
-        return JSONResponse({"error": sentence}, 500)

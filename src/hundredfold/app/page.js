@@ -2,40 +2,9 @@
 "use strict";
 
 const settings = document.currentScript.dataset;
-const mostBytes = Number(settings.mostBytes);
 const mostFiles = Number(settings.mostFiles);
 const hasSuperclasses = Boolean(settings.superclasses);
 const smallPicture = 128; // pixels; smaller pictures are enlarged as squares, without blur
-
-const byId = (id) => document.getElementById(id);
-
-/** Return a new element. */
-function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-/** Show or hide elements. */
-function show(visible, ...ids) {
-  for (const id of ids) byId(id).hidden = !visible;
-}
-
-const percent = (probability) => `${(100 * probability).toFixed(1)}%`;
-
-/** Send a file to the server; return its answer, or throw an Error that says what is wrong. */
-async function send(address, file, signal) {
-  if (file.size > mostBytes) throw new Error(`A picture may have at most ${mostBytes >> 20} MiB.`);
-  const request = { method: "POST", body: file, signal };
-  const response = await fetch(address, request).catch((error) => {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer, or the file is gone. Is the server still running?");
-  });
-  const answer = await response.json().catch(() => null);
-  if (response.ok && answer) return answer;
-  const reason = response.ok ? "The answer was cut off" : `The server is busy (status ${response.status})`;
-  throw new Error(answer?.error ?? `${reason}. Try again.`);
-}
 
 // One picture
 
@@ -122,19 +91,6 @@ function showReasons(answer) {
   show(Boolean(answer.similar), "similar-card");
 }
 
-/** Return the list item of a class: name, probability, bar. */
-function scoreItem({ name, probability }) {
-  const fill = element("span");
-  fill.style.width = percent(probability);
-  return element(
-    "li",
-    {},
-    element("span", { textContent: name }),
-    element("span", { className: "share", textContent: percent(probability) }),
-    element("div", { className: "bar" }, fill),
-  );
-}
-
 /** Return a training picture with its caption. */
 function similarFigure({ picture, caption }) {
   const image = element("img", { src: picture, alt: "", onload: sharpenIfSmall });
@@ -155,8 +111,7 @@ async function openWebcam() {
   const signal = clear();
   webcamRequested = true;
   try {
-    if (!navigator.mediaDevices) throw new Error("the browser allows it only at localhost or by https");
-    const opened = await navigator.mediaDevices.getUserMedia({ video: true });
+    const opened = await webcamStream();
     if (signal.aborted) return opened.getTracks().forEach((track) => track.stop());
     byId("video").srcObject = opened;
     await byId("video").play();

@@ -3,6 +3,8 @@
 import hashlib
 import re
 from base64 import b64encode
+from collections.abc import Iterable
+from functools import partial
 from importlib import resources
 
 from fastapi import FastAPI
@@ -10,17 +12,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from hundredfold.app.endpoint import MOST_BYTES
+from hundredfold.app.protocol import MOST_BYTES
 from hundredfold.app.served_model import ServedModel
 from hundredfold.support.html import render_page
 from hundredfold.support.text import plural
 
+COMMON_SCRIPT = ("hundredfold.app", "common.js")
+"""Package and file name of the script that all pages use."""
 MOST_FILES = 100
 """Largest number of pictures to classify at once."""
 
 
 def add_page(app: FastAPI, served: ServedModel) -> None:
-    """Add the page at /, its script at /page.js, and the examples at /examples/0.png and so on.
+    """Add the page at /, its scripts, and the examples at /examples/0.png and so on.
 
     Args:
         app: the application that has the JSON endpoint.
@@ -38,14 +42,6 @@ def add_page(app: FastAPI, served: ServedModel) -> None:
         most_files=MOST_FILES,
     )
     example_files = {str(number): file for number, (file, _) in enumerate(examples)}
-    policy = {"Content-Security-Policy": page_policy(content)}
-    script = (resources.files("hundredfold.app") / "page.js").read_bytes()
-
-    async def page(_: Request) -> Response:
-        return HTMLResponse(content, headers=policy)
-
-    async def page_script(_: Request) -> Response:
-        return Response(script, media_type="text/javascript")
 
     async def example(request: Request) -> Response:
         file = example_files.get(request.path_params["number"])
@@ -53,9 +49,31 @@ def add_page(app: FastAPI, served: ServedModel) -> None:
             raise HTTPException(404)
         return Response(file, media_type="image/png")
 
-    app.add_route("/", page)
-    app.add_route("/page.js", page_script)
+    add_content(app, content, [COMMON_SCRIPT, ("hundredfold.app", "page.js")])
     app.add_route("/examples/{number}.png", example)
+
+
+def add_content(app: FastAPI, content: str, scripts: Iterable[tuple[str, str]]) -> None:
+    """Add a page at /, and scripts at / and their name.
+
+    Args:
+        app: the application.
+        content: the page.
+        scripts: package and file name of each script.
+    """
+    policy = {"Content-Security-Policy": page_policy(content)}
+
+    async def page(_: Request) -> Response:
+        return HTMLResponse(content, headers=policy)
+
+    app.add_route("/", page)
+    for package, name in scripts:
+        script = (resources.files(package) / name).read_bytes()
+        app.add_route(f"/{name}", partial(_script, script))
+
+
+async def _script(content: bytes, _: Request) -> Response:
+    return Response(content, media_type="text/javascript")
 
 
 def page_policy(content: str) -> str:

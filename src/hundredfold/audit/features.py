@@ -13,14 +13,11 @@ from hundredfold.audit.pictures import AuditedPictures
 from hundredfold.augment import generator
 from hundredfold.data.collection import choose_size
 from hundredfold.data.related import connected, equal_places
-from hundredfold.inference.features import cached_features
+from hundredfold.inference.features import cached_features, feature_network
 from hundredfold.metrics.folds import stratified_folds
 from hundredfold.models.architectures import TIMM
-from hundredfold.models.build import build_model
-from hundredfold.models.info import ModelInfo
 from hundredfold.models.installed import is_installed
 from hundredfold.models.levels import LAST_FEATURES
-from hundredfold.models.timm import normalisation
 from hundredfold.pictures.load import load_parts
 from hundredfold.recipes import probe
 from hundredfold.support.console import counted
@@ -104,21 +101,7 @@ def photo_features(
     Raises:
         UserError: a file can no longer be read, or the weights are damaged.
     """
-    config = probe()
-    info = ModelInfo(
-        model=config.model,
-        widths=(),
-        batch_norm=False,
-        levels=True,
-        labels="fine",
-        classes=pictures.classes,
-        superclasses=(),
-        parents=(),
-        image_size=config.size,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-    )
-    info = normalisation(info)
     keep_memory()
-    model = placed(build_model(info, config.weights), torch.device("cpu"))
-    return cached_features(model, load_parts(pictures.paths, config.size), info, advance)
+    network, info = feature_network()
+    model = placed(network, torch.device("cpu"))
+    return cached_features(model, load_parts(pictures.paths, info.image_size), info, advance)

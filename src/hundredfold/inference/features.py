@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from hundredfold.inference.feature_cache import FeatureCache
 from hundredfold.inference.logits import batch_size, predict_logits
+from hundredfold.models.build import build_model
 from hundredfold.models.info import ModelInfo
+from hundredfold.models.timm import normalisation
+from hundredfold.recipes import probe
 from hundredfold.support.files import fingerprint
 
 
@@ -39,6 +42,32 @@ def predict_features(
 def last_linear(model: nn.Module) -> nn.Linear:
     """Return the last linear layer of a model, which maps features to logits."""
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def feature_network() -> tuple[nn.Module, ModelInfo]:
+    """Return the pretrained network of the recipe `probe`, and how it takes pictures.
+
+    The network has a random head; it is for features alone.
+
+    Raises:
+        UserError: the pretrained weights are not installed, or are damaged.
+    """
+    config = probe()
+    info = ModelInfo(
+        model=config.model,
+        widths=(),
+        batch_norm=False,
+        levels=True,
+        labels="fine",
+        classes=("any",),
+        superclasses=(),
+        parents=(),
+        image_size=config.size,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+    info = normalisation(info)
+    return build_model(info, config.weights), info
 
 
 def cached_features(

@@ -17,7 +17,7 @@ from hundredfold.metrics.intervals import wilson_interval
 from hundredfold.metrics.scores import top_k
 from hundredfold.models.build import build_model
 from hundredfold.support.device import placed
-from hundredfold.training.head import head_views, held_out, held_out_logits, split_features
+from hundredfold.training.head import head_views, held_out, held_out_logits, view_features
 from hundredfold.training.setup import Setup
 
 FOLDS, REPEATS = 5, 3
@@ -51,12 +51,7 @@ def cross_validate(setup: Setup, test: Split, strength: float) -> dict[str, Any]
     if len(groups.unique()) < 2:
         return {}
     model = placed(build_model(setup.info, setup.config.weights), setup.device)
-    views = torch.stack(
-        [
-            torch.cat([split_features(model, split, setup, mirrored=view) for split in splits])
-            for view in head_views(setup)
-        ]
-    )
+    views = view_features(model, splits, setup, views=head_views(setup))
     labels = torch.cat([split.labels.cpu() for split in splits])
     classes, balance = len(setup.info.classes), setup.class_weights is not None
     accuracies = []

@@ -61,18 +61,18 @@ def fit_head(model: nn.Module, setup: Setup) -> tuple[HeadRecord, Tensor]:
     held_views = views if again else views[:1]
     count = len(views) * len(train) + len(held_views) * len(held)
     with counted("Computing features", count) as advance:
-        rows = _view_rows(model, train, setup, views, advance)
-        held_rows = _view_rows(model, held, setup, held_views, advance)
-    labels, held_labels = train.labels.cpu().repeat(len(views)), held.labels.cpu()
-    fit = _fit(setup)
-    single = held_rows[: len(held)]
-    strength, head = _choose_head(partial(fit, rows, labels), single, held_labels)
-    logits, info, metrics = head(single), setup.info, {}
+        features = view_features(model, [train], setup, views=views, advance=advance)
+        held_features = view_features(model, [held], setup, views=held_views, advance=advance)
+    rows, labels, held_labels = features.flatten(0, 1), train.labels.cpu(), held.labels.cpu()
+    labels, fit = labels.repeat(len(views)), _fit(setup)
+    strength, head = _choose_head(partial(fit, rows, labels), held_features[0], held_labels)
+    logits, info, metrics = head(held_features[0]), setup.info, {}
     if len(held):
         metrics = measure(logits, held_labels, info.labels, info.parents)
     if again:
-        every = torch.cat([labels, held_labels.repeat(len(views))])
-        head = next(fit(torch.cat([rows, held_rows]), every, strengths=(strength,)))
+        rows = torch.cat([rows, held_features.flatten(0, 1)])
+        labels = torch.cat([labels, held_labels.repeat(len(views))])
+        head = next(fit(rows, labels, strengths=(strength,)))
     _set_head(model, head)
     pictures, seconds = len(train) + len(held) * again, time.perf_counter() - started
     return HeadRecord(seconds, pictures, again, strength, metrics), logits
@@ -88,9 +88,9 @@ def refit_head(model: nn.Module, setup: Setup, record: HeadRecord) -> HeadRecord
         record: how `fit_head` fitted the head; its strength is used again.
     """
     started, splits = time.perf_counter(), (head_split(setup), held_out(setup))
-    rows = torch.cat([split_features(model, split, setup) for split in splits])
+    features = view_features(model, splits, setup)[0]
     labels = torch.cat([split.labels.cpu() for split in splits])
-    _set_head(model, next(_fit(setup)(rows, labels, strengths=(record.strength,))))
+    _set_head(model, next(_fit(setup)(features, labels, strengths=(record.strength,))))
     seconds = record.seconds + time.perf_counter() - started
     return replace(record, seconds=seconds, pictures=len(labels), refitted=True)
 
@@ -106,18 +106,6 @@ def _set_head(model: nn.Module, head: Head) -> None:
     layer = last_linear(model)
     layer.weight.copy_(head.weight)
     layer.bias.copy_(head.bias)
-
-
-def _view_rows(
-    model: nn.Module,
-    split: Split,
-    setup: Setup,
-    views: Sequence[bool],
-    advance: Callable[[int], None],
-) -> Tensor:
-    """Return the features (V * N, D) of N pictures in V views, view by view."""
-    rows = [split_features(model, split, setup, mirrored=v, advance=advance) for v in views]
-    return torch.cat(rows)
 
 
 def head_split(setup: Setup) -> Split:
@@ -149,17 +137,34 @@ def head_views(setup: Setup) -> tuple[bool, ...]:
     return (False, True) if mirror else (False,)
 
 
-def split_features(
+def view_features(
     model: nn.Module,
-    split: Split,
+    splits: Sequence[Split],
     setup: Setup,
     *,
-    mirrored: bool = False,
+    views: Sequence[bool] = (False,),
     advance: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """Return the features (N, D) of a split, or of its mirror images."""
-    parts = (part.flip(3) if mirrored else part for part in split.parts())
-    return cached_features(model, parts, setup.info, advance)
+    """Return the features (V, N, D) of the N pictures of some splits in V views.
+
+    Args:
+        model: the pretrained model, on the device of the setup.
+        splits: the pictures.
+        setup: its `info` says how pictures are prepared.
+        views: for each view, whether the pictures are mirrored.
+        advance: receives the number of pictures just finished.
+    """
+    rows = [
+        cached_features(
+            model,
+            (part.flip(3) if mirrored else part for part in split.parts()),
+            setup.info,
+            advance,
+        )
+        for mirrored in views
+        for split in splits
+    ]
+    return torch.cat(rows).view(len(views), sum(map(len, splits)), last_linear(model).in_features)
 
 
 def _choose_head(

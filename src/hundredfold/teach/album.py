@@ -1,0 +1,283 @@
+"""A folder with a subfolder of pictures for each class, and changes to it that can be undone.
+
+Every change is a list of files and folders that are renamed. What is deleted is moved into a hidden
+folder, which is emptied when the album is opened again.
+"""
+
+import hashlib
+import io
+import re
+import shutil
+import unicodedata
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from hundredfold.pictures.load import load_picture, picture_errors
+from hundredfold.pictures.pixels import open_picture
+from hundredfold.pictures.walk import is_hidden, walk
+from hundredfold.support.errors import UserError, first_few
+from hundredfold.support.files import make_folder, save_file
+from hundredfold.support.text import plural, printable
+
+STATE = ".teach"
+"""Hidden folder of an album: what was deleted, and what the page remembers."""
+LONGEST_NAME = 60
+"""Largest number of characters of the name of a class, and of those kept of a file's name."""
+FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
+"""Characters that some file systems do not allow in names."""
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2"}
+"""Suffixes of files by Pillow's name of the format, if they are not the name in small letters."""
+
+
+class Move(NamedTuple):
+    """A file or a folder that was renamed."""
+
+    before: Path
+    after: Path
+
+
+@dataclass
+class Change:
+    """A change to an album."""
+
+    what: str
+    """What was done, as in `undo adding 3 pictures to cup`."""
+    moves: list[Move]
+    burst: str = ""
+    """Pictures with the same burst are undone together; empty for any other change."""
+    added: int = 0
+    """Number of pictures that were added."""
+
+
+@dataclass
+class Album:
+    """The pictures of a folder, by class. Only one thread may use an album at a time."""
+
+    folder: Path
+    changes: list[Change] = field(default_factory=list)
+    """The changes that can be undone, the last one at the end."""
+    deleted: int = 0
+    """Number of names that were given in the folder of deleted pictures."""
+
+    def classes(self) -> dict[str, list[str]]:
+        """Return the names of the picture files of each class, all in natural order.
+
+        Raises:
+            UserError: the folder has pictures elsewhere than in the subfolders of classes.
+        """
+        found = walk(self.folder)
+        nested = [name for name in found.folders if "/" in name]
+        misplaced = nested + [name for _, name in found.pictures if name.count("/") != 1]
+        if misplaced:
+            raise UserError(
+                f"{self.folder} must hold one folder for each class, with the pictures directly in "
+                f"it. That does not fit {first_few(misplaced)}."
+            )
+        pictures: dict[str, list[str]] = {name: [] for name in found.folders}
+        for _, name in found.pictures:
+            label, _, file = name.partition("/")
+            pictures[label].append(file)
+        return pictures
+
+    def path(self, label: str, picture: str) -> Path:
+        """Return the path of a picture of a class.
+
+        Raises:
+            UserError: the album has no such class or picture.
+        """
+        if picture not in self._pictures(label):
+            raise UserError(f"{printable(label)} has no picture {printable(picture)}.")
+        return self.folder / label / picture
+
+    def add_class(self, name: str) -> str:
+        """Create an empty class, and return its name, which may have been tidied up.
+
+        Raises:
+            UserError: the name is taken or cannot be the name of a folder.
+        """
+        name = self._new_name(name)
+        make_folder(self.folder / name)
+        self._record(f"adding the class {name}", [Move(self._bin(name), self.folder / name)])
+        return name
+
+    def rename_class(self, label: str, name: str) -> str:
+        """Rename a class, and return its new name, which may have been tidied up.
+
+        Raises:
+            UserError: there is no such class, or the name is as `add_class` refuses it.
+        """
+        self._pictures(label)
+        name = self._new_name(name, label)
+        if name != label:
+            self._do(f"renaming {label}", [Move(self.folder / label, self.folder / name)])
+        return name
+
+    def delete_class(self, label: str) -> None:
+        """Delete a class with its pictures.
+
+        Raises:
+            UserError: there is no such class.
+        """
+        self._pictures(label)
+        self._do(f"deleting {label}", [Move(self.folder / label, self._bin(label))])
+
+    def merge(self, label: str, into: str) -> None:
+        """Move all pictures of a class into another class, and delete the first.
+
+        Raises:
+            UserError: there are no two such classes.
+        """
+        pictures, taken = self._pictures(label), set(self._pictures(into))
+        if label == into:
+            raise UserError("A class cannot be merged with itself.")
+        moves = []
+        for picture in pictures:
+            free = picture
+            while free in taken:
+                free = f"_{free}"
+            taken.add(free)
+            moves.append(Move(self.folder / label / picture, self.folder / into / free))
+        moves.append(Move(self.folder / label, self._bin(label)))
+        self._do(f"merging {label} into {into}", moves)
+
+    def add_picture(self, label: str, content: bytes, name: str = "", burst: str = "") -> str:
+        """Write a picture into a class, and return the name of its file.
+
+        Args:
+            label: the class.
+            content: content of a picture file.
+            name: what to call it; a digest of the content is added.
+            burst: pictures that are added one after the other with the same burst are undone
+                together.
+
+        Raises:
+            UserError: there is no such class, the content is not a picture, the album has the
+                picture already, or the file cannot be written.
+        """
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+        self._pictures(label)
+        for known, pictures in self.classes().items():
+            if any(digest in picture for picture in pictures):
+                raise UserError(f"The picture is in {known} already.")
+        load_picture(content, 32)  # a damaged file is refused here
+        stem = re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.")[:LONGEST_NAME]
+        file = f"{stem or 'picture'}-{digest}{_suffix(content)}"
+        path = self.folder / label / file
+        save_file(path, content)
+        move, last = Move(self._bin(file), path), self.changes[-1] if self.changes else None
+        if last and burst and last.burst == burst:
+            last.added += 1
+            last.moves.append(move)
+        else:
+            self._record("", [move], burst)
+            last = self.changes[-1]
+            last.added = 1
+        last.what = f"adding {plural(last.added, 'picture')} to {label}"
+        return file
+
+    def delete_pictures(self, label: str, pictures: Sequence[str]) -> None:
+        """Delete pictures of a class.
+
+        Raises:
+            UserError: there is no such class or picture.
+        """
+        moves = [Move(self.path(label, name), self._bin(name)) for name in dict.fromkeys(pictures)]
+        if moves:
+            self._do(f"deleting {plural(len(moves), 'picture')} of {label}", moves)
+
+    def undo(self) -> None:
+        """Undo the last change.
+
+        Raises:
+            UserError: there is none, or files have been changed by another program since.
+        """
+        if not self.changes:
+            raise UserError("There is nothing to undo.")
+        change = self.changes.pop()
+        _rename([Move(after, before) for before, after in reversed(change.moves)])
+
+    def _pictures(self, label: str) -> list[str]:
+        """Return the pictures of a class, which must exist."""
+        classes = self.classes()
+        if label not in classes:
+            raise UserError(f"There is no class {printable(label)}.")
+        return classes[label]
+
+    def _new_name(self, name: str, instead_of: str = "") -> str:
+        """Return a name for a class, after some tidying."""
+        name = " ".join(unicodedata.normalize("NFC", name).split())
+        if not name or len(name) > LONGEST_NAME:
+            raise UserError(f"The name of a class must have 1 to {LONGEST_NAME} characters.")
+        if (
+            FORBIDDEN.search(name)
+            or is_hidden(name)
+            or name.endswith(".")
+            or printable(name) != name
+        ):
+            raise UserError(
+                f'{printable(name)} cannot be the name of a folder. Leave out < > : " / \\ | ? * '
+                "and a dot at the start or the end."
+            )
+        others = set(self.classes()) - {instead_of}
+        if twin := next((other for other in others if other.casefold() == name.casefold()), None):
+            raise UserError(f"There is a class {twin} already.")
+        return name
+
+    def _bin(self, name: str) -> Path:
+        """Return a new path in the folder of deleted pictures."""
+        self.deleted += 1
+        return self.folder / STATE / "deleted" / str(self.deleted) / name
+
+    def _do(self, what: str, moves: list[Move]) -> None:
+        _rename(moves)
+        self._record(what, moves)
+
+    def _record(self, what: str, moves: list[Move], burst: str = "") -> None:
+        self.changes.append(Change(what, moves, burst))
+
+
+def open_album(folder: Path) -> Album:
+    """Return the album of a folder, which is created if it does not exist.
+
+    What was deleted in an earlier session is gone then.
+
+    Raises:
+        UserError: the folder cannot be read or written, or has pictures elsewhere than in the
+            subfolders of classes.
+    """
+    album = Album(make_folder(folder))
+    album.classes()
+    make_folder(folder / STATE)
+    shutil.rmtree(folder / STATE / "deleted", ignore_errors=True)
+    return album
+
+
+def _rename(moves: Sequence[Move]) -> None:
+    """Rename files and folders in order; if one cannot be renamed, undo those before it.
+
+    Raises:
+        UserError: one cannot be renamed.
+    """
+    for done, (before, after) in enumerate(moves):
+        try:
+            after.parent.mkdir(parents=True, exist_ok=True)
+            if after.exists() and not after.samefile(
+                before
+            ):  # the same: only letters' case differs
+                raise FileExistsError(0, "the new name is taken")
+            before.rename(after)
+        except OSError as error:
+            with suppress(OSError):
+                for earlier in reversed(moves[:done]):
+                    earlier.after.rename(earlier.before)
+            raise UserError(f"Cannot move {before} to {after}: {error.strerror}.") from error
+
+
+def _suffix(content: bytes) -> str:
+    """Return the suffix of the format of a picture file's content."""
+    with picture_errors("The file"), open_picture(io.BytesIO(content)) as image:
+        kind = image.format or ""
+    return SUFFIXES.get(kind, f".{kind.lower()}")

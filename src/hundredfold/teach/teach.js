@@ -1,0 +1,378 @@
+// The page of `hundredfold teach`: collects pictures, has the server train, and classifies what the webcam sees.
+"use strict";
+
+const recordEvery = 150; // milliseconds between two pictures while a button is held
+const classifyEvery = 100; // milliseconds between two pictures that are classified
+const side = 448; // pixels of a picture of the webcam, which is cropped to a square
+const askSoon = 500; // milliseconds until the state is asked for again while something is going on
+const askLater = 3000; // the same while nothing is going on: another program may change the folder
+const fewPictures = 2; // classes with pictures that a model needs
+
+const cards = new Map(); // class to its elements
+let state = null; // last answer of the server
+let stream = null; // of the webcam
+let webcamWanted = false; // also true while the browser asks for permission
+let recording = ""; // class whose button is held
+
+/** Show an error, or remove it. */
+function showError(sentence) {
+  byId("error").textContent = sentence;
+  show(Boolean(sentence), "error");
+}
+
+/** Return an address with parameters. */
+const address = (path, parameters) => `${path}?${new URLSearchParams(parameters)}`;
+
+/** Ask the server for a change and show what came of it; return whether it was done. */
+async function change(path, parameters = {}, file = undefined) {
+  try {
+    showState(await send(address(path, parameters), file));
+    showError("");
+    return true;
+  } catch (error) {
+    showError(error.message);
+    return false;
+  }
+}
+
+// The state
+
+/** Ask for the state, show it, and do so again later. */
+async function watchState() {
+  try {
+    const response = await fetch("/api/state");
+    if (!response.ok) throw new Error();
+    showState(await response.json());
+  } catch {
+    showError("The server does not answer. Is it still running?");
+    state = null;
+  }
+  const busy = state && (state.is_training || state.waiting || !state.is_checked);
+  setTimeout(watchState, busy ? askSoon : askLater);
+}
+
+/** Show a state of the server. */
+function showState(next) {
+  if (!state) showError("");
+  state = next;
+  byId("folder").textContent = next.folder;
+  const names = next.classes.map((each) => each.name);
+  for (const [name, card] of cards) {
+    if (names.includes(name)) continue;
+    card.element.remove();
+    cards.delete(name);
+  }
+  for (const each of next.classes) {
+    if (!cards.has(each.name)) cards.set(each.name, makeCard(each.name));
+    showClass(cards.get(each.name), each, names);
+  }
+  const order = names.map((name) => cards.get(name).element);
+  if (order.some((card, place) => byId("classes").children[place] !== card)) byId("classes").append(...order);
+  show(!names.length, "hint");
+  showUndo(next.undo);
+  showModel(next);
+}
+
+function showUndo(what) {
+  byId("undo").disabled = !what;
+  byId("undo").textContent = what ? `Undo ${what}` : "Undo";
+}
+
+/** Show the accuracy to be expected, the training and the model. */
+function showModel({ classes, waiting, unreadable, accuracy, interval, judged, is_training, error, model }) {
+  const filled = classes.filter((each) => each.pictures.length).length;
+  byId("train").disabled = is_training || filled < fewPictures;
+  byId("train").textContent = is_training ? "Training …" : model ? "Train again" : "Train";
+  byId("status").textContent = is_training
+    ? "The model is being trained."
+    : waiting
+      ? `Looking at ${waiting} new pictures …`
+      : filled < fewPictures
+        ? "Training needs pictures of two classes."
+        : "";
+  byId("accuracy").textContent =
+    accuracy === null
+      ? ""
+      : `Of ${judged} pictures, ${percent(accuracy)} are recognised by a model that has not seen them ` +
+        `(95% interval: ${percent(interval[0])} to ${percent(interval[1])}). Near duplicates count as one picture.`;
+  if (error || unreadable.length) showError([error, ...unreadable].filter(Boolean).join(" "));
+  show(Boolean(model), "model");
+  byId("run").textContent = model?.run ?? "";
+  show(Boolean(model) && !model.is_current, "outdated");
+}
+
+// Classes
+
+/** Return the elements of a class. */
+function makeCard(label) {
+  const name = element("input", { value: label, ariaLabel: "Name of the class", maxLength: 60 });
+  name.addEventListener("change", async () => {
+    if (!(await change("/api/classes/rename", { label, name: name.value }))) name.value = label;
+  });
+  const record = element("button", { textContent: "Hold to record", ariaLabel: `Hold to record ${label}` });
+  holdable(record, label);
+  const files = element("input", { type: "file", accept: "image/*", multiple: true, className: "unseen" });
+  files.addEventListener("change", () => {
+    addFiles([...files.files].map((file) => ({ label, file })));
+    files.value = "";
+  });
+  const merge = element("select", { ariaLabel: `Merge ${label} into another class` });
+  merge.addEventListener("change", () => change("/api/classes/merge", { label, into: merge.value }));
+  const remove = element("button", { textContent: "Delete", ariaLabel: `Delete the class ${label}` });
+  remove.addEventListener("click", () => change("/api/classes/delete", { label }));
+  const count = element("span", { className: "count" });
+  const notes = element("ul", { className: "notes" });
+  const pictures = element("ul", { className: "pictures" });
+  const card = element(
+    "section",
+    { className: "card class", ariaLabel: label },
+    element("div", { className: "head" }, name, count),
+    element(
+      "div",
+      { className: "buttons" },
+      record,
+      element("label", { className: "button", textContent: "Add files" }, files),
+      merge,
+      remove,
+    ),
+    notes,
+    pictures,
+  );
+  card.dataset.label = label;
+  return { element: card, count, notes, merge, pictures, items: new Map() };
+}
+
+/** Show a class as it is now. */
+function showClass(card, { name, pictures, notes }, names) {
+  card.count.textContent = pictures.length === 1 ? "1 picture" : `${pictures.length} pictures`;
+  card.notes.replaceChildren(...notes.map((note) => element("li", { textContent: note })));
+  const others = names.filter((other) => other !== name);
+  card.merge.replaceChildren(
+    element("option", { textContent: "Merge into …", value: "", disabled: true, selected: true }),
+    ...others.map((other) => element("option", { textContent: other, value: other })),
+  );
+  card.merge.hidden = !others.length;
+  for (const [picture, item] of card.items) {
+    if (pictures.includes(picture)) continue;
+    item.remove();
+    card.items.delete(picture);
+  }
+  for (const picture of pictures) {
+    if (card.items.has(picture)) continue;
+    card.items.set(picture, pictureItem(name, picture));
+    card.pictures.append(card.items.get(picture));
+  }
+}
+
+/** Return a picture with the button that deletes it. */
+function pictureItem(label, picture) {
+  const remove = element("button", { textContent: "×", title: "Delete", ariaLabel: `Delete the picture ${picture}` });
+  remove.addEventListener("click", () => change("/api/pictures/delete", { label, picture }));
+  const image = element("img", { alt: picture, loading: "lazy", src: address("/thumbnail", { label, picture }) });
+  return element("li", {}, image, remove);
+}
+
+// Files
+
+/** Add files to classes, one after the other; classes that do not exist are created. */
+async function addFiles(pairs) {
+  const burst = String(Date.now());
+  const problems = [];
+  for (const { label, file } of pairs) {
+    if (!cards.has(label) && !(await change("/api/classes", { name: label }))) {
+      problems.push(byId("error").textContent);
+      break;
+    }
+    if (!(await change("/api/pictures", { label, name: file.name, burst }, file)))
+      problems.push(`${file.name}: ${byId("error").textContent}`);
+  }
+  showError(problems.join(" "));
+}
+
+/** Return the file type that a browser gives pictures, or no type at all. */
+const mayBePicture = (file) => (!file.type || file.type.startsWith("image/")) && !file.name.startsWith(".");
+
+/** Return the files of dropped files and folders; a file of a folder has the folder's name as its class. */
+async function filesOf(entries, label) {
+  const found = [];
+  for (const entry of entries) {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      if (mayBePicture(file)) found.push({ label, file });
+    } else if (entry.isDirectory) {
+      const reader = entry.createReader();
+      const read = () => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      for (let part = await read(); part.length; part = await read())
+        found.push(...(await filesOf(part, entry.name)));
+    }
+  }
+  return found;
+}
+
+/** Add what was dropped, to the class at that place if files were dropped. */
+async function receiveDrop(event) {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  const label = event.target.closest?.(".class")?.dataset.label ?? "";
+  const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+  const pairs = await filesOf(entries, label);
+  if (pairs.some((pair) => !pair.label)) showError("Drop pictures on a class, or drop folders.");
+  else if (!pairs.length) showError("There are no pictures among these files.");
+  else await addFiles(pairs);
+}
+
+// Webcam
+
+/** Turn the webcam on or off. */
+async function toggleWebcam() {
+  if (stream) return closeWebcam();
+  await openWebcam();
+}
+
+/** Turn the webcam on; return whether it is on. */
+async function openWebcam() {
+  if (stream) return true;
+  if (webcamWanted) return false;
+  webcamWanted = true;
+  try {
+    stream = await webcamStream();
+    byId("video").srcObject = stream;
+    await byId("video").play();
+    stream.getVideoTracks()[0].addEventListener("ended", closeWebcam);
+  } catch (error) {
+    closeWebcam();
+    showError(`The webcam cannot be used: ${error.message}.`);
+    return false;
+  } finally {
+    webcamWanted = false;
+  }
+  show(true, "video");
+  show(false, "tested");
+  byId("webcam").textContent = "Turn the webcam off";
+  classifyLive();
+  return true;
+}
+
+/** Turn the webcam off. */
+function closeWebcam() {
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = byId("video").srcObject = null;
+  show(false, "video");
+  byId("webcam").textContent = "Use the webcam";
+  byId("answer").replaceChildren();
+}
+
+/** Return what the webcam sees: the content of a JPEG file, or null. */
+function takePicture() {
+  const video = byId("video");
+  const short = Math.min(video.videoWidth, video.videoHeight);
+  const canvas = element("canvas", { width: side, height: side });
+  const [left, top] = [(video.videoWidth - short) / 2, (video.videoHeight - short) / 2];
+  canvas.getContext("2d").drawImage(video, left, top, short, short, 0, 0, side, side);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+}
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Add pictures to a class as long as its button is held. */
+async function record(label) {
+  recording = label;
+  const burst = String(Date.now());
+  if (!(await openWebcam())) recording = "";
+  while (recording === label && stream) {
+    const next = pause(recordEvery);
+    const picture = await takePicture();
+    const name = `webcam-${new Date().toISOString().replace(/\D/g, "")}`;
+    if (picture && !(await change("/api/pictures", { label, name, burst }, picture))) break;
+    await next;
+  }
+}
+
+/** Make a button record while it is held by a pointer, or by the space bar or the enter key. */
+function holdable(button, label) {
+  const isKey = (event) => event.key === " " || event.key === "Enter";
+  const stop = () => (recording = "");
+  button.addEventListener("pointerdown", (event) => {
+    button.setPointerCapture(event.pointerId);
+    record(label);
+  });
+  button.addEventListener("keydown", (event) => {
+    if (!isKey(event)) return;
+    event.preventDefault();
+    if (!event.repeat) record(label);
+  });
+  button.addEventListener("keyup", (event) => isKey(event) && stop());
+  for (const end of ["pointerup", "pointercancel", "blur"]) button.addEventListener(end, stop);
+  button.addEventListener("contextmenu", (event) => event.preventDefault()); // a long press on a phone
+}
+
+// Answers
+
+/** Show an answer. */
+function showAnswer({ classes }) {
+  byId("answer").replaceChildren(...classes.slice(0, 5).map(scoreItem));
+}
+
+/** Classify what the webcam sees, until it is turned off. */
+async function classifyLive() {
+  const own = stream;
+  while (stream === own && own) {
+    const next = pause(classifyEvery);
+    if (state?.model && !recording && !document.hidden) {
+      try {
+        const answer = await send("/api/predict", await takePicture());
+        if (stream === own) showAnswer(answer);
+      } catch (error) {
+        showError(error.message);
+        await pause(askLater);
+      }
+    }
+    await next;
+  }
+}
+
+/** Classify a picture file. */
+async function classifyFile(file) {
+  closeWebcam();
+  byId("tested").src = URL.createObjectURL(file);
+  show(true, "tested");
+  try {
+    showAnswer(await send("/api/predict", file));
+    showError("");
+  } catch (error) {
+    showError(error.message);
+  }
+}
+
+// The page
+
+byId("new").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (await change("/api/classes", { name: byId("name").value })) byId("name").value = "";
+  byId("name").focus();
+});
+byId("folders").addEventListener("change", () => {
+  const files = [...byId("folders").files].filter(mayBePicture);
+  byId("folders").value = "";
+  addFiles(files.map((file) => ({ label: file.webkitRelativePath.split("/").at(-2), file })));
+});
+byId("test").addEventListener("change", () => {
+  const [file] = byId("test").files;
+  byId("test").value = "";
+  if (file) classifyFile(file);
+});
+byId("undo").addEventListener("click", () => change("/api/undo"));
+byId("train").addEventListener("click", () => change("/api/train"));
+byId("webcam").addEventListener("click", toggleWebcam);
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.target.tagName === "INPUT") return;
+  event.preventDefault();
+  if (state?.undo) change("/api/undo");
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+document.addEventListener("dragleave", () => document.body.classList.remove("dragging"));
+document.addEventListener("drop", receiveDrop);
+watchState();

@@ -1,0 +1,192 @@
+"""The teaching page in a browser."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Request, expect
+from support.oblong import noise
+
+pytestmark = pytest.mark.long
+CAMERA = """
+() => {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [320, 240];
+  const pen = canvas.getContext("2d");
+  window.scene = "warm";
+  const draw = () => {
+    pen.fillStyle = window.scene === "warm" ? "rgb(230 90 40)" : "rgb(20 60 90)";
+    pen.fillRect(0, 0, 320, 240);
+    pen.fillStyle = window.scene === "warm" ? "yellow" : "cyan";
+    for (let i = 0; i < 6; i++) {
+      const [x, y, size] = [0, 0, 0].map(() => Math.random() * 150);
+      if (window.scene === "warm") pen.fillRect(x + 50, y, size, size);
+      else pen.beginPath(), pen.arc(x + 90, y + 40, size / 2, 0, 7), pen.fill();
+    }
+    setTimeout(draw, 120);
+  };
+  draw();
+  navigator.mediaDevices.getUserMedia = async () => canvas.captureStream();
+}
+"""
+
+
+def serve(folder: Path) -> Iterator[str]:
+    """Start a server, and yield its address."""
+    command = [sys.executable, "-m", "hundredfold", "teach", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().split()[1]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """The address of a server with an empty folder."""
+    yield from serve(tmp_path / "photos")
+
+
+def open_page(browser: Browser, address: str, width: int = 1280) -> tuple[Page, list[str]]:
+    """Open the page; return it, and a list that fills with whatever should not happen."""
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    page.set_default_timeout(60_000)
+    problems: list[str] = []
+
+    def check_request(request: Request) -> None:
+        if not request.url.startswith((address, "data:", "blob:")):
+            problems.append(request.url)
+
+    page.on("request", check_request)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if "Policy" in said.text else None)
+    page.goto(address)
+    expect(page.locator("#folder")).to_contain_text("photos")
+    return page, problems
+
+
+def card(page: Page, label: str) -> Locator:
+    return page.get_by_role("region", name=label, exact=True)
+
+
+def add_class(page: Page, label: str) -> None:
+    """Name a class with the keyboard alone."""
+    page.get_by_label("Name of a new class").fill(label)
+    page.keyboard.press("Enter")
+    expect(card(page, label)).to_be_visible()
+
+
+def test_two_scenes_of_the_webcam_are_told_apart(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    page, problems = open_page(browser, address)
+    page.evaluate(CAMERA)
+    train = page.locator("#train")
+    expect(train).to_be_disabled()
+    for label in ("warm", "cold"):
+        add_class(page, label)
+        page.evaluate("scene => { window.scene = scene; }", label)
+        record = page.get_by_role("button", name=f"Hold to record {label}")
+        record.focus()
+        page.keyboard.down("Space")
+        expect(card(page, label).locator("img").nth(11)).to_be_attached()
+        page.keyboard.up("Space")
+    expect(page.locator("#accuracy")).to_contain_text(
+        "are recognised by a model that has not seen them"
+    )
+    train.click()
+    expect(page.locator("#model")).to_contain_text("probe-")
+    first = page.locator("#answer li").first
+    for label in ("warm", "cold", "warm"):
+        page.evaluate("scene => { window.scene = scene; }", label)
+        expect(first).to_contain_text(label)
+    assert len(list((tmp_path / "photos" / "warm").glob("webcam-*.jpg"))) >= 12
+    page.get_by_role("button", name="Turn the webcam off").click()
+    expect(page.locator("#video")).to_be_hidden()
+    assert problems == []
+
+    for other in serve(tmp_path / "photos"):
+        page, problems = open_page(browser, other, width=380)
+        expect(page.locator("#model")).to_contain_text("probe-")
+        picture = next((tmp_path / "photos" / "cold").glob("*.jpg"))
+        page.locator("#test").set_input_files(picture)
+        expect(page.locator("#answer li").first).to_contain_text("cold")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert problems == []
+
+
+def test_files_and_folders_are_added_and_undone(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    for label in ("a", "b"):
+        (source / label).mkdir(parents=True)
+        for number in range(100):
+            noise(40, 40, "RGB", number + 1000 * ord(label)).save(source / label / f"{number}.png")
+    (source / "b" / "notes.txt").write_text("not a picture")
+    (source / "bad.png").write_text("no picture")
+    page, problems = open_page(browser, address)
+    page.locator("#folders").set_input_files(source / "a")
+    expect(card(page, "a").get_by_text("100 pictures")).to_be_visible()
+    page.locator("#folders").set_input_files(source / "b")
+    expect(card(page, "b").get_by_text("100 pictures")).to_be_visible()
+    undo, error = page.locator("#undo"), page.get_by_role("alert")
+    expect(undo).to_have_text("Undo adding 100 pictures to b")
+
+    files = card(page, "a").locator("input[type=file]")
+    files.set_input_files(source / "bad.png")
+    expect(error).to_contain_text("bad.png: The file cannot be read as a picture")
+    card(page, "a").get_by_role("button", name="Delete the picture").first.click()
+    expect(card(page, "a").get_by_text("99 pictures")).to_be_visible()
+    expect(error).to_be_hidden()
+    page.locator("body").press("Control+z")
+    expect(card(page, "a").get_by_text("100 pictures")).to_be_visible()
+
+    card(page, "b").get_by_label("Name of the class").fill("beta")
+    page.keyboard.press("Enter")
+    expect(card(page, "beta")).to_be_visible()
+    card(page, "a").get_by_role("combobox").select_option("beta")
+    expect(card(page, "beta").get_by_text("200 pictures")).to_be_visible()
+    expect(card(page, "a")).to_have_count(0)
+    undo.click()
+    expect(card(page, "a").get_by_text("100 pictures")).to_be_visible()
+    assert problems == []
+
+
+def test_a_webcam_that_is_refused_is_a_sentence(browser: Browser, address: str) -> None:
+    page, problems = open_page(browser, address)
+    add_class(page, "cup")
+    page.get_by_role("button", name="Hold to record cup").click()
+    expect(page.get_by_role("alert")).to_contain_text("The webcam cannot be used: ")
+    expect(card(page, "cup").get_by_text("0 pictures")).to_be_visible()
+    page.get_by_label("Name of a new class").fill("../up")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("cannot be the name of a folder")
+    assert problems == []
+
+
+def test_dropped_folders_become_classes(browser: Browser, address: str) -> None:
+    page, _ = open_page(browser, address)
+    noise(40, 40, "RGB", 1).save(buffer := io.BytesIO(), "PNG")
+    drop = """([bytes, target]) => {
+      const file = new File([new Uint8Array(bytes)], "1.png", { type: "image/png" });
+      const entry = { isFile: true, file: (give) => give(file) };
+      let given = false;
+      const readEntries = (give) => { give(given ? [] : [entry]); given = true; };
+      const folder = { isDirectory: true, name: "cup", createReader: () => ({ readEntries }) };
+      const items = [target ? entry : folder].map((each) => ({ webkitGetAsEntry: () => each }));
+      const event = new Event("drop", { bubbles: true, cancelable: true });
+      Object.defineProperty(event, "dataTransfer", { value: { items } });
+      document.querySelector(target || "body").dispatchEvent(event);
+    }"""
+    page.evaluate(drop, [list(buffer.getvalue()), ""])
+    expect(card(page, "cup").get_by_text("1 picture")).to_be_visible()
+    noise(40, 40, "RGB", 2).save(buffer := io.BytesIO(), "PNG")
+    page.evaluate(drop, [list(buffer.getvalue()), ".class"])
+    expect(card(page, "cup").get_by_text("2 pictures")).to_be_visible()
+    page.evaluate(drop, [list(buffer.getvalue()), "h1"])
+    expect(page.get_by_role("alert")).to_have_text("Drop pictures on a class, or drop folders.")
