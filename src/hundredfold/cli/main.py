@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "measure a run's weights on the test set again",
     "predict": "classify pictures",
     "explain": "show which parts of a picture support the prediction",
+    "suggest": "suggest which pictures to label next",
     "app": "serve a model as a web page and a JSON endpoint",
     "export": "export a model to ONNX or torch.export, and check its predictions",
     "push": "publish a run on the Hugging Face Hub, with a model card",

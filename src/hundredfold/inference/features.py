@@ -28,15 +28,25 @@ def predict_features(
     Returns:
         (N, D) float32 on the CPU.
     """
+    return predict_with_features(model, images, info)[1]
+
+
+def predict_with_features(
+    model: nn.Module, images: Tensor | Iterable[Tensor], info: ModelInfo
+) -> tuple[Tensor, Tensor]:
+    """Return the logits (N, C) of pictures, and the inputs (N, D) of the last linear layer.
+
+    The arguments are those of `predict_features`, and both results are float32 on the CPU.
+    """
     features: list[Tensor] = []
     hook = last_linear(model).register_forward_pre_hook(
         lambda _, args: features.append(args[0].float().cpu())
     )
     try:
-        predict_logits(model, images, info)
+        logits = predict_logits(model, images, info)
     finally:
         hook.remove()
-    return torch.cat(features)
+    return logits, torch.cat(features)
 
 
 def last_linear(model: nn.Module) -> nn.Linear:

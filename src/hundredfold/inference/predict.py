@@ -165,7 +165,7 @@ def predict_many(
         Each name, in order, with its prediction or with the error of its picture.
     """
     remaining, info = iter(pictures), predictor.info
-    load = partial(_try_to_load, size=info.image_size, fit=info.fit)
+    load = partial(try_to_load, size=info.image_size, fit=info.fit)
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         while batch := list(islice(remaining, batch_size(info))):
             names, sources = zip(*batch, strict=True)
@@ -179,7 +179,8 @@ def predict_many(
                 yield name, image if isinstance(image, UserError) else next(predictions)
 
 
-def _try_to_load(picture: Picture | UserError, size: int, fit: Fit) -> Tensor | UserError:
+def try_to_load(picture: Picture | UserError, size: int, fit: Fit) -> Tensor | UserError:
+    """Return a picture as `load_picture` does, or the error that it raises, or a given error."""
     if isinstance(picture, UserError):
         return picture
     try:
