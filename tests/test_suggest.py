@@ -22,7 +22,7 @@ def slowly(features: torch.Tensor, probabilities: torch.Tensor, count: int) -> l
     """Return what `choose_unsure_and_different` should, in plain Python."""
 
     def margin(i: int) -> float:
-        first, second = sorted(probabilities[i].tolist())[-2:][::-1]
+        second, first = sorted(map(float, probabilities[i]))[-2:]
         return first - second
 
     def distance(i: int, j: int) -> float:

@@ -2,6 +2,7 @@
 "use strict";
 
 const mostBytes = Number(document.currentScript.dataset.mostBytes);
+const foreign = Number(document.currentScript.dataset.foreign); // `known` below which it is none of the classes
 
 const byId = (id) => document.getElementById(id);
 
@@ -43,6 +44,15 @@ function scoreItem({ name, probability }) {
     element("span", { textContent: name }),
     element("span", { className: "share", textContent: percent(probability) }),
     element("div", { className: "bar" }, fill),
+  );
+}
+
+/** Return a sentence if an answer says that a picture shows none of the classes, or an empty text. */
+function foreignSentence({ classes, known }) {
+  if (known === undefined || known >= foreign) return "";
+  return (
+    `Probably none of these; the nearest is ${classes[0].name}. Of pictures like those of the training, ` +
+    `only ${percent(known)} look as unfamiliar as this one.`
   );
 }
 

@@ -79,6 +79,8 @@ function showClasses(answer) {
   byId("classes").replaceChildren(...answer.classes.map(scoreItem));
   if (hasSuperclasses) byId("superclasses").replaceChildren(...answer.superclasses.map(scoreItem));
   byId("first-class").textContent = answer.classes[0].name;
+  byId("foreign").textContent = foreignSentence(answer);
+  show(Boolean(foreignSentence(answer)), "foreign");
   show(true, "answer");
   show(false, "hint");
 }
@@ -179,7 +181,8 @@ async function classifySeveral(files) {
 async function rowOf(file, signal) {
   const name = element("td", { textContent: file.name });
   try {
-    const { classes, superclasses } = await send("/api/predict?top=1", file, signal);
+    const { classes, superclasses, known } = await send("/api/predict?top=1", file, signal);
+    if (known < foreign) classes[0].name = `none of these (nearest: ${classes[0].name})`;
     const best = hasSuperclasses ? [classes[0], superclasses[0]] : [classes[0]];
     return element("tr", {}, name, ...best.flatMap(scoreCells));
   } catch (error) {

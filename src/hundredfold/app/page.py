@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from hundredfold.app.protocol import MOST_BYTES
 from hundredfold.app.served_model import ServedModel
+from hundredfold.inference.known import FOREIGN
 from hundredfold.support.html import render_page
 from hundredfold.support.text import plural
 
@@ -39,6 +40,7 @@ def add_page(app: FastAPI, served: ServedModel) -> None:
         has_superclasses=served.has_superclasses,
         examples=[label for _, label in examples],
         most_bytes=MOST_BYTES,
+        foreign=FOREIGN,
         most_files=MOST_FILES,
     )
     example_files = {str(number): file for number, (file, _) in enumerate(examples)}
@@ -97,6 +99,11 @@ def _about(served: ServedModel) -> str:
     groups = ""
     if served.has_superclasses:
         groups = f" in {plural(len(info.superclasses), 'superclass')}"
+    if served.predictor.known:
+        return (
+            f"Knows {plural(len(info.classes), 'class')}{groups}. It says so if a picture looks "
+            "unlike those it was trained on, but not always."
+        )
     return (
         f"Knows {plural(len(info.classes), 'class')}{groups}, and no others: whatever a "
         "picture shows, the answer is one of them."

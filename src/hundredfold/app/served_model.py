@@ -14,7 +14,7 @@ from hundredfold.evaluation.explain import (
     normalized_features,
     occlusion_map,
 )
-from hundredfold.inference.predict import Prediction, Predictor, rank_predictions
+from hundredfold.inference.predict import Prediction, Predictor
 from hundredfold.pictures.load import load_picture, to_image
 
 EXAMPLES = 20
@@ -73,7 +73,7 @@ class ServedModel:
         with self.lock:
             info = self.predictor.info
             image = load_picture(picture, info.image_size, info.fit)
-            prediction = rank_predictions(self.predictor.logits([image]), info)[0]
+            prediction = self.predictor([image])[0]
             heat = occlusion_map(self.predictor, image, info.classes.index(prediction.label))
             similar = None
             if self.dataset:

@@ -17,7 +17,7 @@ from hundredfold.evaluation.evaluate import run_data
 from hundredfold.evaluation.explain import caption_similar, find_similar, occlusion_map
 from hundredfold.figures.explanation import draw_explanation
 from hundredfold.figures.style import to_png
-from hundredfold.inference.predict import Predictor, rank_predictions
+from hundredfold.inference.predict import Predictor
 from hundredfold.metrics.scores import format_probability
 from hundredfold.pictures.load import load_picture
 from hundredfold.runs.bundled import find_run
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
     predictor = Predictor.load(run, options.device)
     dataset = _data(run, options)
     image, name, label = _picture(options, predictor, dataset)
-    prediction = rank_predictions(predictor.logits([image]), predictor.info)[0]
+    prediction = predictor([image])[0]
     classes = {name: i for i, name in enumerate(predictor.info.classes)}
     target = options.target or prediction.label
     heat = occlusion_map(predictor, image, look_up("class", target, classes))
@@ -73,6 +73,7 @@ def main(arguments: Sequence[str]) -> None:
         similar = _similar(predictor, image, dataset, options.like)
     heading = f"{prediction.label}, {format_probability(prediction.probability)}"
     heading += f" (label: {label})" if label else ""
+    heading += "; probably none of these" if prediction.is_foreign else ""
     figure = draw_explanation(image, heat, heading, target, similar)
     path = run.save_figure(f"explain-{name}.png", to_png(figure))
     console.print(f"{escape(heading)}\nFigure  {escape(str(path))}")

@@ -48,6 +48,8 @@ class PredictOptions:
     """Number of classes to show."""
     format: Literal["table", "json", "csv"] = "table"
     """The output format; json and csv also list the pictures that could not be read, and why."""
+    reject: bool = True
+    """Say "none of these" in the table if a picture looks unlike those of the training."""
     data: str = ""
     """Where the data is now, as --data of train; only for --test. Empty for the place recorded in
     the run."""
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     failures: list[UserError] = []
     outcomes = _collect(_predict_all(predictor, named), options.top, failures)
     writers: dict[str, Callable[[Outcomes], None]] = {
-        "table": _write_table,
+        "table": partial(_write_table, options.reject),
         "json": _write_json,
         "csv": partial(_write_csv, options.top),
     }
@@ -153,16 +155,21 @@ def _collect(
             yield name, outcome.best(top)
 
 
-def _write_table(outcomes: Outcomes) -> None:
+def _write_table(reject: bool, outcomes: Outcomes) -> None:
     shown = [(name, outcome) for name, outcome in outcomes if isinstance(outcome, Prediction)]
     if len(shown) == 1:
-        _show_one(*shown[0])
+        _show_one(*shown[0], reject)
     elif shown:
-        _show_many(shown)
+        _show_many(shown, reject)
 
 
-def _show_one(name: str, prediction: Prediction) -> None:
+def _show_one(name: str, prediction: Prediction, reject: bool) -> None:
     """Print the ranked classes of a picture, and its superclasses next to them."""
+    if reject and prediction.is_foreign:
+        console.print(
+            f"Probably none of these; the nearest is {escape(prediction.label)}. Of pictures like "
+            f"those of the training, only {prediction.known:.1%} look as unfamiliar as this one."
+        )
     head = ["class", "probability", "superclass", "probability"]
     columns = 4 if prediction.superclasses else 2
     rows = []
@@ -172,15 +179,16 @@ def _show_one(name: str, prediction: Prediction) -> None:
     console.print(make_table(head[:columns], rows, left=(0, 2), title=name))
 
 
-def _show_many(shown: list[tuple[str, Prediction]]) -> None:
+def _show_many(shown: list[tuple[str, Prediction]], reject: bool) -> None:
     """Print a table with a row for each picture."""
     coarse = ["superclass", ""] if shown[0][1].superclasses else []
     rows = []
     for name, prediction in shown:
         best = [prediction.classes[0], *prediction.superclasses[:1]]
-        rows.append(
-            [name, *(text for s in best for text in (s.name, format_probability(s.probability)))]
-        )
+        texts = [text for s in best for text in (s.name, format_probability(s.probability))]
+        if reject and prediction.is_foreign:
+            texts[0] = f"none of these (nearest: {texts[0]})"
+        rows.append([name, *texts])
     console.print(make_table(["picture", "class", "", *coarse], rows, left=(0, 1, 3)))
 
 
@@ -199,12 +207,13 @@ def _write_csv(top: int, outcomes: Outcomes) -> None:
     ranks = range(1, top + 1)
     head = [f"{name}_{i}" for i in ranks for name in ("class", "probability")]
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["picture", *head, "superclass", "superclass_probability", "error"])
+    writer.writerow(["picture", *head, "superclass", "superclass_probability", "known", "error"])
     for name, outcome in outcomes:
         if isinstance(outcome, UserError):
-            writer.writerow(map(cell, [name, *[""] * (2 * top + 2), str(outcome)]))
+            writer.writerow(map(cell, [name, *[""] * (2 * top + 3), str(outcome)]))
             continue
         fine = [value for score in outcome.classes for value in score]
         coarse = list(outcome.superclasses[0]) if outcome.superclasses else ["", ""]
-        row = [name, *fine, *[""] * (2 * top - len(fine)), *coarse, ""]
+        known = "" if outcome.known is None else outcome.known
+        row = [name, *fine, *[""] * (2 * top - len(fine)), *coarse, known, ""]
         writer.writerow(map(cell, row))

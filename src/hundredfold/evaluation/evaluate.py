@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_data, needs_network
+from hundredfold.inference.features import predict_with_features
+from hundredfold.inference.known import FOREIGN, Known
 from hundredfold.inference.logits import predict_logits
+from hundredfold.inference.predict import Predictor
 from hundredfold.metrics.intervals import accuracy_intervals
 from hundredfold.metrics.scores import VIEWS, measure
 from hundredfold.models.info import ModelInfo
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.run import Run
-from hundredfold.support.device import pick_device
 from hundredfold.support.errors import DamagedError, UserError
 
 ROUNDING = 1e-3
@@ -23,20 +25,32 @@ ROUNDING = 1e-3
 
 
 def measure_model(
-    model: nn.Module, test: Split, info: ModelInfo
+    model: nn.Module, test: Split, info: ModelInfo, known: Known | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Measure a model on the test split, single view and with flip test-time augmentation.
 
     Flip test-time augmentation averages the logits of each picture and its mirror image. The loss,
     the calibration error and the coarse predictions use the calibrated probabilities.
 
+    Args:
+        model: as in `predict_logits`.
+        test: the test split.
+        info: as in `predict_logits`.
+        known: how the model recognises pictures that show none of its classes.
+
     Returns:
         The metrics `test` and `test_flip`, each as `measure` returns them; `intervals`, which holds
         for each of the two the 95 % confidence interval of every accuracy, as
-        `accuracy_intervals` returns it; and `test_pictures`. Second, the tensors `logits` and
-        `flip_logits` (N, C), not calibrated, and `labels` (N,).
+        `accuracy_intervals` returns it; `test_pictures`; and with `known` also `foreign`, the share
+        of the test pictures that count as showing none of the classes. Second, the tensors `logits`
+        and `flip_logits` (N, C), not calibrated, `labels` (N,), and with `known` also `known` (N,).
     """
-    logits = predict_logits(model, test.parts(), info)
+    tensors = {"labels": test.labels}
+    if known:
+        logits, features = predict_with_features(model, test.parts(), info)
+        tensors["known"] = known(logits, features)
+    else:
+        logits = predict_logits(model, test.parts(), info)
     flipped = (logits + predict_logits(model, (part.flip(3) for part in test.parts()), info)) / 2
     views = {
         "test": measure(logits / info.temperature, test.labels, info.labels, info.parents),
@@ -44,7 +58,9 @@ def measure_model(
     }
     intervals = {view: accuracy_intervals(found, len(test)) for view, found in views.items()}
     metrics = {**views, "intervals": intervals, "test_pictures": len(test)}
-    return metrics, {"logits": logits, "flip_logits": flipped, "labels": test.labels}
+    if known:
+        metrics["foreign"] = (tensors["known"] < FOREIGN).float().mean().item()
+    return metrics, tensors | {"logits": logits, "flip_logits": flipped}
 
 
 def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") -> dict[str, Any]:
@@ -69,8 +85,8 @@ def evaluate(run: Run | str | Path, data: Dataset | str = "", device: str = "") 
         True
     """
     run = find_run(run)
-    model = run.model(pick_device(device or run.config().device))
-    return measure_model(model, run_data(run, data).test, run.info())[0]
+    model = Predictor.load(run, device or run.config().device)
+    return measure_model(model.model, run_data(run, data).test, model.info, model.known)[0]
 
 
 def compare_with_record(run: Run, metrics: Mapping[str, Any]) -> str:

@@ -16,7 +16,9 @@ from hundredfold.data.dataset import Dataset, Split
 from hundredfold.evaluation.evaluate import run_data_if_any
 from hundredfold.export.deployed import DeployedModel, trace
 from hundredfold.export.onnx import OnnxModel, split_pictures, write_int8, write_onnx
+from hundredfold.inference.features import predict_with_features
 from hundredfold.inference.logits import predict_logits
+from hundredfold.inference.predict import Predictor
 from hundredfold.metrics.scores import measure
 from hundredfold.models.info import ModelInfo
 from hundredfold.pictures import pixels
@@ -37,9 +39,10 @@ CALIBRATION_PICTURES = 1000
 MIN_PROBABILITY = 1e-30
 """Replaces probabilities that 8 bits round to 0, so that the loss stays finite."""
 Pixels: TypeAlias = npt.NDArray[np.uint8]
-Probabilities: TypeAlias = npt.NDArray[np.float32]
-ExportedModel: TypeAlias = Callable[[Pixels], Probabilities]
-"""Maps pictures (N, S, S, 3) to probabilities (N, C)."""
+Numbers: TypeAlias = npt.NDArray[np.float32]
+ExportedModel: TypeAlias = Callable[[Pixels], list[Numbers]]
+"""Maps pictures (N, S, S, 3) to probabilities (N, C), and to `Prediction.known` (N,) if the model
+can say."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class ExportResult:
     pictures: int
     """Number of pictures that the models were compared on."""
     parity: dict[str, float]
-    """Largest difference of a probability from the predictor's, by batch size."""
+    """Largest difference of a probability from the predictor's, by batch size. `known` is the
+    largest difference of `Prediction.known`, if the model can say."""
     accuracy: dict[str, dict[str, float]]
     """Test metrics that `measure` returns, by model: `predictor`, `exported`, `int8`; empty
     if the run's data is not available."""
@@ -90,21 +94,27 @@ def export(
         raise UserError(missing)
     if missing:
         tell(f"Checked on random pictures, and not measured on the test set: {missing}")
-    model = run.model()
+    predictor = Predictor.load(run, "cpu")
+    model, known = predictor.model, predictor.known
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    program = trace(DeployedModel(plain, info), info.image_size)
+    program = trace(DeployedModel(plain, info, known), info.image_size)
     path = folder / ("model.onnx" if to == "onnx" else "model.pt2")
     exported = _write(program, info, path)
     images = _pictures(dataset, info)
     parity = _parity(exported, predict_logits(model, images, info) / info.temperature, images)
-    _refuse_differences(parity, path)
+    _refuse_differences(parity, LIMIT, path)
+    if known:
+        expected = known(*predict_with_features(model, images, info)).numpy()
+        familiar = {"known": float(np.abs(exported(_pixels(images))[1] - expected).max())}
+        _refuse_differences(familiar, 1.5 / len(known.scores), path)  # rounding may move it by one
+        parity |= familiar
     models = {"exported": exported}
     if int8 and dataset:
         chosen = torch.randperm(len(dataset.train), generator=generator(0, "int8"))
         chosen = chosen[:CALIBRATION_PICTURES]
         small = folder / "model-int8.onnx"
         write_int8(path, small, _pixels(dataset.train.select(chosen).images))
-        models["int8"] = OnnxModel(small)
+        models["int8"] = OnnxModel(small).outputs
     accuracy = {}
     if dataset:
         logits = predict_logits(model, dataset.test.parts(), info) / info.temperature
@@ -121,14 +131,15 @@ def _write(program: torch.export.ExportedProgram, info: ModelInfo, path: Path) -
         here = Path(__file__).parent
         shutil.copyfile(here / "standalone.py", path.with_name("predict.py"))
         shutil.copyfile(pixels.__file__, path.with_name("pixels.py"))
-        return OnnxModel(path)
+        return OnnxModel(path).outputs
     torch.export.save(program, path)
     module = torch.export.load(path).module()
 
     @torch.inference_mode()
-    def run(pictures: Pixels) -> Probabilities:
-        batches = split_pictures(pictures)
-        return np.asarray(torch.cat([module(torch.from_numpy(batch)) for batch in batches]))
+    def run(pictures: Pixels) -> list[Numbers]:
+        runs = [module(torch.from_numpy(batch)) for batch in split_pictures(pictures)]
+        outputs = zip(*(run if isinstance(run, tuple) else (run,) for run in runs), strict=True)
+        return [np.asarray(torch.cat(parts)) for parts in outputs]
 
     return run
 
@@ -153,18 +164,18 @@ def _parity(
     expected, pictures = logits.softmax(1).numpy(), _pixels(images)
     parity = {}
     for size in BATCHES:
-        batches = [exported(pictures[i : i + size]) for i in range(0, len(pictures), size)]
+        batches = [exported(pictures[i : i + size])[0] for i in range(0, len(pictures), size)]
         parity[str(size)] = float(np.abs(np.concatenate(batches) - expected).max())
     return parity
 
 
-def _refuse_differences(parity: dict[str, float], path: Path) -> None:
-    """Delete an exported model whose probabilities differ by more than LIMIT.
+def _refuse_differences(parity: dict[str, float], limit: float, path: Path) -> None:
+    """Delete an exported model whose probabilities, or values of `known`, differ by more.
 
     Raises:
         CheckFailed: they do.
     """
-    if not max(parity.values()) <= LIMIT:  # also true for NaN
+    if not max(parity.values()) <= limit:  # also true for NaN
         path.unlink()
         raise CheckFailed(
             f"{path.name} was deleted: its probabilities differ from the predictor's by up to "
@@ -182,6 +193,6 @@ def _accuracy(
 
     accuracy = {"predictor": metrics(logits)}
     for name, model in models.items():
-        parts = [torch.from_numpy(model(_pixels(part))) for part in test.parts()]
+        parts = [torch.from_numpy(model(_pixels(part))[0]) for part in test.parts()]
         accuracy[name] = metrics(torch.cat(parts).clamp_min(MIN_PROBABILITY).log())
     return accuracy

@@ -30,7 +30,8 @@ def write_onnx(program: torch.export.ExportedProgram, info: ModelInfo, path: Pat
     with extra(*EXTRA):
         import onnx  # noqa: F401, PLC0415
         import onnxscript  # noqa: F401, PLC0415  # torch.onnx needs both
-    names = {"input_names": ["pictures"], "output_names": ["probabilities"]}
+    outputs = ["probabilities", "known"][: len(program.graph_signature.user_outputs)]
+    names = {"input_names": ["pictures"], "output_names": outputs}
     with _quiet("torch.onnx"):
         written: Any = torch.onnx.export(program, dynamo=True, verbose=False, **names)
         written.model.metadata_props.update(metadata(info))
@@ -67,9 +68,12 @@ class OnnxModel:
 
     def __call__(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Map pictures (N, S, S, 3) to probabilities (N, C)."""
-        return np.concatenate(
-            [self.session.run(None, {"pictures": batch})[0] for batch in split_pictures(pictures)]
-        )
+        return self.outputs(pictures)[0]
+
+    def outputs(self, pictures: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+        """Map pictures (N, S, S, 3) to probabilities (N, C), and to `known` (N,) if it can say."""
+        runs = [self.session.run(None, {"pictures": batch}) for batch in split_pictures(pictures)]
+        return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
 
 
 def write_int8(path: Path, target: Path, pictures: npt.NDArray[np.uint8]) -> None:

@@ -4,6 +4,8 @@ usage: python predict.py FILE ...
 
 Each FILE is a picture, or a .npy file of uint8 pixels (N, S, S, 3), where S is the input size of
 the model. Prints a line for each picture: file, most probable class, probability, tab-separated.
+If the model can say how familiar a picture looks, that follows (0 to 1); below 0.05, the picture
+probably shows none of the classes.
 """
 
 import json
@@ -65,9 +67,11 @@ def main(names: list[str]) -> int:
             failed = True
             continue
         for start in range(0, len(batch), count):
-            for row in session.run(None, {"pictures": batch[start : start + count]})[0]:
+            rows, *known = session.run(None, {"pictures": batch[start : start + count]})
+            for i, row in enumerate(rows):
                 best = row.argmax()
-                print(f"{plain(name)}\t{plain(classes[best])}\t{row[best]:.4f}")
+                familiar = "".join(f"\t{values[i]:.3f}" for values in known)
+                print(f"{plain(name)}\t{plain(classes[best])}\t{row[best]:.4f}{familiar}")
     return 2 if failed else 0
 
 

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hundredfold.inference.features import predict_with_features
+from hundredfold.inference.known import FOREIGN, Known, known_from
 from hundredfold.inference.logits import batch_size, predict_logits
 from hundredfold.metrics.scores import coarse_probabilities
 from hundredfold.models.info import ModelInfo
@@ -47,6 +49,14 @@ class Prediction:
     superclasses: tuple[Score, ...]
     """All superclasses by summed probability, the most probable first; empty if the model's classes
     have no superclasses."""
+    known: float | None = None
+    """How well the model knows what the picture shows (0..1): the share of held-out pictures that
+    look no more familiar. None if the model cannot say."""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the picture probably shows none of the classes."""
+        return self.known is not None and self.known < FOREIGN
 
     @property
     def label(self) -> str:
@@ -60,14 +70,18 @@ class Prediction:
 
     def best(self, top: int) -> "Prediction":
         """Return a prediction with only the `top` most probable classes and superclasses."""
-        return Prediction(self.classes[:top], self.superclasses[:top])
+        return Prediction(self.classes[:top], self.superclasses[:top], self.known)
 
-    def as_json(self) -> dict[str, list[dict[str, Any]]]:
-        """Return values that JSON can hold: `classes`, and `superclasses` if there are any."""
+    def as_json(self) -> dict[str, Any]:
+        """Return values that JSON can hold.
+
+        They are `classes`, `superclasses` if there are any, and `known` if the model can say.
+        """
         rankings = {"classes": self.classes, "superclasses": self.superclasses}
-        return {
+        values: dict[str, Any] = {
             key: [score._asdict() for score in scores] for key, scores in rankings.items() if scores
         }
+        return values if self.known is None else values | {"known": self.known}
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,8 @@ class Predictor:
 
     model: nn.Module
     info: ModelInfo
+    known: Known | None = None
+    """How the model recognises pictures that show none of its classes; None if it cannot."""
 
     @classmethod
     def load(cls, run: Run | str | Path, device: str = "auto") -> "Predictor":
@@ -83,14 +99,16 @@ class Predictor:
 
         Args:
             run: the run, its directory, or `strong`, the model that comes with hundredfold. Only
-                model.json, weights.safetensors and metrics.json are read.
+                model.json, weights.safetensors, known.safetensors and metrics.json are read.
             device: as in `Config.device`.
 
         Raises:
             UserError: there is no such run or device, or the run has no weights or is damaged.
         """
         run = find_run(run)
-        return cls(run.model(pick_device(device)), run.info())
+        tensors = run.known_tensors()
+        known = known_from(tensors, str(run)) if tensors else None
+        return cls(run.model(pick_device(device)), run.info(), known)
 
     @overload
     def __call__(
@@ -117,28 +135,47 @@ class Predictor:
             UserError: a picture cannot be read.
         """
         if is_single_picture(pictures):
-            return self._predict([pictures])[0]  # type: ignore[list-item]
-        return self._predict(list(pictures))  # type: ignore[arg-type]  # several pictures
+            return self.predict(self._load([pictures]))[0]  # type: ignore[list-item]
+        return self.predict(self._load(list(pictures)))  # type: ignore[arg-type]  # several pictures
 
     def logits(self, pictures: Sequence[Picture]) -> Tensor:
         """Return the (N, C) float32 logits of pictures."""
+        return predict_logits(self.model, self._load(pictures), self.info)
+
+    def predict(self, images: Tensor) -> list[Prediction]:
+        """Predict pictures that are prepared already.
+
+        Args:
+            images: (N, 3, S, S) uint8, as `load_picture` returns each for the model.
+        """
+        if self.known is None or not len(images):
+            return rank_predictions(predict_logits(self.model, images, self.info), self.info)
+        logits, features = predict_with_features(self.model, images, self.info)
+        return rank_predictions(logits, self.info, self.known(logits, features).tolist())
+
+    def _load(self, pictures: Sequence[Picture]) -> Tensor:
         size, fit = self.info.image_size, self.info.fit
         images = [load_picture(picture, size, fit) for picture in pictures]
-        empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
-        return predict_logits(self.model, torch.stack(images) if images else empty, self.info)
-
-    def _predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
-        return rank_predictions(self.logits(pictures), self.info)
+        return torch.stack(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
 
-def rank_predictions(logits: Tensor, info: ModelInfo) -> list[Prediction]:
-    """Return ranked classes with calibrated probabilities for logits (N, C)."""
+def rank_predictions(
+    logits: Tensor, info: ModelInfo, known: Sequence[float] = ()
+) -> list[Prediction]:
+    """Return ranked classes with calibrated probabilities.
+
+    Args:
+        logits: (N, C).
+        info: the names of the classes and the temperature.
+        known: `Prediction.known` of each picture; empty if the model cannot say.
+    """
     logits = logits / info.temperature
     fine = rank_classes(logits.softmax(1), info.classes)
     coarse: list[tuple[Score, ...]] = [()] * len(fine)
     if info.superclasses and info.superclasses != info.classes:
         coarse = rank_classes(coarse_probabilities(logits, info.parents), info.superclasses)
-    return [Prediction(*both) for both in zip(fine, coarse, strict=True)]
+    shares: Sequence[float | None] = known or [None] * len(fine)
+    return [Prediction(*row) for row in zip(fine, coarse, shares, strict=True)]
 
 
 def rank_classes(probabilities: Tensor, names: Sequence[str]) -> list[tuple[Score, ...]]:
@@ -173,8 +210,7 @@ def predict_many(
             images = [image for image in loaded if isinstance(image, Tensor)]
             predictions: Iterator[Prediction] = iter(())
             if images:
-                logits = predict_logits(predictor.model, torch.stack(images), info)
-                predictions = iter(rank_predictions(logits, info))
+                predictions = iter(predictor.predict(torch.stack(images)))
             for name, image in zip(names, loaded, strict=True):
                 yield name, image if isinstance(image, UserError) else next(predictions)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from hundredfold.data.dataset import Split
 from hundredfold.evaluation.predictions import ScoredPredictions
 from hundredfold.figures.style import INK
+from hundredfold.inference.known import FOREIGN
 from hundredfold.metrics.calibration import FEW_PICTURES
 from hundredfold.metrics.confusion import ClassScore, confused_pairs, share_within_superclass
 from hundredfold.metrics.intervals import is_accuracy, wilson_interval
@@ -89,7 +90,7 @@ def render_report(
         if first.parents
         else None,
         pairs=_pairs(first, test),
-        galleries=_galleries(first, test),
+        galleries=_galleries(first, test) + _foreign_gallery(run, first, test),
         missing=missing,
         head=_head(run),
         calibration=_calibration(run),
@@ -248,6 +249,27 @@ def _galleries(
             "Correct predictions with the lowest probability.",
             [_picture(level, i, test) for i in unsure.tolist()],
         ),
+    ]
+
+
+def _foreign_gallery(
+    run: Run, level: ScoredPredictions, test: Split | None
+) -> list[tuple[str, str, list[ReportPicture]]]:
+    """Return the gallery of test pictures that count as showing none of the classes, if any do."""
+    known = run.test_known()
+    if known is None:
+        return []
+    foreign = (known < FOREIGN).nonzero()[:, 0]
+    closest = foreign[known[foreign].argsort(descending=True, stable=True)][:MAX_GALLERY]
+    return [
+        (
+            "Just rejected",
+            f"{plural(len(foreign), 'test picture')} of {len(known):,} "
+            f"({percent(len(foreign) / len(known))}) would be answered by 'none of these', because "
+            "their features or their logits are unlike those of the training. By design, it is "
+            f"about {FOREIGN:.0%}. Those closest to the limit come first.",
+            [_picture(level, i, test) for i in closest.tolist()],
+        )
     ]
 
 

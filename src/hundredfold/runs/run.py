@@ -40,6 +40,8 @@ from hundredfold.support.jsonio import as_json, from_json, parse_object, to_json
 CONFIG_FILE, MODEL_FILE, ENVIRONMENT_FILE = "config.json", "model.json", "environment.json"
 HISTORY_FILE, METRICS_FILE = "history.jsonl", "metrics.json"
 WEIGHTS_FILE, PREDICTIONS_FILE = "weights.safetensors", "test_logits.npz"
+KNOWN_FILE = "known.safetensors"
+"""How the model recognises pictures that show none of its classes; not every run has it."""
 REPORT_FILE, FAILED_BATCH_FILE = "report.html", "diverged.safetensors"
 EXPORT_FOLDER, TENSORBOARD_FOLDER = "export", "tensorboard"
 FIGURES, CHECKPOINTS = "figures", "checkpoints"
@@ -47,7 +49,7 @@ CURVES = "curves.png"
 PORTABLE_FILES = (CONFIG_FILE, MODEL_FILE, ENVIRONMENT_FILE, HISTORY_FILE, WEIGHTS_FILE)
 """The files that describe a run and hold its model."""
 VERIFIED_FILES = (*PORTABLE_FILES, PREDICTIONS_FILE)
-"""The files whose digests are in METRICS_FILE, as far as a finished run has them."""
+"""The files whose digests are in METRICS_FILE, and that of KNOWN_FILE if there is one."""
 TEST_TENSORS = ("logits", "flip_logits", "labels")
 CPU = torch.device("cpu")
 WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")
@@ -128,6 +130,13 @@ class Run:
         """Return the test set's `logits`, `flip_logits` (N, C) float32 and `labels` (N,) int64."""
         return from_npz(self._bytes(PREDICTIONS_FILE), TEST_TENSORS, self.path / PREDICTIONS_FILE)
 
+    def test_known(self) -> Tensor | None:
+        """Return `Prediction.known` of the test pictures (N,); None if the model cannot say."""
+        if KNOWN_FILE not in self._read_metrics()[1]:
+            return None
+        path = self.path / PREDICTIONS_FILE
+        return from_npz(self._bytes(PREDICTIONS_FILE), ["known"], path)["known"]
+
     @property
     def figures(self) -> Path:
         """The folder of figures, which need not exist."""
@@ -140,7 +149,7 @@ class Run:
 
     def published_files(self) -> list[Path]:
         """Return the existing files that an experiment tracker stores, besides the figures."""
-        return self._existing(*PORTABLE_FILES, METRICS_FILE, REPORT_FILE)
+        return self._existing(*PORTABLE_FILES, KNOWN_FILE, METRICS_FILE, REPORT_FILE)
 
     def _existing(self, *names: str) -> list[Path]:
         return [path for name in names if (path := self.path / name).exists()]
@@ -153,11 +162,25 @@ class Run:
         """
         if not self.finished:
             return self._last_weights()
-        try:
-            weights = load(self._bytes(WEIGHTS_FILE))
-        except SafetensorError as error:
-            raise UserError(f"{self.path / WEIGHTS_FILE} is damaged: {error}.") from error
+        weights = self._tensors(WEIGHTS_FILE)
         return {WRAPPERS.sub("", name): value for name, value in weights.items()}
+
+    def known_tensors(self) -> dict[str, Tensor]:
+        """Return what `inference.known` needs; empty if the run has none.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self.finished:
+            return {}
+        expected = KNOWN_FILE in self._read_metrics()[1]
+        return self._tensors(KNOWN_FILE) if expected else {}
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        try:
+            return load(self._bytes(name))
+        except SafetensorError as error:
+            raise UserError(f"{self.path / name} is damaged: {error}.") from error
 
     def model(self, device: torch.device = CPU) -> nn.Module:
         """Return the trained model, with its `weights`, on a device, in evaluation mode.
@@ -287,20 +310,24 @@ class Run:
         info: ModelInfo,
         metrics: Mapping[str, Any],
         test: Mapping[str, Tensor] | None = None,
+        known: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write the results of training, in the form in which this class returns them.
 
-        `info` includes the temperature. Without `test`, no test predictions are written.
+        `info` includes the temperature. Without `test`, no test predictions are written; without
+        `known`, predictions do not say how familiar a picture looks.
         """
         self._write(WEIGHTS_FILE, save(on_cpu(weights)))
         self._write(MODEL_FILE, to_json(info))
         if test is not None:
             self._write(PREDICTIONS_FILE, to_npz(test))
+        if known is not None:
+            self._write(KNOWN_FILE, save(on_cpu(known)))
         self.save_metrics(metrics)
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write the final metrics with the digest of every other file: the run is finished."""
-        digests = digest_files(self._existing(*VERIFIED_FILES))
+        digests = digest_files(self._existing(*VERIFIED_FILES, KNOWN_FILE))
         self._write(METRICS_FILE, format_metrics(metrics, METRICS_FILE, digests))
 
     def save_report(self, page: str) -> Path:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hundredfold.inference.known import FOREIGN
 from hundredfold.support.errors import extra
 from hundredfold.support.html import render_page
 from hundredfold.teach.teacher import Teacher
@@ -28,6 +29,8 @@ def make_teach_app(teacher: Teacher, host: str = "localhost") -> Any:
         from hundredfold.app.protocol import MOST_BYTES  # noqa: PLC0415  # an extra
         from hundredfold.teach.addresses import make_addresses  # noqa: PLC0415  # an extra
     app = make_addresses(teacher)
-    content = render_page("hundredfold.teach", "teach.html", most_bytes=MOST_BYTES)
-    add_content(app, content, [COMMON_SCRIPT, ("hundredfold.teach", "teach.js")])
+    values = {"most_bytes": MOST_BYTES, "foreign": FOREIGN}
+    content = render_page("hundredfold.teach", "teach.html", **values)
+    own = [("hundredfold.teach", name) for name in ("live.js", "teach.js")]
+    add_content(app, content, [COMMON_SCRIPT, *own])
     return guarded(app, own_names(host))

@@ -14,6 +14,7 @@ from hundredfold.training.clock import Clock, mean_seconds
 from hundredfold.training.cuda_graphs import WARM_UP_STEPS
 from hundredfold.training.fitting import CIFAR_PICTURES, MOST_TUNING_EPOCHS
 from hundredfold.training.interpolate import TRIES
+from hundredfold.training.known import SAMPLE
 from hundredfold.training.loop import train_step
 from hundredfold.training.setup import Setup, make_setup
 from hundredfold.training.state import State, first_state
@@ -66,6 +67,8 @@ def plan_budget(setup: Setup, tests: int, started: float) -> tuple[Setup, Clock 
     seconds = seconds_by_size(probe, setup, limit)
     validations = 1 + TRIES if config.weights else 1  # after the last epoch, and of means
     predictions = 2 * tests + validations * len(setup.validation_split)
+    if config.weights:  # how familiar pictures look
+        predictions += min(SAMPLE, len(setup.train_split)) + len(setup.validation_split)
     reserve = evaluation_seconds(probe, setup, predictions, limit)
     now, mean = time.perf_counter(), mean_seconds(0.0, seconds)
     end = started + budget - reserve

@@ -15,6 +15,7 @@ from torch import Tensor
 from hundredfold.config import Config, parse_interval
 from hundredfold.data.dataset import Split
 from hundredfold.evaluation.evaluate import measure_model
+from hundredfold.inference.known import known_tensors
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.calibration import fit_temperature
 from hundredfold.metrics.scores import FEW_TEST_PICTURES, format_metric, learned_top1
@@ -35,6 +36,7 @@ from hundredfold.track.trackers import start_tracker
 from hundredfold.training.clock import Clock
 from hundredfold.training.cross_validation import cross_validate
 from hundredfold.training.interpolate import Interpolation, describe, interpolate
+from hundredfold.training.known import fit_known
 from hundredfold.training.loop import StepRecord, train_events
 from hundredfold.training.progress import Display
 from hundredfold.training.setup import Setup
@@ -240,11 +242,14 @@ def _finish(
     """
     started, run, setup, state = time.perf_counter(), session.run, session.setup, session.state
     info, calibration_pictures, held_out = setup.info, 0, len(setup.validation_split)
+    logits = None
     if held_out and setup.config.validate_on == "validation":
-        temperature = fit_temperature(_validation_logits(session), setup.validation_split.labels)
+        logits = _validation_logits(session)
+        temperature = fit_temperature(logits, setup.validation_split.labels)
         info = dataclasses.replace(info, temperature=temperature)
         calibration_pictures = held_out
-    metrics, tensors = measure_model(state.model, session.test, info)
+    known = fit_known(setup, state, logits)
+    metrics, tensors = measure_model(state.model, session.test, info, known)
     now = time.perf_counter()
     train_seconds = math.fsum(epoch.seconds for epoch in state.history)
     metrics |= {
@@ -274,7 +279,8 @@ def _finish(
     if state.history:
         curves = draw_curves(state.history, setup.config.validate_on, setup.epoch_pictures)
         run.save_figure(CURVES, to_png(curves))
-    run.finish(state.model.state_dict(), info, metrics, tensors)
+    stored = known_tensors(known) if known else None
+    run.finish(state.model.state_dict(), info, metrics, tensors, stored)
     return metrics
 
 
