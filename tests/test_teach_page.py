@@ -90,6 +90,7 @@ def test_two_scenes_of_the_webcam_are_told_apart(
     for label in ("warm", "cold"):
         add_class(page, label)
         page.evaluate("scene => { window.scene = scene; }", label)
+        page.wait_for_timeout(500)  # until the webcam shows it
         record = page.get_by_role("button", name=f"Hold to record {label}")
         record.focus()
         page.keyboard.down("Space")
@@ -112,7 +113,7 @@ def test_two_scenes_of_the_webcam_are_told_apart(
     for other in serve(tmp_path / "photos"):
         page, problems = open_page(browser, other, width=380)
         expect(page.locator("#model")).to_contain_text("probe-")
-        picture = next((tmp_path / "photos" / "cold").glob("*.jpg"))
+        picture = max((tmp_path / "photos" / "cold").glob("*.jpg"))
         page.locator("#test").set_input_files(picture)
         expect(page.locator("#answer li").first).to_contain_text("cold")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

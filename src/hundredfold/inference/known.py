@@ -79,9 +79,10 @@ def principal_directions(features: Tensor) -> tuple[Tensor, Tensor]:
     K is DIRECTIONS, or half of N if that is less.
     """
     mean = features.mean(0)
-    centred = (features - mean).double()
-    vectors = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
-    return mean, vectors[:, : min(DIRECTIONS, len(features) // 2)].float().contiguous()
+    # The triangular factor has the same directions, and never more rows than columns.
+    factor = torch.linalg.qr((features - mean).double(), mode="r").R
+    rows = torch.linalg.svd(factor, full_matrices=False).Vh[: min(DIRECTIONS, len(features) // 2)]
+    return mean, rows.T.float().contiguous()
 
 
 def outside_part(features: Tensor, mean: Tensor, directions: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from hundredfold.training.state import State
 
 SAMPLE = 500
 """Number of training pictures of which the features of a fine-tuned model are computed."""
+MOST = 1000
+"""Most training pictures that are held out in turn."""
 FEW = 50
 """Number of held-out pictures that are too few to say how familiar pictures look."""
 FOLDS = 5
@@ -25,7 +27,7 @@ def fit_known(setup: Setup, state: State, held_logits: Tensor | None) -> Known |
     """Return how a model recognises pictures that show none of its classes.
 
     The held-out pictures say how familiar pictures look that the model has not seen. If they are
-    few and only the head is trained, all training pictures are held out in turn instead.
+    few and only the head is trained, training pictures are held out in turn as well.
 
     Args:
         setup: the pictures and the configuration.
@@ -43,7 +45,7 @@ def fit_known(setup: Setup, state: State, held_logits: Tensor | None) -> Known |
         features = _features(setup.train_split.select(head_order(setup)[:SAMPLE]), setup, state)
         outside = outside_part(_features(held, setup, state), *principal_directions(features))
         return make_known(features, held_logits.amax(1), outside)
-    splits = [setup.train_split, held]
+    splits = [setup.train_split.select(head_order(setup)[:MOST]), held]
     if state.history or sum(map(len, splits)) < FEW:
         return None
     features = view_features(state.model, splits, setup)[0]
