@@ -36,8 +36,8 @@ def fast(**changes: Any) -> Config:
     """A small network that trains in minutes on a CPU, on fine labels.
 
     Coarse predictions are sums of the fine probabilities. `hundredfold train fast` on CIFAR-100,
-    n = 10: coarse 71.97 % (std 0.30), fine 59.39 % (0.24), single view; 83 s (5) in total on two
-    cores of an AMD EPYC (AVX2), torch 2.14.1 (benchmarks/results/2026-11-28-fast.json).
+    n = 10: coarse 71.97 % (std 0.30), fine 59.39 % (0.24), single view; 64 s (2) in total on two
+    cores of an AMD EPYC (AVX2), torch 2.14.1 (benchmarks/results/2026-11-29-fast.json).
 
     Examples:
         >>> fast(epochs=6.0).epochs
