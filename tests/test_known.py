@@ -37,6 +37,7 @@ from hundredfold.inference.known import (
 from hundredfold.pictures.load import load_picture, to_image
 from hundredfold.report.page import percent
 from hundredfold.report.report import write_report
+from hundredfold.runs.new_run import copy_model
 from hundredfold.support.text import plural
 
 KNOWN_FILE = "known.safetensors"
@@ -170,6 +171,15 @@ def test_networks_from_scratch_do_not_say(trained: Train, tiny: Dataset) -> None
     (found,) = Predictor.load(run).predict(tiny.test.images[:1])
     assert (found.known, found.is_foreign) == (None, False)
     assert "known" not in found.as_json()
+
+
+@pytest.mark.long
+def test_a_copy_for_others_says_it_too(taught: Run, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    copy = copy_model(taught, tmp_path / "copy", taught.config())
+    pictures = [noise(200, 200, "RGB", 1), picture("warm", 5)]
+    assert Predictor.load(copy)(pictures) == Predictor.load(taught)(pictures)
+    assert copy.test_known() is None
 
 
 @pytest.mark.long

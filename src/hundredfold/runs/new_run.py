@@ -71,5 +71,6 @@ def copy_model(
     """
     copy, metrics, info = Run(folder), run.metrics(), run.info()
     copy.start(config, info, environment)
-    copy.finish(weights or run.weights(), info, metrics)
+    known = None if weights else run.known_tensors() or None  # made for the run's own weights
+    copy.finish(weights or run.weights(), info, metrics, known=known)
     return copy

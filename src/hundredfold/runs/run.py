@@ -132,7 +132,7 @@ class Run:
 
     def test_known(self) -> Tensor | None:
         """Return `Prediction.known` of the test pictures (N,); None if the model cannot say."""
-        if KNOWN_FILE not in self._read_metrics()[1]:
+        if not {KNOWN_FILE, PREDICTIONS_FILE} <= self._read_metrics()[1].keys():
             return None
         path = self.path / PREDICTIONS_FILE
         return from_npz(self._bytes(PREDICTIONS_FILE), ["known"], path)["known"]
