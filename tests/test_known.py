@@ -34,7 +34,7 @@ from hundredfold.inference.known import (
     outside_part,
     principal_directions,
 )
-from hundredfold.pictures.load import load_picture, to_image
+from hundredfold.pictures.load import Picture, load_picture, to_image
 from hundredfold.report.page import percent
 from hundredfold.report.report import write_report
 from hundredfold.runs.new_run import copy_model
@@ -177,7 +177,7 @@ def test_networks_from_scratch_do_not_say(trained: Train, tiny: Dataset) -> None
 def test_a_copy_for_others_says_it_too(taught: Run, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     copy = copy_model(taught, tmp_path / "copy", taught.config())
-    pictures = [noise(200, 200, "RGB", 1), picture("warm", 5)]
+    pictures: list[Picture] = [noise(200, 200, "RGB", 1), picture("warm", 5)]
     assert Predictor.load(copy)(pictures) == Predictor.load(taught)(pictures)
     assert copy.test_known() is None
 
