@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import Browser, Page, expect
+from support.browsing import open_watched
 
 from hundredfold import Predictor, load_sample
 from hundredfold.app.protocol import MOST_BYTES
@@ -42,26 +43,8 @@ def pictures() -> list[Path]:
 
 
 def open_app(browser: Browser, address: str, width: int = 1280) -> tuple[Page, list[str]]:
-    """Open the page; return it, and a list that fills with whatever should not happen.
-
-    Those are requests to other servers, and errors of the script and of its policy.
-    """
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-    page.set_default_timeout(30_000)
-    problems: list[str] = []
-
-    def check_request(request: Request) -> None:
-        if not request.url.startswith((address, "data:", "blob:")):
-            problems.append(request.url)
-
-    def check_message(message: ConsoleMessage) -> None:
-        if "Policy" in message.text:
-            problems.append(message.text)
-
-    page.on("request", check_request)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", check_message)
-    page.goto(address)
+    """Open the page as `open_watched` does."""
+    page, problems = open_watched(browser, address, width)
     expect(page.get_by_role("heading", name="strong", exact=True)).to_be_visible()
     expect(page.get_by_text("Knows 100 classes in 20 superclasses, and no others")).to_be_visible()
     return page, problems

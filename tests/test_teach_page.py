@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Request, expect
+from playwright.sync_api import Browser, Locator, Page, expect
+from support.browsing import open_watched
 from support.oblong import noise
 
 pytestmark = pytest.mark.long
@@ -52,19 +53,8 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def open_page(browser: Browser, address: str, width: int = 1280) -> tuple[Page, list[str]]:
-    """Open the page; return it, and a list that fills with whatever should not happen."""
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-    page.set_default_timeout(60_000)
-    problems: list[str] = []
-
-    def check_request(request: Request) -> None:
-        if not request.url.startswith((address, "data:", "blob:")):
-            problems.append(request.url)
-
-    page.on("request", check_request)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda said: problems.append(said.text) if "Policy" in said.text else None)
-    page.goto(address)
+    """Open the page as `open_watched` does."""
+    page, problems = open_watched(browser, address, width)
     expect(page.locator("#folder")).to_contain_text("photos")
     return page, problems
 

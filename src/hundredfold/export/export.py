@@ -101,10 +101,11 @@ def export(
     path = folder / ("model.onnx" if to == "onnx" else "model.pt2")
     exported = _write(program, info, path)
     images = _pictures(dataset, info)
-    parity = _parity(exported, predict_logits(model, images, info) / info.temperature, images)
+    logits, features = predict_with_features(model, images, info)
+    parity = _parity(exported, logits / info.temperature, images)
     _refuse_differences(parity, LIMIT, path)
     if known:
-        expected = known(*predict_with_features(model, images, info)).numpy()
+        expected = known(logits, features).numpy()
         familiar = {"known": float(np.abs(exported(_pixels(images))[1] - expected).max())}
         _refuse_differences(familiar, 1.5 / len(known.scores), path)  # rounding may move it by one
         parity |= familiar
