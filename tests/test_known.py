@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.making import Train, make_split, update_digests
+from support.making import Notes, Train, make_split, update_digests
 from support.oblong import noise
 from test_head import configured
 from test_teach import COLOURS, picture
@@ -22,6 +22,7 @@ from test_teach import COLOURS, picture
 from hundredfold import Dataset, Predictor, Run, UserError, evaluate, finetune, probe, train
 from hundredfold.cli.main import main
 from hundredfold.export.export import export
+from hundredfold.export.hub import card
 from hundredfold.export.onnx import OnnxModel
 from hundredfold.inference.features import predict_with_features
 from hundredfold.inference.known import (
@@ -165,6 +166,15 @@ def test_held_out_pictures_say_how_familiar_pictures_look(tiny: Dataset, tmp_pat
         assert f"{plural(count, 'test picture')} of 24 ({percent(share)}) would be" in page
 
 
+def test_training_says_that_there_are_too_few_pictures(tiny: Dataset, tmp_path: Path) -> None:
+    display = Notes()
+    config = configured(finetune, tmp_path / "runs", epochs=1.0, batch_size=24, lr=1e-4)
+    run = train(config, tiny, display=display)
+    assert 'There are too few pictures to learn to say "none of these".' in display.said
+    assert not (run.path / KNOWN_FILE).exists()
+    assert "is_foreign" not in card(run, "me/tiny")
+
+
 def test_networks_from_scratch_do_not_say(trained: Train, tiny: Dataset) -> None:
     run = trained()
     assert not (run.path / KNOWN_FILE).exists()
@@ -177,6 +187,7 @@ def test_networks_from_scratch_do_not_say(trained: Train, tiny: Dataset) -> None
 def test_a_copy_for_others_says_it_too(taught: Run, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     copy = copy_model(taught, tmp_path / "copy", taught.config())
+    assert "`prediction.is_foreign` is true" in card(taught, "me/warm")
     pictures: list[Picture] = [noise(200, 200, "RGB", 1), picture("warm", 5)]
     assert Predictor.load(copy)(pictures) == Predictor.load(taught)(pictures)
     assert copy.test_known() is None

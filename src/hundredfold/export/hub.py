@@ -33,7 +33,7 @@ using the recipe `{recipe}` (seed {seed}, {epochs}).
 Flip TTA (test-time augmentation) averages the predictions of a picture and its mirror image.
 
 The model knows {count}: {classes}. It assigns one of them to every picture, whatever the picture
-shows. Pictures are resized to {size} x {size} pixels.
+shows.{foreign} Pictures are resized to {size} x {size} pixels.
 
 ```python
 from huggingface_hub import snapshot_download
@@ -43,6 +43,9 @@ prediction = Predictor.load(snapshot_download("{name}"))("cat.jpg")
 print(prediction.label, prediction.probability)
 ```
 """
+
+
+FOREIGN = " `prediction.is_foreign` is true if the picture probably shows none of them."
 
 
 def write_folder(run: Run, name: str, folder: Path) -> Path:
@@ -94,6 +97,7 @@ def card(run: Run, name: str) -> str:
         intervals=describe_test(count, config.weights),
         count=plural(len(info.classes), "class"),
         classes=classes + more,
+        foreign=FOREIGN if run.known_tensors() else "",
         size=info.image_size,
     )
 
