@@ -1,7 +1,8 @@
 """The official CIFAR-100 (Krizhevsky, "Learning Multiple Layers of Features", 2009).
 
 Its three pickles are read only if they match their published MD5 checksums. They are read straight
-from the archive: nothing is unpacked to disk, so paths in the archive do no harm.
+from the archive: nothing is unpacked to disk, so paths in the archive do no harm. The parquet files
+of the Hugging Face Hub have the same pictures and labels, which is verified by `DIGEST`.
 """
 
 import hashlib
@@ -15,9 +16,11 @@ from typing import Any
 
 import torch
 
+from hundredfold.data import parquet
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.decompress import SizeLimit, tar_members
-from hundredfold.support.errors import UserError
+from hundredfold.pictures.load import load_picture
+from hundredfold.support.errors import DamagedFileError, UserError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 ARCHIVE = "cifar-100-python.tar.gz"
@@ -27,6 +30,11 @@ MEMBERS = {  # name: (published MD5, size in bytes)
     "test": ("f0ef6b0ae62326f3e7ffdfab6717acfc", 31_049_707),
     "meta": ("7973b15100ade9c7d40fb424638fde48", 1_473),
 }
+TABLES = {"train": 50_000, "test": 10_000}
+"""Number of rows of each parquet file."""
+PICTURE = "img"
+COLUMNS = {"fine_label": 100, "coarse_label": 20}
+"""Number of classes of each column with labels."""
 DIGEST = "c24ac4198259bc370e0a54547db3cec219bb0ffdd972bc2b5bb6b039ed1fc411"
 """`Dataset.digest()` of the official data, with which the converted copy is checked."""
 MAX_BYTES = 2**28
@@ -39,14 +47,39 @@ ADVICE = f"Delete it and download the official archive again: {URL}"
 
 
 def find_official(path: Path) -> Path | None:
-    """Return the archive or the folder of pickles at `path` or directly in it; None if none."""
+    """Return the archive or the folder of pickles or tables at or in `path`; None if none."""
     candidates = [path, path / FOLDER, path / ARCHIVE]
     for candidate in candidates:
         if candidate.is_file() and candidate.name.endswith((".tar.gz", ".tgz", ".tar")):
             return candidate
         if all((candidate / name).is_file() for name in MEMBERS):
             return candidate
-    return None
+    return path if len(tables(path)) == len(TABLES) else None
+
+
+def tables(path: Path) -> dict[str, Path]:
+    """Return the parquet files of CIFAR-100 in a folder or its subfolders, by split; none if none.
+
+    They are recognised by their columns, classes and numbers of rows.
+    """
+    found = {}
+    for name, rows in TABLES.items():
+        for file in (*path.glob(f"{name}-*.parquet"), *path.glob(f"*/{name}-*.parquet")):
+            try:
+                columns = {key: len(names) for key, names in parquet.class_names(file).items()}
+                same = columns == COLUMNS and parquet.count_rows(file) == rows
+            except DamagedFileError:
+                continue
+            if same and parquet.holds_pictures(file, (PICTURE,)):
+                found[name] = file
+    return found
+
+
+def source_files(source: Path) -> list[Path]:
+    """Return the files that `read_official` reads from what `find_official` returned."""
+    if source.is_file():
+        return [source]
+    return [*tables(source).values()] or [source / name for name in MEMBERS]
 
 
 def is_at(path: Path) -> bool:
@@ -66,14 +99,16 @@ def is_at(path: Path) -> bool:
 
 
 def read_official(path: Path) -> Dataset:
-    """Read CIFAR-100 from its archive or its folder of pickles.
+    """Read CIFAR-100 from its archive, or its folder of pickles or tables.
 
     Returns:
         50,000 training and 10,000 test pictures of (3, 32, 32), 100 classes in 20 superclasses.
 
     Raises:
-        UserError: a pickle is missing, cannot be read, or is not the official one.
+        UserError: a file is missing, cannot be read, or has other content than the official one.
     """
+    if path.is_dir() and (files := tables(path)):
+        return _from_tables(path, files)
     try:
         members = _from_folder(path) if path.is_dir() else _from_archive(path)
     except DAMAGED as error:
@@ -113,6 +148,31 @@ def _from_archive(path: Path) -> dict[str, bytes]:
         if len(blobs) == len(MEMBERS):
             break
     return blobs
+
+
+def _from_tables(path: Path, files: dict[str, Path]) -> Dataset:
+    """Return the pictures of parquet files, which are the official ones.
+
+    Raises:
+        UserError: they are not.
+    """
+    fine, coarse = (tuple(parquet.class_names(files["train"])[key].values()) for key in COLUMNS)
+    number = {name: i for i, name in enumerate(fine)}
+    splits, above = {}, dict.fromkeys(fine, "")
+    for name, file in files.items():
+        images, labels = [], []
+        for row in parquet.records(file):
+            images.append(load_picture(parquet.picture_bytes(row[PICTURE]), 32))
+            labels.append(number.get(row["fine_label"], -1))
+            above[row["fine_label"]] = row["coarse_label"]
+        splits[name] = Split(torch.stack(images), torch.tensor(labels))
+    parents = tuple(coarse.index(above[name]) if above[name] in coarse else -1 for name in fine)
+    dataset = Dataset("cifar100", splits["train"], splits["test"], fine, coarse, parents)
+    if dataset.digest() != DIGEST:
+        raise UserError(
+            f"{path} has the columns of CIFAR-100, but not its pictures and labels. {ADVICE}"
+        )
+    return dataset
 
 
 def _decode(raw: dict[str, Any]) -> Dataset:

@@ -47,8 +47,8 @@ def load_cached(source: Path) -> Dataset:
 
 def _source_state(source: Path) -> str:
     """Return a text that changes when the files of the source do."""
-    files = [source] if source.is_file() else [source / name for name in cifar100.MEMBERS]
-    return repr((str(source.resolve()), [file_stamp(file) for file in files]))
+    stamps = [file_stamp(file) for file in cifar100.source_files(source)]
+    return repr((str(source.resolve()), stamps))
 
 
 def _verified_sources() -> list[str]:

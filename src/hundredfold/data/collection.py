@@ -12,6 +12,7 @@ from hundredfold.data.archive import ARCHIVES, is_archive, unpack_archive
 from hundredfold.data.decode import FileInfo
 from hundredfold.data.listing import Entry, Listing, list_folder
 from hundredfold.data.pixel_cache import read_pictures
+from hundredfold.data.shards import find_shards, list_shards
 from hundredfold.data.table import list_table
 from hundredfold.data.unpack import TABLES
 from hundredfold.pictures.pixels import Fit, open_picture
@@ -76,7 +77,8 @@ def read_collection(path: Path, size: int = 0, fit: Fit = "crop") -> PictureColl
     """Read your own pictures.
 
     Args:
-        path: a folder (see `list_folder`), a table (see `list_table`), or an archive of either.
+        path: a folder (see `list_folder`), a table (see `list_table`), an archive of either, or
+            shards (see `find_shards`).
         size: side length in pixels; 0 to choose it by the pictures.
         fit: how a picture that is not square becomes one.
 
@@ -93,11 +95,13 @@ def read_collection(path: Path, size: int = 0, fit: Fit = "crop") -> PictureColl
 
 
 def list_pictures(path: Path) -> Listing:
-    """List the pictures of a folder, an archive, or a table.
+    """List the pictures of a folder, an archive, a table, or shards.
 
     Raises:
         UserError: the path is none of them, or a table in an archive names a file outside of it.
     """
+    if shards := find_shards(path):
+        return list_shards(path, shards)
     if path.is_dir():
         return list_folder(path)
     known = is_archive(path) or path.suffix.lower() in TABLES

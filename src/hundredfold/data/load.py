@@ -1,4 +1,4 @@
-"""Load the dataset that `--data` names: CIFAR-100, the sample, a Kaggle dataset, or a path."""
+"""Load the dataset that `--data` names: CIFAR-100, the sample, one to download, or a path."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from hundredfold.config import Config
-from hundredfold.data import cifar100, cifar100_cache, kaggle
+from hundredfold.data import cifar100, cifar100_cache, huggingface, kaggle
 from hundredfold.data.dataset import Dataset
 from hundredfold.data.download import download
 from hundredfold.data.folders import load_folder
 from hundredfold.data.sample import load_sample
+from hundredfold.data.shards import find_shards
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.console import say
 from hundredfold.support.errors import UnavailableError, UserError
@@ -18,6 +19,9 @@ from hundredfold.support.files import cache_folder, expanded, process_lock
 
 DATA_VARIABLE = "HUNDREDFOLD_DATA"
 """Environment variable with the path of CIFAR-100: the archive, or a folder that contains it."""
+
+DOWNLOADED = (kaggle.PREFIX, huggingface.PREFIX)
+"""Starts of the values of `--data` that name a dataset to download."""
 
 
 def load_data(
@@ -31,8 +35,9 @@ def load_data(
     """Load the dataset that `--data` names.
 
     Args:
-        source: auto, cifar100, sample, kaggle:OWNER/NAME, or a path: of CIFAR-100, of a folder or
-            an archive with a folder of pictures for each class, or of a table of pictures.
+        source: auto, cifar100, sample, kaggle:OWNER/NAME, hf:OWNER/NAME, or a path: of CIFAR-100,
+            of a folder or an archive with a folder of pictures for each class, of a table of
+            pictures, or of shards.
         tell: function that shows the user a sentence about a decision that was made for them.
         size: side length in pixels of your own pictures; 0 to choose it by the pictures. CIFAR-100
             keeps its size.
@@ -56,7 +61,7 @@ def load_data(
         dataset = load_cifar100(path)
     else:
         dataset = load_folder(path, tell, size=size, fit=fit, strict=strict)
-    return replace(dataset, source=source) if source.startswith(kaggle.PREFIX) else dataset
+    return replace(dataset, source=source) if source.startswith(DOWNLOADED) else dataset
 
 
 def load_to_train(config: Config, tell: Callable[[str], None] = say) -> tuple[Config, Dataset]:
@@ -82,8 +87,14 @@ def find_source(source: str) -> Path | None:
     """
     if source == "auto" or source in BUILT_IN:
         return None
-    path = kaggle.download_dataset(source) if source.startswith(kaggle.PREFIX) else expanded(source)
-    if not os.path.exists(path):  # noqa: PTH110  # pathlib's raises if a name is too long
+    if source.startswith(kaggle.PREFIX):
+        path = kaggle.download_dataset(source)
+    elif source.startswith(huggingface.PREFIX):
+        path = huggingface.download_dataset(source)
+    else:
+        path = expanded(source)
+    exists = os.path.exists(path)  # noqa: PTH110  # pathlib's raises if a name is too long
+    if not exists and not ("{" in source and find_shards(path)):
         raise UserError(f"There is no file or folder {source}.")
     return path
 
@@ -93,7 +104,7 @@ def needs_network(source: str) -> bool:
     if source in ("auto", "cifar100"):
         local = cifar100_cache.exists() or cifar100.find_official(cache_folder())
         return not (os.environ.get(DATA_VARIABLE) or local)
-    return source.startswith((kaggle.PREFIX, "//", "\\\\"))  # two slashes: a network folder
+    return source.startswith((*DOWNLOADED, "//", "\\\\"))  # two slashes: a network folder
 
 
 def _cifar100_or_sample(tell: Callable[[str], None]) -> Dataset:

@@ -9,11 +9,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hundredfold.data.decompress import LimitedStream
-from hundredfold.data.unpack import Destination, UnpackedFolder, unpack_once, write_member
-from hundredfold.support.errors import UserError, extra, first_line
+from hundredfold.data.unpack import (
+    UNPACKED_TABLE,
+    Destination,
+    UnpackedFolder,
+    unpack_once,
+    write_member,
+)
+from hundredfold.support.errors import DamagedFileError, UserError, extra, first_line
 
-TABLE = "table.csv"
-"""Name of the text table that replaces a parquet table whose pictures were unpacked."""
 MAX_ROWS = 10**7
 """Maximum number of rows. A file of a few kilobytes can claim more."""
 BATCH_ROWS = 100
@@ -24,9 +28,9 @@ def rows(path: Path) -> Iterator[Mapping[str, str]]:
     """Yield the rows of a table that contains paths, as text. A missing value is an empty text.
 
     Raises:
-        UserError: the table cannot be read.
+        DamagedFileError: the table cannot be read.
     """
-    for row in _rows(path):
+    for row in records(path):
         yield {name: _text(value) for name, value in row.items()}
 
 
@@ -34,7 +38,7 @@ def holds_pictures(path: Path, columns: Sequence[str]) -> bool:
     """Return whether one of these columns contains pictures rather than paths.
 
     Raises:
-        UserError: the table cannot be read.
+        DamagedFileError: the table cannot be read.
     """
     return _picture_column(_open(path).schema_arrow, columns) != ""
 
@@ -48,18 +52,18 @@ def unpack_parquet(path: Path, folder: Path, columns: Sequence[str]) -> Unpacked
         columns: possible names of the column with the pictures.
 
     Raises:
-        UserError: the table cannot be read, a row has no picture, the pictures take too many bytes,
-            or the disk is full.
+        DamagedFileError: the table cannot be read, or a row has no picture.
+        UserError: the pictures take too many bytes, or the disk is full.
     """
 
     def unpack(path: Path, destination: Destination) -> None:
         column = _picture_column(_open(path).schema_arrow, columns)
-        with (destination.folder / TABLE).open("w", encoding="utf-8", newline="") as file:
-            for number, row in enumerate(_rows(path), 1):
+        with (destination.folder / UNPACKED_TABLE).open("w", encoding="utf-8", newline="") as file:
+            for number, row in enumerate(records(path), 1):
                 value = row.pop(column)
-                content = value.get("bytes") if isinstance(value, dict) else value
+                content = picture_bytes(value)
                 if not content:
-                    raise UserError(f"{path}, row {number}: there is no picture.")
+                    raise DamagedFileError(f"{path}, row {number}: there is no picture.")
                 name = value.get("path") if isinstance(value, dict) else None
                 name = f"{number:07d}{_suffix(name or '')}"
                 stream = LimitedStream(BytesIO(content), destination.limit)
@@ -79,14 +83,42 @@ def _open(path: Path) -> Any:
     try:
         table = parquet.ParquetFile(path)
     except (OSError, ArrowException) as error:
-        raise UserError(f"Cannot read {path}: {first_line(error)}.") from error
+        raise DamagedFileError(f"Cannot read {path}: {first_line(error)}.") from error
     if table.metadata.num_rows > MAX_ROWS:
         raise UserError(f"{path} has more than {MAX_ROWS:,} rows. Split it into smaller tables.")
     return table
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield rows, in which class names replace class numbers if the table has names."""
+def picture_bytes(value: Any) -> bytes:
+    """Return the content of a picture's file from a cell; empty if there is none."""
+    content = value.get("bytes") if isinstance(value, dict) else value
+    return content if isinstance(content, bytes) else b""
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of rows of a table.
+
+    Raises:
+        DamagedFileError: the table cannot be read.
+    """
+    return int(_open(path).metadata.num_rows)
+
+
+def class_names(path: Path) -> dict[str, dict[int, str]]:
+    """Return the class names of each column that has names for its numbers.
+
+    Raises:
+        DamagedFileError: the table cannot be read.
+    """
+    return _class_names(_open(path).schema_arrow.metadata or {})
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield rows, in which class names replace class numbers if the table has names.
+
+    Raises:
+        DamagedFileError: the table cannot be read.
+    """
     table = _open(path)
     from pyarrow import ArrowException  # noqa: PLC0415  # an extra, installed by now
 
@@ -100,7 +132,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                     if column in row
                 }
     except (OSError, ArrowException) as error:
-        raise UserError(f"Cannot read {path}: {first_line(error)}.") from error
+        raise DamagedFileError(f"Cannot read {path}: {first_line(error)}.") from error
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, dict[int, str]]:

@@ -15,6 +15,7 @@ from hundredfold.data.listing import (
     qualify_shared_names,
     sort_entries,
 )
+from hundredfold.data.unpack import UNPACKED_TABLE
 from hundredfold.support.errors import UserError, first_few, shortened
 from hundredfold.support.files import cache_folder
 from hundredfold.support.text import unescape_formula
@@ -54,22 +55,50 @@ def list_table(path: Path, source: str = "", root: Path | None = None) -> Listin
         root: folder that all pictures must be in; None to allow any folder.
 
     Raises:
+        UserError: as `read_entries` does.
+    """
+    source = source or str(path)
+    if path.suffix.lower() == ".parquet" and parquet.holds_pictures(path, COLUMNS["path"]):
+        unpacked = parquet.unpack_parquet(path, cache_folder() / "unpacked", COLUMNS["path"])
+        return list_table(unpacked.folder / UNPACKED_TABLE, source, unpacked.folder)
+    entries, _ = read_entries(path, source, root)
+    remarks = tuple(describe_similar_classes(entries))
+    return Listing(sort_entries(qualify_shared_names(entries)), remarks=remarks)
+
+
+def read_entries(
+    path: Path, source: str, root: Path | None = None, *, lenient: bool = False
+) -> tuple[list[Entry], list[int]]:
+    """Return the pictures of a table of paths in its order, and the lines without a class.
+
+    Args:
+        path: path of the table.
+        source: name of the table in errors.
+        root: folder that all pictures must be in; None to allow any folder.
+        lenient: leave out rows without a class, rather than raise an error.
+
+    Raises:
         UserError: the table cannot be read, lacks a column, has an empty path or class, names
             superclasses for only some pictures, or names a file outside of `root`.
     """
-    source = source or str(path)
+    rows: Numbered
     if path.suffix.lower() == ".parquet":
-        if parquet.holds_pictures(path, COLUMNS["path"]):
-            unpacked = parquet.unpack_parquet(path, cache_folder() / "unpacked", COLUMNS["path"])
-            return list_table(unpacked.folder / parquet.TABLE, source, unpacked.folder)
-        rows: Numbered = [(i, row) for i, row in enumerate(parquet.rows(path), 1)]
+        rows = [(i, row) for i, row in enumerate(parquet.rows(path), 1)]
     else:
         rows = _text_rows(path, source)
-    if not rows:
+    if not rows and not lenient:
         raise UserError(f"{source} has no rows. A header and one row for each picture are needed.")
-    columns = _columns(source, list(rows[0][1]))
-    entries = [_entry(path, f"{source}, line {line}", row, columns) for line, row in rows]
-    missing = [line for (line, _), entry in zip(rows, entries, strict=True) if not entry.parent]
+    columns = _columns(source, list(rows[0][1])) if rows else {}
+    label = columns.get("label", "")
+    unlabelled = [line for line, row in rows if lenient and row.get(label, "").strip() in MISSING]
+    without = set(unlabelled)
+    entries = [
+        _entry(path, f"{source}, line {line}", row, columns)
+        for line, row in rows
+        if line not in without
+    ]
+    labelled = [line for line, _ in rows if line not in without]
+    missing = [line for line, entry in zip(labelled, entries, strict=True) if not entry.parent]
     if 0 < len(missing) < len(entries):
         raise UserError(
             f"{source}, line {missing[0]}: there is no superclass, although other lines have one."
@@ -77,8 +106,7 @@ def list_table(path: Path, source: str = "", root: Path | None = None) -> Listin
     for entry in entries if root else ():
         if not entry.path.resolve().is_relative_to(root.resolve()):  # type: ignore[union-attr]
             raise UserError(f"{source} names a file outside of it, {shortened(entry.name)!r}.")
-    remarks = tuple(describe_similar_classes(entries))
-    return Listing(sort_entries(qualify_shared_names(entries)), remarks=remarks)
+    return entries, unlabelled
 
 
 def _text_rows(path: Path, source: str) -> Numbered:

@@ -15,10 +15,10 @@ from typing import IO
 from hundredfold.data.decompress import LimitedStream, SizeLimit
 from hundredfold.pictures.load import is_picture
 from hundredfold.pictures.walk import HIDDEN, Skipped, as_text, has_suffix, is_hidden, why_skipped
-from hundredfold.support.errors import UserError, first_line, shortened
+from hundredfold.support.errors import DamagedFileError, UserError, first_line, shortened
 from hundredfold.support.files import file_stamp, fingerprint, process_lock
 
-VERSION = 4
+VERSION = 5
 """Version of the layout of unpacked files in the cache."""
 MAX_GROWTH = 50
 """Number of times its own size that a file may unpack to, beyond FREE_BYTES. Pictures are already
@@ -27,6 +27,8 @@ FREE_BYTES = 2**30
 CHUNK = 2**20
 TABLES = (".csv", ".tsv", ".parquet")
 """File name suffixes of tables."""
+UNPACKED_TABLE = "table.csv"
+"""Name of the table that is written for pictures whose labels were not in file names."""
 FILES, NOTES = "files", "notes.json"
 
 
@@ -38,6 +40,8 @@ class UnpackedFolder:
     skipped: tuple[Skipped, ...]
     remarks: tuple[str, ...]
     """Sentences for the user about guesses that were made."""
+    left_out: tuple[str, ...] = ()
+    """Sentences, without full stops, about pictures that are left out."""
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Destination:
     limit: SizeLimit
     skipped: list[Skipped] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def skip(self, name: str, reason: str) -> None:
         """Record a member that is not written."""
@@ -131,7 +136,8 @@ def _find_unpacked(folder: Path) -> UnpackedFolder | None:
         return None
     notes = json.loads(text)
     skipped = tuple(Skipped(*item) for item in notes["skipped"])
-    return UnpackedFolder(folder / FILES, skipped, tuple(notes["remarks"]))
+    remarks, left_out = tuple(notes["remarks"]), tuple(notes["left_out"])
+    return UnpackedFolder(folder / FILES, skipped, remarks, left_out)
 
 
 def _folder_state(folder: Path, notes: str) -> str:
@@ -160,7 +166,13 @@ def _unpack(
     try:
         destination.folder.mkdir(parents=True)
         unpack(path, destination)
-        notes = json.dumps({"skipped": destination.skipped, "remarks": destination.remarks})
+        notes = json.dumps(
+            {
+                "skipped": destination.skipped,
+                "remarks": destination.remarks,
+                "left_out": destination.left_out,
+            }
+        )
         (part / NOTES).write_text(f"{_folder_state(destination.folder, notes)}\n{notes}")
         part.replace(folder)
     except UserError:
@@ -168,8 +180,12 @@ def _unpack(
     except OSError as error:
         raise UserError(f"Cannot unpack {path}: {error.strerror or error}.") from error
     except Exception as error:  # damaged files raise many kinds of errors
-        raise UserError(f"{path} is cut short or damaged: {first_line(error)}.") from error
+        raise DamagedFileError(f"{path} is cut short or damaged: {first_line(error)}.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    skipped, remarks = tuple(destination.skipped), tuple(destination.remarks)
-    return UnpackedFolder(folder / FILES, skipped, remarks)
+    return UnpackedFolder(
+        folder / FILES,
+        tuple(destination.skipped),
+        tuple(destination.remarks),
+        tuple(destination.left_out),
+    )

@@ -28,6 +28,10 @@ class DamagedError(UserError):
     """A run whose files are not what training wrote."""
 
 
+class DamagedFileError(UserError):
+    """A file of pictures or labels that is damaged."""
+
+
 class UnavailableError(UserError):
     """Data that cannot be downloaded: no network, no server, or no credentials."""
 

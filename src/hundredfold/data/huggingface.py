@@ -1,0 +1,52 @@
+"""Download data sets of the Hugging Face Hub with its own client, which is an extra."""
+
+import re
+from pathlib import Path
+
+from hundredfold.support.errors import UnavailableError, UserError, extra
+
+PREFIX = "hf:"
+SUFFIXES = (
+    *(".parquet", ".tar", ".tar.gz", ".tgz", ".txt", ".csv", ".tsv"),
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
+)
+"""Files to download: shards, class names, tables and pictures."""
+
+
+def download_dataset(source: str) -> Path:
+    """Download the data set `hf:OWNER/NAME`, or a folder of it, and return its folder.
+
+    Files that were downloaded before and have not changed on the Hub are not downloaded again.
+
+    Args:
+        source: hf:OWNER/NAME, or hf:OWNER/NAME/FOLDER.
+
+    Raises:
+        UserError: the name has another form, there is no such data set, or huggingface_hub is
+            missing.
+        UnavailableError: there is no network, or the Hub requires credentials.
+    """
+    parsed = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)", source)
+    if not parsed:
+        raise UserError(f"--data {source} is not of the form hf:OWNER/NAME.")
+    name, folder = parsed[1], parsed[2].removeprefix("/")
+    with extra("hub", "Data from the Hugging Face Hub needs"):
+        from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
+    patterns = [f"{folder}/*{suffix}" if folder else f"*{suffix}" for suffix in SUFFIXES]
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns)) / folder
+    except errors.GatedRepoError as error:
+        raise UnavailableError(
+            f"The Hugging Face Hub requires that you accept the terms of {name}. Do so on its page "
+            "there, log in with: hf auth login, and try again."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"The Hugging Face Hub has no data set {name}, or it is private. If it is yours, log "
+            "in with: hf auth login"
+        ) from error
+    except Exception as error:  # of the network, the server or the disk; the client has many kinds
+        raise UnavailableError(
+            f"Cannot download {name} from the Hugging Face Hub ({type(error).__name__}). Check the "
+            "network and the free disk space."
+        ) from error

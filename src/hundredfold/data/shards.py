@@ -1,0 +1,231 @@
+"""List the pictures of a set that is stored as shards: parquet files, or archives of WebDataset."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+from hundredfold.data import parquet
+from hundredfold.data.layout import parse_split_name, to_nfc
+from hundredfold.data.listing import (
+    Entry,
+    Listing,
+    describe_similar_classes,
+    qualify_shared_names,
+    sort_entries,
+)
+from hundredfold.data.table import COLUMNS, read_entries
+from hundredfold.data.unpack import UNPACKED_TABLE, UnpackedFolder
+from hundredfold.data.webdataset import TARS, is_webdataset, unpack_webdataset
+from hundredfold.pictures.load import is_picture
+from hundredfold.pictures.walk import in_natural_order, is_hidden
+from hundredfold.support.errors import DamagedFileError, UserError, first_few
+from hundredfold.support.files import cache_folder
+from hundredfold.support.text import plural
+
+PARQUET = ".parquet"
+CLASS_NAMES = ("classnames.txt", "classes.txt")
+"""Files with one class name per line, beside the shards or in the folder above them."""
+BRACES = re.compile(r"\{([^{}]*)\}")
+MAX_SHARDS = 100_000
+
+
+def expand_braces(path: Path) -> list[Path]:
+    """Return the paths that a pattern stands for; the path itself if it has no braces.
+
+    Examples:
+        >>> [str(path) for path in expand_braces(Path("{train,test}-{08..10}.tar"))][2:]
+        ['train-10.tar', 'test-08.tar', 'test-09.tar', 'test-10.tar']
+    """
+    fixed, *parts = BRACES.split(str(path))
+    texts, choices = parts[1::2], [_choices(part) for part in parts[::2]]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > MAX_SHARDS:
+        raise UserError(f"{path} stands for more than {MAX_SHARDS:,} files.")
+    return [
+        Path(fixed + "".join(a + b for a, b in zip(chosen, texts, strict=True)))
+        for chosen in product(*choices)
+    ]
+
+
+def _choices(part: str) -> Sequence[str]:
+    """Return what the text between two braces stands for: numbers from..to, or words."""
+    if found := re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", part):
+        first, last = found.groups()
+        numbers = range(int(first), min(int(last), int(first) + MAX_SHARDS) + 1)
+        return [str(number).zfill(len(first)) for number in numbers]
+    return part.split(",") if "," in part else [f"{{{part}}}"]
+
+
+def find_shards(path: Path) -> list[Path]:
+    """Return the shards of the set at a path in natural order, or none if it is something else.
+
+    Args:
+        path: a folder without pictures, in which or below which the shards are; a path with braces
+            such as `train-{000..099}.tar`; or one archive of WebDataset.
+
+    Raises:
+        UserError: a pattern stands for too many files.
+    """
+    if path.is_dir():
+        shards = _shards_in(path)
+    elif path.exists():
+        shards = [path] if path.name.lower().endswith(TARS) else []
+    else:
+        shards = [each for each in expand_braces(path) if _is_named_like_one(each)]
+    if any(shard.is_file() and _is_shard(shard) for shard in shards):
+        return shards
+    return []
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """Return the files below a folder that are named like shards; none if there are pictures."""
+    names: list[str] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        paths = [Path(parent, name) for name in files if not is_hidden(name)]
+        if any(map(is_picture, paths)):
+            return []
+        names += [str(path) for path in paths if _is_named_like_one(path)]
+    return [Path(name) for name in in_natural_order(names)]
+
+
+def _is_named_like_one(path: Path) -> bool:
+    return path.name.lower().endswith((*TARS, PARQUET))
+
+
+def _is_shard(path: Path) -> bool:
+    if path.suffix.lower() != PARQUET:
+        return is_webdataset(path)
+    try:
+        return parquet.holds_pictures(path, COLUMNS["path"])
+    except DamagedFileError:
+        return False
+
+
+def list_shards(path: Path, shards: Sequence[Path]) -> Listing:
+    """List the pictures of all shards of a set.
+
+    The name of a shard, or of a folder that it is in, says the split: `train-00000-of-00008`. What
+    is missing or damaged is left out, and the listing says so.
+
+    Args:
+        path: the path that the user passed.
+        shards: what `find_shards` returned for it.
+
+    Raises:
+        UserError: no shard can be used, or the shards are those of several sets.
+    """
+    root = path if path.is_dir() else Path(os.path.commonpath([s.parent for s in shards]))
+    _refuse_several_sets(path, shards, root)
+    entries: list[Entry] = []
+    left_out = _describe_missing(shards)
+    for shard in filter(Path.is_file, shards):
+        try:
+            found = _list_shard(shard, root, left_out)
+        except DamagedFileError as error:
+            reason = str(error).removesuffix(".")
+            left_out.append(f"The pictures of {shard} cannot be used ({reason})")
+            continue
+        entries += _with_class_names(found, shard, root, left_out)
+    if not entries:
+        raise UserError(f"{path} has no picture that can be used. {'. '.join(left_out)}.")
+    return Listing(
+        sort_entries(qualify_shared_names(entries)),
+        left_out=tuple(left_out),
+        remarks=tuple(describe_similar_classes(entries)),
+    )
+
+
+def _refuse_several_sets(path: Path, shards: Sequence[Path], root: Path) -> None:
+    """Refuse folders that hold the same pictures with other labels, as some data sets have them."""
+    sets = {
+        tuple(part for part in shard.relative_to(root).parts[:-1] if not parse_split_name(part))
+        for shard in shards
+    }
+    if len(sets) > 1:
+        names = first_few(sorted("/".join(parts) or "." for parts in sets))
+        raise UserError(f"{path} has shards in several folders: {names}. Pass one of them.")
+
+
+def _describe_missing(shards: Sequence[Path]) -> list[str]:
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if not missing:
+        return []
+    return [
+        f"The pictures of {len(missing):,} of {plural(len(shards), 'shard')} are missing: "
+        f"{first_few(missing)}"
+    ]
+
+
+def _list_shard(shard: Path, root: Path, left_out: list[str]) -> list[Entry]:
+    """Return the pictures with labels of a shard, and add sentences about the others.
+
+    Raises:
+        DamagedFileError: the shard cannot be read.
+        UserError: there is no memory, no space or no package to read it.
+    """
+    unpacked = _unpack(shard)
+    left_out += unpacked.left_out
+    found, unlabelled = read_entries(
+        unpacked.folder / UNPACKED_TABLE, str(shard), unpacked.folder, lenient=True
+    )
+    if unlabelled:
+        rows = first_few(f"{line - 1:,}" for line in unlabelled)
+        pictures = plural(len(unlabelled), "picture")
+        left_out.append(f"{shard} has {pictures} without a label of its schema, in rows {rows}")
+    within = shard.relative_to(root)
+    split = next(filter(None, map(_split_of, (within.stem, *reversed(within.parent.parts)))), "")
+    return [
+        entry._replace(name=f"{within.as_posix()}/{entry.name}", split=entry.split or split)
+        for entry in found
+    ]
+
+
+def _unpack(shard: Path) -> UnpackedFolder:
+    folder = cache_folder() / "unpacked"
+    if shard.suffix.lower() == PARQUET:
+        return parquet.unpack_parquet(shard, folder, COLUMNS["path"])
+    return unpack_webdataset(shard, folder)
+
+
+def _split_of(name: str) -> str:
+    parsed = parse_split_name(name)
+    return parsed[0] if parsed else ""
+
+
+def _with_class_names(
+    entries: list[Entry], shard: Path, root: Path, left_out: list[str]
+) -> Iterator[Entry]:
+    """Yield entries with names in place of numbers, if a file beside the shards has the names."""
+    # The schema of a parquet file has the names already.
+    names = [] if shard.suffix.lower() == PARQUET else _read_class_names(shard, root)
+    outside: list[str] = []
+    for entry in entries:
+        if not names or entry.label in names:
+            yield entry
+        elif entry.label.isdecimal() and int(entry.label) < len(names):
+            yield entry._replace(label=names[int(entry.label)])
+        else:
+            outside.append(f"{entry.name.rpartition('/')[2]} ({entry.label})")
+    if outside:
+        pictures = plural(len(outside), "picture")
+        left_out.append(
+            f"{shard} has {pictures} with a label that is not among the class names: "
+            + first_few(outside)
+        )
+
+
+def _read_class_names(shard: Path, root: Path) -> list[str]:
+    folders = [shard.parent, root] if shard.is_relative_to(root) else [shard.parent]
+    for path in (folder / name for folder in folders for name in CLASS_NAMES):
+        if path.is_file():
+            try:
+                lines = path.read_text("utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{path} is not a list of class names in UTF-8 text.") from error
+            return [to_nfc(line.strip()) for line in lines if line.strip()]
+    return []

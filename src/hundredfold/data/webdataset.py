@@ -1,0 +1,171 @@
+"""Unpack shards of WebDataset: .tar archives in which the files of one picture are neighbours.
+
+The name of a file up to its first dot is the key of a sample, and the rest says what the file is:
+0001.jpg is the picture of sample 0001, 0001.cls its class, and 0001.json an object with its label.
+"""
+
+import csv
+import json
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, cast
+
+from hundredfold.data.decompress import SizeLimit, tar_members
+from hundredfold.data.table import COLUMNS
+from hundredfold.data.unpack import (
+    UNPACKED_TABLE,
+    Destination,
+    UnpackedFolder,
+    unpack_once,
+    write_member,
+)
+from hundredfold.pictures.load import is_picture
+from hundredfold.support.errors import UserError, first_few
+from hundredfold.support.text import plural
+
+TARS = (".tar", ".tar.gz", ".tgz")
+KINDS = ("cls", "json")
+"""What follows the key in the name of a file with a label."""
+MAX_LABEL = 2**20
+"""Maximum size in bytes of a file with a label."""
+PEEKED = 20
+"""Number of members that are looked at to recognise a shard."""
+MAX_PEEKED = 2**30
+"""Maximum number of bytes that those members may unpack to."""
+END = bytes(1024)
+"""The end of a .tar archive."""
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+"""Exceptions that a damaged archive raises."""
+
+Sample = dict[str, str]
+"""The cells of a picture by the column of `table.COLUMNS`."""
+
+
+def is_webdataset(path: Path) -> bool:
+    """Return whether a picture and a label with the same key are among an archive's first files."""
+    if not path.name.lower().endswith(TARS):
+        return False
+    pictures, labels = set(), set()
+    try:
+        for _, member in islice(tar_members(path, SizeLimit(path, MAX_PEEKED)), PEEKED):
+            key, kind = _parse(member.name)
+            if kind in KINDS:
+                labels.add(key)
+            elif is_picture(Path(member.name)):
+                pictures.add(key)
+    except (UserError, OSError, *DAMAGED):
+        pass  # what came before the damage decides
+    return bool(pictures & labels)
+
+
+def unpack_webdataset(path: Path, folder: Path) -> UnpackedFolder:
+    """Write the pictures of a shard to files, and a text table with their labels.
+
+    If the shard is cut short or damaged, the pictures before that are used.
+
+    Args:
+        path: path of the shard.
+        folder: folder for unpacked files.
+
+    Raises:
+        UserError: the shard cannot be read, has a path that leads outside, or unpacks to too many
+            bytes, or the disk is full.
+    """
+
+    def unpack(path: Path, destination: Destination) -> None:
+        count, key, without = 0, "", list[str]()
+        with (destination.folder / UNPACKED_TABLE).open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, tuple(COLUMNS))
+            table.writeheader()
+            try:
+                for key, sample in _samples(path, destination):
+                    if "path" in sample:
+                        table.writerow(sample)
+                        count += 1
+                    elif "label" in sample:
+                        without.append(key)
+                whole = _is_whole(path)
+            except OSError as error:
+                if error.errno is not None:  # of the disk; decompressors raise others
+                    raise
+                whole = False
+            except DAMAGED:
+                whole = False
+        if not whole:
+            if without[-1:] == [key]:  # its picture may come after the cut
+                without.pop()
+            destination.left_out.append(
+                f"The pictures after the first {count:,} of {path}, which is cut short or damaged, "
+                "cannot be read"
+            )
+        if without:
+            samples = plural(len(without), "sample")
+            destination.left_out.append(
+                f"{path} has {samples} without a picture of a known kind: {first_few(without)}"
+            )
+
+    return unpack_once(path, folder, unpack)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether an archive has an end, without which it may have been cut between two files.
+
+    Compressed archives have a checksum instead, which was verified when they were read.
+    """
+    if not path.name.lower().endswith(".tar"):
+        return True
+    with path.open("rb") as file:
+        file.seek(-min(len(END), path.stat().st_size), 2)
+        return file.read() == END
+
+
+def _samples(path: Path, destination: Destination) -> Iterator[tuple[str, Sample]]:
+    """Write the picture of each sample to a file, and yield its key and its cells."""
+    last, sample = "", Sample()
+    for tar, member in tar_members(path, destination.limit):
+        if not member.isreg():
+            continue
+        key, kind = _parse(member.name)
+        if key != last:
+            yield last, sample
+            last, sample = key, Sample()
+        content = cast("IO[bytes]", tar.extractfile(member))
+        if kind in KINDS:
+            sample = _read_label(kind, content.read(MAX_LABEL)) | sample
+        elif (
+            is_picture(Path(member.name))
+            and "path" not in sample
+            and (target := destination.prepare(member.name))
+        ):
+            write_member(target, content)
+            sample["path"] = target.relative_to(destination.folder).as_posix()
+    yield last, sample
+
+
+def _parse(name: str) -> tuple[str, str]:
+    """Return the key of the sample that a file belongs to, and what the file is."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, kind = file.partition(".")
+    return f"{folder}{slash}{stem}", kind.lower()
+
+
+def _read_label(kind: str, content: bytes) -> Sample:
+    """Return the cells that a file with a label gives; none if it is not what its name says."""
+    try:
+        if kind == "cls":
+            return {"label": content.decode().strip()}
+        values = json.loads(content)
+    except (UnicodeDecodeError, ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict):
+        return {"label": str(values)} if isinstance(values, int | str) else {}
+    return {
+        column: str(values[alias])
+        for column, aliases in COLUMNS.items()
+        for alias in reversed(aliases)
+        if column not in ("path", "split") and isinstance(values.get(alias), int | str)
+    }
