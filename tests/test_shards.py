@@ -207,7 +207,8 @@ def test_labels_outside_of_the_schema_are_named(
     parquet.write_table(parquet.read_table(shard).replace_schema_metadata(kept), shard)
     found, sentence = said_by(load, said, folder)
     assert sentence == (
-        f"{shard} has 2 pictures without a label of its schema, in rows 1, 4. They are left out."
+        f"{shard} has 2 pictures without a label of a known class: 0000001.png, 0000004.png. "
+        "They are left out."
     )
     assert len(found.train) == 6 + 10
 
@@ -230,9 +231,8 @@ def test_labels_that_have_no_class_name_are_named(
     shard = folder / "train-002.tar"
     assert [text for text in said if text.endswith("They are left out.")] == [
         f"{shard} has 1 sample without a picture of a known kind: 4. They are left out.",
-        f"{shard} has 2 pictures without a label of its schema, in rows 5, 6. They are left out.",
-        f"{shard} has 2 pictures with a label that is not among the class names: 1.png (2), "
-        "2.png (-1). They are left out.",
+        f"{shard} has 4 pictures without a label of a known class: 1.png, 2.png, 5.png, 6.png. "
+        "They are left out.",
     ]
 
 

@@ -20,6 +20,7 @@ DONE, FOUND_WRONG, WRONG_USE = 0, 1, 2
 COMMANDS: Mapping[str, str] = {
     "explore": "show the data before training: pictures and counts of each class",
     "audit": "check the data before training: files, duplicates, labels",
+    "pack": "pack pictures into shards: a few large files instead of many small ones",
     "teach": "serve a page on which you show pictures, train in seconds, and try the model",
     "train": "train a model and write a run directory",
     "lr-find": "find a learning rate: measure the loss while the rate rises",

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -125,12 +125,10 @@ def list_shards(path: Path, shards: Sequence[Path]) -> Listing:
     left_out = _describe_missing(shards)
     for shard in filter(Path.is_file, shards):
         try:
-            found = _list_shard(shard, root, left_out)
+            entries += _list_shard(shard, root, left_out)
         except DamagedFileError as error:
             reason = str(error).removesuffix(".")
             left_out.append(f"The pictures of {shard} cannot be used ({reason})")
-            continue
-        entries += _with_class_names(found, shard, root, left_out)
     if not entries:
         raise UserError(f"{path} has no picture that can be used. {'. '.join(left_out)}.")
     return Listing(
@@ -168,15 +166,16 @@ def _list_shard(shard: Path, root: Path, left_out: list[str]) -> list[Entry]:
         DamagedFileError: the shard cannot be read.
         UserError: there is no memory, no space or no package to read it.
     """
-    unpacked = _unpack(shard)
+    unpacked = _unpack(shard, root)
     left_out += unpacked.left_out
     found, unlabelled = read_entries(
         unpacked.folder / UNPACKED_TABLE, str(shard), unpacked.folder, lenient=True
     )
     if unlabelled:
-        rows = first_few(f"{line - 1:,}" for line in unlabelled)
         pictures = plural(len(unlabelled), "picture")
-        left_out.append(f"{shard} has {pictures} without a label of its schema, in rows {rows}")
+        left_out.append(
+            f"{shard} has {pictures} without a label of a known class: {first_few(unlabelled)}"
+        )
     within = shard.relative_to(root)
     split = next(filter(None, map(_split_of, (within.stem, *reversed(within.parent.parts)))), "")
     return [
@@ -185,11 +184,11 @@ def _list_shard(shard: Path, root: Path, left_out: list[str]) -> list[Entry]:
     ]
 
 
-def _unpack(shard: Path) -> UnpackedFolder:
+def _unpack(shard: Path, root: Path) -> UnpackedFolder:
     folder = cache_folder() / "unpacked"
     if shard.suffix.lower() == PARQUET:
         return parquet.unpack_parquet(shard, folder, COLUMNS["path"])
-    return unpack_webdataset(shard, folder)
+    return unpack_webdataset(shard, folder, _read_class_names(shard, root))
 
 
 def _split_of(name: str) -> str:
@@ -197,29 +196,8 @@ def _split_of(name: str) -> str:
     return parsed[0] if parsed else ""
 
 
-def _with_class_names(
-    entries: list[Entry], shard: Path, root: Path, left_out: list[str]
-) -> Iterator[Entry]:
-    """Yield entries with names in place of numbers, if a file beside the shards has the names."""
-    # The schema of a parquet file has the names already.
-    names = [] if shard.suffix.lower() == PARQUET else _read_class_names(shard, root)
-    outside: list[str] = []
-    for entry in entries:
-        if not names or entry.label in names:
-            yield entry
-        elif entry.label.isdecimal() and int(entry.label) < len(names):
-            yield entry._replace(label=names[int(entry.label)])
-        else:
-            outside.append(f"{entry.name.rpartition('/')[2]} ({entry.label})")
-    if outside:
-        pictures = plural(len(outside), "picture")
-        left_out.append(
-            f"{shard} has {pictures} with a label that is not among the class names: "
-            + first_few(outside)
-        )
-
-
 def _read_class_names(shard: Path, root: Path) -> list[str]:
+    """Return the names of classes 0, 1, ..., from a file beside a shard; empty if there is none."""
     folders = [shard.parent, root] if shard.is_relative_to(root) else [shard.parent]
     for path in (folder / name for folder in folders for name in CLASS_NAMES):
         if path.is_file():

@@ -68,8 +68,8 @@ def list_table(path: Path, source: str = "", root: Path | None = None) -> Listin
 
 def read_entries(
     path: Path, source: str, root: Path | None = None, *, lenient: bool = False
-) -> tuple[list[Entry], list[int]]:
-    """Return the pictures of a table of paths in its order, and the lines without a class.
+) -> tuple[list[Entry], list[str]]:
+    """Return the pictures of a table of paths in its order, and the paths without a class.
 
     Args:
         path: path of the table.
@@ -89,16 +89,14 @@ def read_entries(
     if not rows and not lenient:
         raise UserError(f"{source} has no rows. A header and one row for each picture are needed.")
     columns = _columns(source, list(rows[0][1])) if rows else {}
-    label = columns.get("label", "")
-    unlabelled = [line for line, row in rows if lenient and row.get(label, "").strip() in MISSING]
-    without = set(unlabelled)
-    entries = [
-        _entry(path, f"{source}, line {line}", row, columns)
-        for line, row in rows
-        if line not in without
-    ]
-    labelled = [line for line, _ in rows if line not in without]
-    missing = [line for line, entry in zip(labelled, entries, strict=True) if not entry.parent]
+
+    def is_used(row: Row) -> bool:
+        return not lenient or row[columns["label"]].strip() not in MISSING
+
+    unlabelled = [row[columns["path"]] for _, row in rows if not is_used(row)]
+    rows = [(line, row) for line, row in rows if is_used(row)]
+    entries = [_entry(path, f"{source}, line {line}", row, columns) for line, row in rows]
+    missing = [line for (line, _), entry in zip(rows, entries, strict=True) if not entry.parent]
     if 0 < len(missing) < len(entries):
         raise UserError(
             f"{source}, line {missing[0]}: there is no superclass, although other lines have one."

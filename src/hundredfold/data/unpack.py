@@ -103,7 +103,7 @@ def write_member(path: Path, file: IO[bytes] | LimitedStream) -> None:
 
 
 def unpack_once(
-    path: Path, folder: Path, unpack: Callable[[Path, Destination], None]
+    path: Path, folder: Path, unpack: Callable[[Path, Destination], None], about: object = None
 ) -> UnpackedFolder:
     """Unpack a file below `folder`, unless unchanged files from an earlier call are there.
 
@@ -111,13 +111,14 @@ def unpack_once(
         path: the file.
         folder: folder for unpacked files.
         unpack: function that writes the members of the file.
+        about: what else the unpacked files depend on; its `repr` must tell values apart.
 
     Raises:
         UserError: the file is damaged, contains a path that leads outside, or unpacks to too many
             bytes, or the disk is full.
     """
     path_key = fingerprint(str(path.resolve())).hex()
-    state_key = fingerprint(VERSION, file_stamp(path)).hex()
+    state_key = fingerprint(VERSION, file_stamp(path), about).hex()
     target = folder / f"{path_key[:16]}-{state_key[:16]}"
     unpacked = _find_unpacked(target)
     if unpacked is None:

@@ -9,12 +9,13 @@ import json
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, cast
 
 from hundredfold.data.decompress import SizeLimit, tar_members
+from hundredfold.data.shard_index import verify
 from hundredfold.data.table import COLUMNS
 from hundredfold.data.unpack import (
     UNPACKED_TABLE,
@@ -62,27 +63,31 @@ def is_webdataset(path: Path) -> bool:
     return bool(pictures & labels)
 
 
-def unpack_webdataset(path: Path, folder: Path) -> UnpackedFolder:
+def unpack_webdataset(path: Path, folder: Path, class_names: Sequence[str] = ()) -> UnpackedFolder:
     """Write the pictures of a shard to files, and a text table with their labels.
 
-    If the shard is cut short or damaged, the pictures before that are used.
+    If the shard is cut short or damaged, the pictures before that are used, unless it was packed by
+    `hundredfold pack`: then its checksum shows that it is not what was packed.
 
     Args:
         path: path of the shard.
         folder: folder for unpacked files.
+        class_names: names of the classes 0, 1, ...; empty if the numbers are their names.
 
     Raises:
+        DamagedFileError: the shard has not its checksum.
         UserError: the shard cannot be read, has a path that leads outside, or unpacks to too many
             bytes, or the disk is full.
     """
 
     def unpack(path: Path, destination: Destination) -> None:
+        verify(path)
         count, key, without = 0, "", list[str]()
         with (destination.folder / UNPACKED_TABLE).open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, tuple(COLUMNS))
             table.writeheader()
             try:
-                for key, sample in _samples(path, destination):
+                for key, sample in _samples(path, destination, class_names):
                     if "path" in sample:
                         table.writerow(sample)
                         count += 1
@@ -108,7 +113,7 @@ def unpack_webdataset(path: Path, folder: Path) -> UnpackedFolder:
                 f"{path} has {samples} without a picture of a known kind: {first_few(without)}"
             )
 
-    return unpack_once(path, folder, unpack)
+    return unpack_once(path, folder, unpack, tuple(class_names))
 
 
 def _is_whole(path: Path) -> bool:
@@ -123,7 +128,9 @@ def _is_whole(path: Path) -> bool:
         return file.read() == END
 
 
-def _samples(path: Path, destination: Destination) -> Iterator[tuple[str, Sample]]:
+def _samples(
+    path: Path, destination: Destination, class_names: Sequence[str]
+) -> Iterator[tuple[str, Sample]]:
     """Write the picture of each sample to a file, and yield its key and its cells."""
     last, sample = "", Sample()
     for tar, member in tar_members(path, destination.limit):
@@ -135,7 +142,7 @@ def _samples(path: Path, destination: Destination) -> Iterator[tuple[str, Sample
             last, sample = key, Sample()
         content = cast("IO[bytes]", tar.extractfile(member))
         if kind in KINDS:
-            sample = _read_label(kind, content.read(MAX_LABEL)) | sample
+            sample = _read_label(kind, content.read(MAX_LABEL), class_names) | sample
         elif (
             is_picture(Path(member.name))
             and "path" not in sample
@@ -153,19 +160,36 @@ def _parse(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", kind.lower()
 
 
-def _read_label(kind: str, content: bytes) -> Sample:
+def _read_label(kind: str, content: bytes, class_names: Sequence[str]) -> Sample:
     """Return the cells that a file with a label gives; none if it is not what its name says."""
     try:
         if kind == "cls":
-            return {"label": content.decode().strip()}
+            text = content.decode().strip()
+            return {
+                "label": _label(int(text) if text.lstrip("-").isdecimal() else text, class_names)
+            }
         values = json.loads(content)
     except (UnicodeDecodeError, ValueError, RecursionError):
         return {}
     if not isinstance(values, dict):
-        return {"label": str(values)} if isinstance(values, int | str) else {}
-    return {
-        column: str(values[alias])
+        values = {"label": values}
+    cells = {
+        column: values[alias]
         for column, aliases in COLUMNS.items()
         for alias in reversed(aliases)
         if column not in ("path", "split") and isinstance(values.get(alias), int | str)
     }
+    sample = {column: str(value) for column, value in cells.items()}
+    return sample | {"label": _label(cells["label"], class_names)} if "label" in cells else sample
+
+
+def _label(value: int | str, class_names: Sequence[str]) -> str:
+    """Return the name of a class, given by its number or its name; empty if there is none.
+
+    A negative number stands for no class.
+    """
+    if isinstance(value, str):
+        return value if value in class_names or not class_names else ""
+    if not class_names:
+        return str(value) if value >= 0 else ""
+    return class_names[value] if 0 <= value < len(class_names) else ""
