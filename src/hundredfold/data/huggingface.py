@@ -1,6 +1,7 @@
 """Download data sets of the Hugging Face Hub with its own client, which is an extra."""
 
 import re
+import sys
 from pathlib import Path
 
 from hundredfold.support.errors import UnavailableError, UserError, extra
@@ -17,6 +18,7 @@ def download_dataset(source: str) -> Path:
     """Download the data set `hf:OWNER/NAME`, or a folder of it, and return its folder.
 
     Files that were downloaded before and have not changed on the Hub are not downloaded again.
+    Without a network, what was downloaded before is used.
 
     Args:
         source: hf:OWNER/NAME, or hf:OWNER/NAME/FOLDER.
@@ -32,6 +34,9 @@ def download_dataset(source: str) -> Path:
     name, folder = parsed[1], parsed[2].removeprefix("/")
     with extra("hub", "Data from the Hugging Face Hub needs"):
         from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
+        from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     patterns = [f"{folder}/*{suffix}" if folder else f"*{suffix}" for suffix in SUFFIXES]
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns)) / folder
