@@ -105,6 +105,15 @@ def test_one_shard_is_divided_like_a_folder_without_splits(
     assert len(found.train) + len(found.test) == 6
 
 
+def test_a_shard_without_a_split_beside_others_is_named(
+    root: Path, tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    folder = write_tars(root, tmp_path / "shards")
+    (folder / "train-001.tar").rename(folder / "more.tar")
+    assert len(load(folder, strict=True).train) == 12
+    assert "Shards whose names say no split have training pictures: more.tar." in said
+
+
 @given(
     st.lists(
         st.one_of(

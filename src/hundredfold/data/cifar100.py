@@ -58,13 +58,13 @@ def find_official(path: Path) -> Path | None:
 
 
 def tables(path: Path) -> dict[str, Path]:
-    """Return the parquet files of CIFAR-100 in a folder or its subfolders, by split; none if none.
+    """Return the parquet files of CIFAR-100 in a folder, by split, as the Hub has them.
 
     They are recognised by their columns, classes and numbers of rows.
     """
-    found = {}
+    found, folders = {}, (path, path / "cifar100", path / "data")
     for name, rows in TABLES.items():
-        for file in (*path.glob(f"{name}-*.parquet"), *path.glob(f"*/{name}-*.parquet")):
+        for file in (file for folder in folders for file in folder.glob(f"{name}-*.parquet")):
             try:
                 columns = {key: len(names) for key, names in parquet.class_names(file).items()}
                 same = columns == COLUMNS and parquet.count_rows(file) == rows

@@ -20,6 +20,7 @@ from hundredfold.data.unpack import UNPACKED_TABLE, UnpackedFolder
 from hundredfold.data.webdataset import TARS, is_webdataset, unpack_webdataset
 from hundredfold.pictures.load import is_picture
 from hundredfold.pictures.walk import in_natural_order, is_hidden
+from hundredfold.support.console import counted
 from hundredfold.support.errors import DamagedFileError, UserError, first_few
 from hundredfold.support.files import cache_folder
 from hundredfold.support.text import plural
@@ -122,19 +123,27 @@ def list_shards(path: Path, shards: Sequence[Path]) -> Listing:
     root = path if path.is_dir() else Path(os.path.commonpath([s.parent for s in shards]))
     _refuse_several_sets(path, shards, root)
     entries: list[Entry] = []
-    left_out = _describe_missing(shards)
-    for shard in filter(Path.is_file, shards):
-        try:
-            entries += _list_shard(shard, root, left_out)
-        except DamagedFileError as error:
-            reason = str(error).removesuffix(".")
-            left_out.append(f"The pictures of {shard} cannot be used ({reason})")
+    left_out, undivided = _describe_missing(shards), []
+    with counted("Reading shards", len(shards)) as advance:
+        for shard in filter(Path.is_file, shards):
+            try:
+                found = _list_shard(shard, root, left_out)
+                entries += found
+                undivided += [shard.name] if any(not entry.split for entry in found) else []
+            except DamagedFileError as error:
+                reason = str(error).removesuffix(".")
+                left_out.append(f"The pictures of {shard} cannot be used ({reason})")
+            advance(1)
     if not entries:
         raise UserError(f"{path} has no picture that can be used. {'. '.join(left_out)}.")
+    remarks = describe_similar_classes(entries)
+    if undivided and any(entry.split for entry in entries):
+        names = first_few(undivided)
+        remarks.append(f"Shards whose names say no split have training pictures: {names}.")
     return Listing(
         sort_entries(qualify_shared_names(entries)),
         left_out=tuple(left_out),
-        remarks=tuple(describe_similar_classes(entries)),
+        remarks=tuple(remarks),
     )
 
 
