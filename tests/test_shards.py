@@ -137,8 +137,9 @@ def test_braces_expand_as_in_a_shell(parts: list[str]) -> None:
 def test_a_pattern_for_too_many_files_is_refused() -> None:
     with pytest.raises(UserError, match="more than 100,000 files"):
         load_data("x-{0..999999999}-{0..999999999}.tar")
-    with pytest.raises(UserError, match="There is no file or folder x-"):
-        load_data("x-{0..9}.tar")
+    for missing in ("x-{0..9}.tar", "x-{0..9}" + "x" * 5000 + ".tar"):
+        with pytest.raises(UserError, match="There is no file or folder x-"):
+            load_data(missing)
     assert expand_braces(Path("a{b}c")) == [Path("a{b}c")]
 
 
@@ -243,6 +244,23 @@ def test_labels_that_have_no_class_name_are_named(
         f"{shard} has 4 pictures without a label of a known class: 1.png, 2.png, 5.png, 6.png. "
         "They are left out.",
     ]
+
+
+def test_masks_are_no_pictures_and_equal_keys_are_different_samples(
+    root: Path, tmp_path: Path, load: Load
+) -> None:
+    files, labels = rows(root, "train")
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for kind in ("png", "image.png"):
+        with webdataset.TarWriter(str(folder / "train.tar")) as writer:
+            for i, (file, label) in enumerate(zip(files, labels, strict=True)):
+                sample = {"depth.png": b"no picture", kind: file.read_bytes(), "cls": label}
+                writer.write({"__key__": f"{i // 2 % 2}/{i % 2}", **sample})
+        found = load(folder, strict=True)
+        assert {image.numpy().tobytes() for image in (*found.train.images, *found.test.images)} == {
+            image.numpy().tobytes() for image in load(root / "train").train.images
+        } | {image.numpy().tobytes() for image in load(root / "train").test.images}
 
 
 def test_an_archive_that_leads_outside_is_not_unpacked(

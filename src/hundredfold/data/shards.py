@@ -71,13 +71,14 @@ def find_shards(path: Path) -> list[Path]:
     Raises:
         UserError: a pattern stands for too many files.
     """
-    if path.is_dir():
+    # Methods of pathlib raise an error if a name is too long.
+    if os.path.isdir(path):  # noqa: PTH112
         shards = _shards_in(path)
-    elif path.exists():
+    elif os.path.exists(path):  # noqa: PTH110
         shards = [path] if path.name.lower().endswith(TARS) else []
     else:
         shards = [each for each in expand_braces(path) if _is_named_like_one(each)]
-    if any(shard.is_file() and _is_shard(shard) for shard in shards):
+    if any(os.path.isfile(shard) and _is_shard(shard) for shard in shards):  # noqa: PTH113
         return shards
     return []
 

@@ -56,7 +56,7 @@ def is_webdataset(path: Path) -> bool:
             key, kind = _parse(member.name)
             if kind in KINDS:
                 labels.add(key)
-            elif is_picture(Path(member.name)):
+            elif _is_the_picture(kind):
                 pictures.add(key)
     except (UserError, OSError, *DAMAGED):
         pass  # what came before the damage decides
@@ -143,14 +143,26 @@ def _samples(
         content = cast("IO[bytes]", tar.extractfile(member))
         if kind in KINDS:
             sample = _read_label(kind, content.read(MAX_LABEL), class_names) | sample
-        elif (
-            is_picture(Path(member.name))
-            and "path" not in sample
-            and (target := destination.prepare(member.name))
-        ):
-            write_member(target, content)
-            sample["path"] = target.relative_to(destination.folder).as_posix()
+        elif "path" not in sample and _is_the_picture(kind):
+            sample |= _write_picture(member.name, content, destination)
     yield last, sample
+
+
+def _write_picture(name: str, content: IO[bytes], destination: Destination) -> Sample:
+    """Write a picture to a file of its own, and return the cell with its path; none if hidden."""
+    target = destination.prepare(name)
+    if target is None:
+        return {}
+    while target.exists():  # another sample has the same key
+        target = target.with_stem(f"{target.stem}_")
+    write_member(target, content)
+    return {"path": target.relative_to(destination.folder).as_posix()}
+
+
+def _is_the_picture(kind: str) -> bool:
+    """Return whether a file is what a sample shows: `jpg` or `image.jpg`, but not `mask.png`."""
+    suffix = kind.removeprefix("image.").removeprefix("img.")
+    return "." not in suffix and is_picture(Path(f"x.{suffix}"))
 
 
 def _parse(name: str) -> tuple[str, str]:
