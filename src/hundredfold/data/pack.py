@@ -51,7 +51,7 @@ class _Job(NamedTuple):
 def pack(
     source: Path, folder: Path, per_shard: int = 1000, tell: Callable[[str], None] = say
 ) -> list[Shard]:
-    """Write the pictures of a folder, an archive or a table to shards, and return these.
+    r"""Write the pictures of a folder, an archive or a table to shards, and return these.
 
     The files of the pictures are copied as they are. Each shard has pictures of all classes, in a
     random order that is always the same. An interrupted call goes on where it stopped: shards that
@@ -66,6 +66,11 @@ def pack(
     Raises:
         UserError: the pictures cannot be read, the name of a class is no plain line of text, the
             folder has other files or shards of other pictures, or the disk is full.
+
+    Examples:
+        >>> _ = Path("list.csv").write_text("path,label\ncat.jpg,cat")
+        >>> [shard.name for shard in pack(Path("list.csv"), Path("shards"))]
+        ['pictures-000000.tar']
     """
     if per_shard < 1:
         raise UserError(f"A shard needs at least one picture, not {per_shard}.")

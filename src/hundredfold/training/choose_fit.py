@@ -87,9 +87,9 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loa
     accuracy = top_k(logits[best], labels, 1)
     low, high = wilson_interval(accuracy, len(labels))
     tell(
-        f"The pictures are oblong and become squares by --fit {best}: cross-validation on "
-        f"{len(labels):,} training pictures gives the losses {means}. With pretrained features, "
-        f"{accuracy:.1%} of them are correct (95 % interval {100 * low:.1f} to {100 * high:.1f})."
+        f"The pictures are oblong and become squares by --fit {best}. In a cross-validation of "
+        f"pretrained features, {accuracy:.1%} of {len(labels):,} training pictures are correct "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), with the losses {means}."
     )
     if best != "crop":
         loaded = Loaded(*load_to_train(replace(config, fit=best), lambda _: None))
