@@ -84,7 +84,7 @@ def quick(**changes: Any) -> Config:
 
 
 def medium(**changes: Any) -> Config:
-    """`strong` with fewer channels, for ten minutes or more on a CPU.
+    """`strong` with fewer channels, for budgets between those of `fast` and `strong`.
 
     Examples:
         >>> medium(seed=1).seed
@@ -259,7 +259,7 @@ def finetune(**changes: Any) -> Config:
 
 
 def tutorial(**changes: Any) -> Config:
-    """The recipe of the tutorial notebook: ResNet-9, about 50 minutes, evaluated on the test set.
+    """The recipe of the tutorial notebook: ResNet-9, evaluated on the test set.
 
     Each epoch is evaluated on the test set because the notebook does so. There is one difference:
     the standard deviations of the channels are those of all pixels, not the mean of the deviations
