@@ -33,6 +33,8 @@ MEMBERS = {  # name: (published MD5, size in bytes)
 TABLES = {"train": 50_000, "test": 10_000}
 """Number of rows of each parquet file."""
 PICTURE = "img"
+MISSPELT = {"cra": "crab"}
+"""Official name of a class that the Hub's files may misspell."""
 COLUMNS = {"fine_label": 100, "coarse_label": 20}
 """Number of classes of each column with labels."""
 DIGEST = "c24ac4198259bc370e0a54547db3cec219bb0ffdd972bc2b5bb6b039ed1fc411"
@@ -54,7 +56,7 @@ def find_official(path: Path) -> Path | None:
             return candidate
         if all((candidate / name).is_file() for name in MEMBERS):
             return candidate
-    return path if len(tables(path)) == len(TABLES) else None
+    return path if tables(path) else None
 
 
 def tables(path: Path) -> dict[str, Path]:
@@ -72,7 +74,7 @@ def tables(path: Path) -> dict[str, Path]:
                 continue
             if same and parquet.holds_pictures(file, (PICTURE,)):
                 found[name] = file
-    return found
+    return found if len(found) == len(TABLES) else {}
 
 
 def source_files(source: Path) -> list[Path]:
@@ -156,7 +158,8 @@ def _from_tables(path: Path, files: dict[str, Path]) -> Dataset:
     Raises:
         UserError: they are not.
     """
-    fine, coarse = (tuple(parquet.class_names(files["train"])[key].values()) for key in COLUMNS)
+    names = parquet.class_names(files["train"])
+    fine, coarse = (tuple(names[key].values()) for key in COLUMNS)
     number = {name: i for i, name in enumerate(fine)}
     splits, above = {}, dict.fromkeys(fine, "")
     for name, file in files.items():
@@ -167,7 +170,8 @@ def _from_tables(path: Path, files: dict[str, Path]) -> Dataset:
             above[row["fine_label"]] = row["coarse_label"]
         splits[name] = Split(torch.stack(images), torch.tensor(labels))
     parents = tuple(coarse.index(above[name]) if above[name] in coarse else -1 for name in fine)
-    dataset = Dataset("cifar100", splits["train"], splits["test"], fine, coarse, parents)
+    classes = tuple(MISSPELT.get(name, name) for name in fine)
+    dataset = Dataset("cifar100", splits["train"], splits["test"], classes, coarse, parents)
     if dataset.digest() != DIGEST:
         raise UserError(
             f"{path} has the columns of CIFAR-100, but not its pictures and labels. {ADVICE}"

@@ -34,6 +34,8 @@ from hundredfold.support.files import (
 )
 from hundredfold.support.text import plural
 
+VERSION = 1
+"""Version of how pictures are divided and named."""
 UNDIVIDED = "pictures"
 """Start of the names of shards whose pictures belong to no split."""
 LONGEST_KEY = 90
@@ -80,9 +82,9 @@ def pack(
         if name.splitlines() != [name.strip()]:
             raise UserError(f"The class name {name!r} is no plain line of text. Change it.")
     stamps = [(*entry[1:], *file_stamp(entry.path)[:2]) for entry in entries]
-    packed = fingerprint(per_shard, stamps).hex()
-    done = _finished(make_folder(folder), packed)
+    packed = fingerprint(VERSION, per_shard, stamps).hex()
     jobs = _divide(entries, folder, per_shard)
+    done = _finished(make_folder(folder), packed, [job.path.name for job in jobs])
     save_file(folder / CLASS_NAMES[0], "".join(f"{name}\n" for name in classes))
     number = {name: i for i, name in enumerate(classes)}
     missing = [job for job in jobs if job.path.name not in done]
@@ -117,28 +119,30 @@ def _existing(source: Path, tell: Callable[[str], None]) -> list[Entry]:
     return entries
 
 
-def _finished(folder: Path, packed: str) -> dict[str, Shard]:
+def _finished(folder: Path, packed: str, jobs: Sequence[str]) -> dict[str, Shard]:
     """Return the finished shards of a folder, and begin its index if there is none.
 
     Args:
         folder: an existing folder.
         packed: fingerprint of the pictures and of how they are divided.
+        jobs: names of all shards.
 
     Raises:
         UserError: the folder has other files, or shards of other pictures.
     """
-    remove_unfinished(folder)
-    before, shards = read_index(folder)
-    names = {path.name for path in folder.iterdir()}
+    before, _, shards = read_index(folder)
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(UNFINISHED)}
     if (before and before != packed) or (not before and names - {INDEX, CLASS_NAMES[0]}):
         what = "shards of other pictures" if before else "other files"
         raise UserError(f"{folder} has {what}. Name another folder, or delete this one.")
+    if before:
+        remove_unfinished(folder)
     done = {
         name: shard
         for name, shard in shards.items()
-        if name in names and (folder / name).stat().st_size == shard.bytes
+        if name in names and checksum(folder / name) == shard.sha256
     }
-    lines = [{"packed": packed}, *(shard._asdict() for shard in done.values())]
+    lines = [{"packed": packed, "names": jobs}, *(shard._asdict() for shard in done.values())]
     save_file(folder / INDEX, "".join(f"{json.dumps(line)}\n" for line in lines))
     return done
 

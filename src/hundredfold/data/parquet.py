@@ -49,7 +49,7 @@ def unpack_parquet(path: Path, folder: Path, columns: Sequence[str]) -> Unpacked
     Args:
         path: path of the table.
         folder: folder for unpacked files.
-        columns: possible names of the column with the pictures.
+        columns: possible names of the column with the pictures; the first is written.
 
     Raises:
         DamagedFileError: the table cannot be read, or a row has no picture.
@@ -68,10 +68,15 @@ def unpack_parquet(path: Path, folder: Path, columns: Sequence[str]) -> Unpacked
                 name = f"{number:07d}{_suffix(name or '')}"
                 stream = LimitedStream(BytesIO(content), destination.limit)
                 write_member(destination.folder / name, stream)
-                cells = {header: _text(cell) for header, cell in row.items()}
+                # Another column with names of files must not be taken for the path.
+                cells = {
+                    header: _text(cell)
+                    for header, cell in row.items()
+                    if header.strip().lower() not in columns
+                }
                 writer = csv.writer(file)
                 if number == 1:
-                    writer.writerow([column, *cells])
+                    writer.writerow([columns[0], *cells])
                 writer.writerow([name, *cells.values()])
 
     return unpack_once(path, folder, unpack)

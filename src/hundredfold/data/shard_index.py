@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,16 @@ from hundredfold.support.errors import DamagedFileError, UserError
 
 INDEX = "shards.jsonl"
 """Name of the index: one line about the pictures, then one line for each finished shard."""
+
+
+class Index(NamedTuple):
+    """What `read_index` found."""
+
+    packed: str = ""
+    """Fingerprint of the pictures and of how they are divided; empty if there is no index."""
+    names: tuple[str, ...] = ()
+    """Names of all shards, finished or not."""
+    finished: Mapping[str, "Shard"] = {}
 
 
 class Shard(NamedTuple):
@@ -20,22 +31,23 @@ class Shard(NamedTuple):
     sha256: str
 
 
-def read_index(folder: Path) -> tuple[str, dict[str, Shard]]:
-    """Return what a folder's shards were packed from, and the finished shards by name.
+def read_index(folder: Path) -> Index:
+    """Return the index of a folder; an empty one if there is none.
 
-    Both are empty if there is no index. A last line that was cut short does not count.
+    A last line that was cut short does not count.
 
     Raises:
         UserError: the index cannot be read or is damaged.
     """
     path = folder / INDEX
     if not path.exists():
-        return "", {}
+        return Index()
     try:
         first, *lines = path.read_text().split("\n")[:-1] or ["{}"]
-        shards = [Shard(**json.loads(line)) for line in lines]
-        return str(json.loads(first).get("packed", "")), {shard.name: shard for shard in shards}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        about, shards = json.loads(first), [Shard(**json.loads(line)) for line in lines]
+        finished = {shard.name: shard for shard in shards}
+        return Index(str(about.get("packed", "")), tuple(map(str, about["names"])), finished)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read or is damaged. Delete the folder and pack the pictures again."
         ) from error
@@ -48,7 +60,7 @@ def verify(path: Path) -> None:
         DamagedFileError: the shard has other content.
         UserError: as `read_index` does.
     """
-    known = read_index(path.parent)[1].get(path.name)
+    known = read_index(path.parent).finished.get(path.name)
     if known and checksum(path) != known.sha256:
         raise DamagedFileError(f"{path} has another checksum than in {INDEX}. Pack it again.")
 

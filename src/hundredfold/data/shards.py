@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,7 @@ from hundredfold.data.listing import (
     qualify_shared_names,
     sort_entries,
 )
+from hundredfold.data.shard_index import read_index
 from hundredfold.data.table import COLUMNS, read_entries
 from hundredfold.data.unpack import UNPACKED_TABLE, UnpackedFolder
 from hundredfold.data.webdataset import TARS, is_webdataset, unpack_webdataset
@@ -124,7 +126,7 @@ def list_shards(path: Path, shards: Sequence[Path]) -> Listing:
     root = path if path.is_dir() else Path(os.path.commonpath([s.parent for s in shards]))
     _refuse_several_sets(path, shards, root)
     entries: list[Entry] = []
-    left_out, undivided = _describe_missing(shards), []
+    left_out, undivided = _describe_missing(_expected(shards) if path.is_dir() else shards), []
     with counted("Reading shards", len(shards)) as advance:
         for shard in filter(Path.is_file, shards):
             try:
@@ -157,6 +159,25 @@ def _refuse_several_sets(path: Path, shards: Sequence[Path], root: Path) -> None
     if len(sets) > 1:
         names = first_few(sorted("/".join(parts) or "." for parts in sets))
         raise UserError(f"{path} has shards in several folders: {names}. Pass one of them.")
+
+
+def _expected(shards: Sequence[Path]) -> list[Path]:
+    """Return the shards that a folder should have, by its index and by names such as 0-of-8."""
+    paths = dict.fromkeys(shards)
+    for folder in {shard.parent for shard in shards}:
+        paths |= {folder / name: None for name in read_index(folder).names}
+    have, groups = defaultdict(set), {}
+    for shard in shards:
+        if found := re.fullmatch(r"(.*-)(\d{1,6})-of-(\d{1,6})(-.*)?\.parquet", shard.name):
+            key = (shard.parent, found[1], found[3])
+            have[key].add(int(found[2]))
+            groups[key] = len(found[2])
+    for (folder, start, total), width in groups.items():
+        missing = set(range(int(total))) - have[folder, start, total]
+        paths |= {
+            folder / f"{start}{i:0{width}d}-of-{total}.parquet": None for i in sorted(missing)
+        }
+    return list(paths)
 
 
 def _describe_missing(shards: Sequence[Path]) -> list[str]:
@@ -212,8 +233,12 @@ def _read_class_names(shard: Path, root: Path) -> list[str]:
     for path in (folder / name for folder in folders for name in CLASS_NAMES):
         if path.is_file():
             try:
-                lines = path.read_text("utf-8-sig").splitlines()
+                text = path.read_text("utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{path} is not a list of class names in UTF-8 text.") from error
-            return [to_nfc(line.strip()) for line in lines if line.strip()]
+            names = [to_nfc(line.strip()) for line in text.rstrip().split("\n")]
+            # A label is the number of a line, so an empty or repeated line would be another class.
+            if "" in names or len(set(names)) < len(names):
+                raise UserError(f"{path} has an empty line or the same class name twice.")
+            return names
     return []
