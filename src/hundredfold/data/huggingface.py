@@ -9,7 +9,7 @@ from hundredfold.support.errors import UnavailableError, UserError, extra
 PREFIX = "hf:"
 SUFFIXES = (
     *(".parquet", ".tar", ".tar.gz", ".tgz", ".txt", ".csv", ".tsv"),
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
 )
 """Files to download: shards, class names, tables and pictures."""
 
@@ -37,7 +37,8 @@ def download_dataset(source: str) -> Path:
         from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
     if not sys.stderr.isatty():
         disable_progress_bars()
-    patterns = [f"{folder}/*{suffix}" if folder else f"*{suffix}" for suffix in SUFFIXES]
+    suffixes = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
+    patterns = [f"{folder}/*{suffix}" if folder else f"*{suffix}" for suffix in suffixes]
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns)) / folder
     except errors.GatedRepoError as error:

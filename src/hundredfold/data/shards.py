@@ -87,8 +87,12 @@ def find_shards(path: Path) -> list[Path]:
 
 def _shards_in(folder: Path) -> list[Path]:
     """Return the files below a folder that are named like shards; none if there are pictures."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}.") from error
+
     names: list[str] = []
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not is_hidden(name)]
         paths = [Path(parent, name) for name in files if not is_hidden(name)]
         if any(map(is_picture, paths)):
