@@ -1,6 +1,7 @@
 """`hundredfold pack`: pictures in shards are the same pictures."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -161,9 +162,10 @@ def test_wrong_use_is_refused(
         pack(root, root)
     with pytest.raises(UserError, match="at least one picture, not 0"):
         pack(root, Path("other"), 0)
-    odd = pictures(tmp_path / "odd", {"a\nb": 2, "c": 2})
-    with pytest.raises(UserError, match=r"The class name 'a\\nb' is no plain line"):
-        pack(odd, tmp_path / "packed")
+    for name in ("a\nb", " a", "None", "'=x"):
+        odd = pictures(tmp_path / "odd" / name, {name: 2, "c": 2})
+        with pytest.raises(UserError, match=re.escape(f"{name!r} cannot be kept in shards")):
+            pack(odd, tmp_path / "packed")
     assert main(["pack", "cifar100", "--to", "x"]) == 2
     assert "is not a folder, an archive or a table" in capsys.readouterr().err
     Path("shards", INDEX).write_text("{}\n[1]\n")

@@ -111,7 +111,9 @@ def test_a_shard_without_a_split_beside_others_is_named(
     folder = write_tars(root, tmp_path / "shards")
     (folder / "train-001.tar").rename(folder / "more.tar")
     assert len(load(folder, strict=True).train) == 12
-    assert "Shards whose names say no split have training pictures: more.tar." in said
+    assert (
+        "The names of these shards say no split, so their pictures are used for training: more.tar."
+    ) in said
 
 
 @given(
@@ -301,6 +303,25 @@ def test_an_archive_that_leads_outside_is_not_unpacked(
             tar.addfile(member, io.BytesIO(content))
     with pytest.raises(UserError, match="leads outside"):
         load(shard.parent)
+
+
+def test_superclasses_of_only_some_shards_are_refused(
+    root: Path, tmp_path: Path, load: Load
+) -> None:
+    folder = write_tars(root, tmp_path / "shards", "json")
+    with webdataset.TarWriter(str(folder / "train-002.tar")) as writer:
+        label = {"label": "cat", "superclass": "animal"}
+        writer.write({"__key__": "0", "png": rows(root, "train")[0][0].read_bytes(), "json": label})
+    with pytest.raises(UserError, match="has no superclass, although other pictures have one"):
+        load(folder)
+
+
+def test_linked_folders_of_shards_are_read(root: Path, tmp_path: Path, load: Load) -> None:
+    folder = write_parquet(root, tmp_path / "hub")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "data").symlink_to(folder / "data")
+    assert load(linked, strict=True).digest() == load(folder).digest()
 
 
 def test_folders_with_several_sets_are_refused(root: Path, tmp_path: Path, load: Load) -> None:

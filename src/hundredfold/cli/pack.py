@@ -1,5 +1,6 @@
 """`hundredfold pack`."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,4 +46,4 @@ def main(arguments: Sequence[str]) -> None:
         f"{pictures} in {plural(len(shards), 'shard')}, {size:,.1f} MB, "
         f"in {duration(time.time() - started)}."
     )
-    console.print(f"Next    hundredfold train --data {escape(str(folder))}")
+    console.print(f"Next    hundredfold train --data {escape(shlex.quote(str(folder)))}")

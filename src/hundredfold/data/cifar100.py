@@ -20,7 +20,7 @@ from hundredfold.data import parquet
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.decompress import SizeLimit, tar_members
 from hundredfold.pictures.load import load_picture
-from hundredfold.support.errors import DamagedFileError, UserError
+from hundredfold.support.errors import UserError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 ARCHIVE = "cifar-100-python.tar.gz"
@@ -70,9 +70,10 @@ def tables(path: Path) -> dict[str, Path]:
             try:
                 columns = {key: len(names) for key, names in parquet.class_names(file).items()}
                 same = columns == COLUMNS and parquet.count_rows(file) == rows
-            except DamagedFileError:
+                same = same and parquet.holds_pictures(file, (PICTURE,))
+            except UserError:  # damaged, or there is no package to read it
                 continue
-            if same and parquet.holds_pictures(file, (PICTURE,)):
+            if same:
                 found[name] = file
     return found if len(found) == len(TABLES) else {}
 

@@ -16,7 +16,7 @@ from hundredfold.data.shards import find_shards, list_shards
 from hundredfold.data.table import list_table
 from hundredfold.data.unpack import TABLES
 from hundredfold.pictures.pixels import Fit, open_picture
-from hundredfold.pictures.walk import Skipped, in_natural_order, is_hidden, natural_key
+from hundredfold.pictures.walk import Skipped, in_natural_order, is_hidden, natural_key, walk
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import cache_folder
 from hundredfold.support.text import plural
@@ -100,10 +100,11 @@ def list_pictures(path: Path) -> Listing:
     Raises:
         UserError: the path is none of them, or a table in an archive names a file outside of it.
     """
-    if shards := find_shards(path):
+    contents = walk(path) if path.is_dir() else None
+    if shards := find_shards(path, contents):
         return list_shards(path, shards)
-    if path.is_dir():
-        return list_folder(path)
+    if contents:
+        return list_folder(path, contents=contents)
     known = is_archive(path) or path.suffix.lower() in TABLES
     if not known or not path.is_file():  # a device or a pipe may have no end
         raise UserError(

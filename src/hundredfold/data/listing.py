@@ -21,6 +21,7 @@ from hundredfold.data.layout import (
 from hundredfold.pictures.walk import (
     HEIC_REASON,
     HIDDEN,
+    FolderContents,
     Skipped,
     in_natural_order,
     natural_key,
@@ -74,7 +75,12 @@ def sort_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=key))
 
 
-def list_folder(root: Path, source: str = "", skipped: Sequence[Skipped] = ()) -> Listing:
+def list_folder(
+    root: Path,
+    source: str = "",
+    skipped: Sequence[Skipped] = (),
+    contents: FolderContents | None = None,
+) -> Listing:
     """List the pictures of a folder.
 
     The layout is `CLASS/PICTURE` or `SUPERCLASS/CLASS/PICTURE`, optionally below train/, val/ and
@@ -84,13 +90,14 @@ def list_folder(root: Path, source: str = "", skipped: Sequence[Skipped] = ()) -
         root: the folder.
         source: name of the source in errors; empty for the folder's path.
         skipped: files that were skipped before, such as members of an archive.
+        contents: what `walk` returned for the folder, if it was called before.
 
     Raises:
         UserError: the folder cannot be read, a link leads back to a folder above it, the class of a
             picture is missing, or the layout is ambiguous.
     """
     source = source or str(root)
-    contents = walk(root)
+    contents = contents or walk(root)
     skipped = (*skipped, *contents.skipped)
     if not contents.pictures:
         raise UserError(_no_pictures(source, skipped))

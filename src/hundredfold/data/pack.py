@@ -19,6 +19,7 @@ from hundredfold.data.collection import list_pictures
 from hundredfold.data.listing import Entry
 from hundredfold.data.shard_index import INDEX, Shard, checksum, read_index
 from hundredfold.data.shards import CLASS_NAMES
+from hundredfold.data.table import MISSING
 from hundredfold.pictures.load import is_picture
 from hundredfold.pictures.pixels import open_picture
 from hundredfold.pictures.walk import in_natural_order
@@ -32,7 +33,7 @@ from hundredfold.support.files import (
     remove_unfinished,
     save_file,
 )
-from hundredfold.support.text import plural
+from hundredfold.support.text import plural, unescape_formula
 
 VERSION = 1
 """Version of how pictures are divided and named."""
@@ -66,8 +67,8 @@ def pack(
         tell: function that shows the user a sentence about pictures that are left out.
 
     Raises:
-        UserError: the pictures cannot be read, the name of a class is no plain line of text, the
-            folder has other files or shards of other pictures, or the disk is full.
+        UserError: the pictures cannot be read, the name of a class cannot be kept, the folder has
+            other files or shards of other pictures, or the disk is full.
 
     Examples:
         >>> _ = Path("list.csv").write_text("path,label\ncat.jpg,cat")
@@ -78,9 +79,7 @@ def pack(
         raise UserError(f"A shard needs at least one picture, not {per_shard}.")
     entries = _existing(source, tell)
     classes = in_natural_order(entry.label for entry in entries)
-    for name in classes:
-        if name.splitlines() != [name.strip()]:
-            raise UserError(f"The class name {name!r} is no plain line of text. Change it.")
+    _refuse_names(entries)
     stamps = [(*entry[1:], *file_stamp(entry.path)[:2]) for entry in entries]
     packed = fingerprint(VERSION, per_shard, stamps).hex()
     jobs = _divide(entries, folder, per_shard)
@@ -117,6 +116,14 @@ def _existing(source: Path, tell: Callable[[str], None]) -> list[Entry]:
     if absent := [entry.name for entry in listing.entries if not entry.path.is_file()]:
         tell(f"{plural(len(absent), 'picture')} not found and left out: {first_few(absent)}.")
     return entries
+
+
+def _refuse_names(entries: Sequence[Entry]) -> None:
+    """Raise a UserError if the name of a class or superclass would be read as another one."""
+    for name in sorted({name for entry in entries for name in (entry.label, entry.parent)} - {""}):
+        plain = name.splitlines() == [name.strip()]
+        if not plain or name in MISSING or unescape_formula(name) != name:
+            raise UserError(f"The class name {name!r} cannot be kept in shards. Change it.")
 
 
 def _finished(folder: Path, packed: str, jobs: Sequence[str]) -> dict[str, Shard]:
@@ -194,8 +201,13 @@ def _key(place: int, entry: Entry) -> tuple[str, str]:
 
 
 def _suffix_by_content(path: Path) -> str:
-    with open_picture(path) as image:
-        return f".{(image.format or 'png').lower()}"
+    """Return a suffix for a file without one. If its picture is damaged, reading will say so."""
+    try:
+        with open_picture(path) as image:
+            suffix = f".{(image.format or '').lower()}"
+    except Exception:
+        suffix = ""
+    return suffix if is_picture(Path(f"x{suffix}")) else ".png"
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

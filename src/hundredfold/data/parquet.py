@@ -149,7 +149,7 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, dict[int, str]]:
             for column, feature in features.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from hundredfold.support.errors import DamagedFileError, UserError
+from hundredfold.support.files import file_stamp
 
 INDEX = "shards.jsonl"
 """Name of the index: one line about the pictures, then one line for each finished shard."""
@@ -40,8 +42,12 @@ def read_index(folder: Path) -> Index:
         UserError: the index cannot be read or is damaged.
     """
     path = folder / INDEX
-    if not path.exists():
-        return Index()
+    return _parse(path, file_stamp(path)) if path.exists() else Index()
+
+
+@lru_cache(maxsize=1)  # each shard asks for the same index
+def _parse(path: Path, _: tuple[int, ...]) -> Index:
+    """Return an index, which has not changed if its stamp has not."""
     try:
         first, *lines = path.read_text().split("\n")[:-1] or ["{}"]
         about, shards = json.loads(first), [Shard(**json.loads(line)) for line in lines]

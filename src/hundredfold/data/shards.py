@@ -20,8 +20,7 @@ from hundredfold.data.shard_index import read_index
 from hundredfold.data.table import COLUMNS, read_entries
 from hundredfold.data.unpack import UNPACKED_TABLE, UnpackedFolder
 from hundredfold.data.webdataset import TARS, is_webdataset, unpack_webdataset
-from hundredfold.pictures.load import is_picture
-from hundredfold.pictures.walk import in_natural_order, is_hidden
+from hundredfold.pictures.walk import HIDDEN, FolderContents, in_natural_order, walk
 from hundredfold.support.console import counted
 from hundredfold.support.errors import DamagedFileError, UserError, first_few
 from hundredfold.support.files import cache_folder
@@ -63,19 +62,22 @@ def _choices(part: str) -> Sequence[str]:
     return part.split(",") if "," in part else [f"{{{part}}}"]
 
 
-def find_shards(path: Path) -> list[Path]:
+def find_shards(path: Path, contents: FolderContents | None = None) -> list[Path]:
     """Return the shards of the set at a path in natural order, or none if it is something else.
 
     Args:
         path: a folder without pictures, in which or below which the shards are; a path with braces
             such as `train-{000..099}.tar`; or one archive of WebDataset.
+        contents: what `walk` returned for a folder, if it was called before.
 
     Raises:
-        UserError: a pattern stands for too many files.
+        UserError: a pattern stands for too many files, or a folder cannot be read.
     """
     # Methods of pathlib raise an error if a name is too long.
     if os.path.isdir(path):  # noqa: PTH112
-        shards = _shards_in(path)
+        contents = contents or walk(path)
+        files = [path / name for name, reason in contents.skipped if reason != HIDDEN]
+        shards = [] if contents.pictures else [file for file in files if _is_named_like_one(file)]
     elif os.path.exists(path):  # noqa: PTH110
         shards = [path] if path.name.lower().endswith(TARS) else []
     else:
@@ -83,22 +85,6 @@ def find_shards(path: Path) -> list[Path]:
     if any(os.path.isfile(shard) and _is_shard(shard) for shard in shards):  # noqa: PTH113
         return shards
     return []
-
-
-def _shards_in(folder: Path) -> list[Path]:
-    """Return the files below a folder that are named like shards; none if there are pictures."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}.") from error
-
-    names: list[str] = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        paths = [Path(parent, name) for name in files if not is_hidden(name)]
-        if any(map(is_picture, paths)):
-            return []
-        names += [str(path) for path in paths if _is_named_like_one(path)]
-    return [Path(name) for name in in_natural_order(names)]
 
 
 def _is_named_like_one(path: Path) -> bool:
@@ -141,12 +127,15 @@ def list_shards(path: Path, shards: Sequence[Path]) -> Listing:
                 reason = str(error).removesuffix(".")
                 left_out.append(f"The pictures of {shard} cannot be used ({reason})")
             advance(1)
+    _refuse_missing_superclasses(path, entries)
     if not entries:
         raise UserError(f"{path} has no picture that can be used. {'. '.join(left_out)}.")
     remarks = describe_similar_classes(entries)
     if undivided and any(entry.split for entry in entries):
-        names = first_few(undivided)
-        remarks.append(f"Shards whose names say no split have training pictures: {names}.")
+        remarks.append(
+            "The names of these shards say no split, so their pictures are used for training: "
+            f"{first_few(undivided)}."
+        )
     return Listing(
         sort_entries(qualify_shared_names(entries)),
         left_out=tuple(left_out),
@@ -165,23 +154,29 @@ def _refuse_several_sets(path: Path, shards: Sequence[Path], root: Path) -> None
         raise UserError(f"{path} has shards in several folders: {names}. Pass one of them.")
 
 
+def _refuse_missing_superclasses(path: Path, entries: Sequence[Entry]) -> None:
+    """Raise a UserError if only some pictures have a superclass, as `read_entries` does."""
+    without = [entry.name for entry in entries if not entry.parent]
+    if 0 < len(without) < len(entries):
+        raise UserError(
+            f"{path}: {without[0]} has no superclass, although other pictures have one."
+        )
+
+
 def _expected(shards: Sequence[Path]) -> list[Path]:
     """Return the shards that a folder should have, by its index and by names such as 0-of-8."""
-    paths = dict.fromkeys(shards)
+    paths = set(shards)
     for folder in {shard.parent for shard in shards}:
-        paths |= {folder / name: None for name in read_index(folder).names}
-    have, groups = defaultdict(set), {}
+        paths |= {folder / name for name in read_index(folder).names}
+    numbers = defaultdict(set)  # of each group of shards
     for shard in shards:
-        if found := re.fullmatch(r"(.*-)(\d{1,6})-of-(\d{1,6})(-.*)?\.parquet", shard.name):
-            key = (shard.parent, found[1], found[3])
-            have[key].add(int(found[2]))
-            groups[key] = len(found[2])
-    for (folder, start, total), width in groups.items():
-        missing = set(range(int(total))) - have[folder, start, total]
-        paths |= {
-            folder / f"{start}{i:0{width}d}-of-{total}.parquet": None for i in sorted(missing)
-        }
-    return list(paths)
+        if found := re.fullmatch(r"(.*-)(\d{1,6})(-of-(\d{1,6}))(-.*)?\.parquet", shard.name):
+            start, number, end, total, _ = found.groups()
+            numbers[shard.parent, start, end, int(total), len(number)].add(int(number))
+    for (folder, start, end, total, digits), present in numbers.items():
+        missing = set(range(total)) - present
+        paths |= {folder / f"{start}{i:0{digits}d}{end}.parquet" for i in missing}
+    return [Path(name) for name in in_natural_order(map(str, paths))]
 
 
 def _describe_missing(shards: Sequence[Path]) -> list[str]:

@@ -101,8 +101,9 @@ def read_entries(
         raise UserError(
             f"{source}, line {missing[0]}: there is no superclass, although other lines have one."
         )
-    for entry in entries if root else ():
-        if not entry.path.resolve().is_relative_to(root.resolve()):  # type: ignore[union-attr]
+    inside = root.resolve() if root else None
+    for entry in entries if inside else ():
+        if not entry.path.resolve().is_relative_to(inside):  # type: ignore[arg-type]
             raise UserError(f"{source} names a file outside of it, {shortened(entry.name)!r}.")
     return entries, unlabelled
 
