@@ -1,15 +1,13 @@
 """Downloading data: CIFAR-100, the fallback to the sample, and Kaggle."""
 
-import http.server
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import kagglehub
 import pytest
 from kagglehub import exceptions
+from support.serving import serve_folder
 
 from hundredfold import UnavailableError, UserError, load_data
 from hundredfold.data import cifar100, cifar100_cache
@@ -43,19 +41,8 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder = tmp_path / "served"
     folder.mkdir()
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(folder))
-
-        def log_message(self, *_: object) -> None:
-            """Keep the test's output clean."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}/{cifar100.ARCHIVE}"
-        server.shutdown()
-        thread.join()
+    with serve_folder(folder) as url:
+        yield folder, f"{url}/{cifar100.ARCHIVE}"
 
 
 def test_a_download_leaves_only_the_converted_copy(

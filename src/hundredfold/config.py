@@ -48,12 +48,12 @@ class Config:
 
     # Data
     data: str = "auto"
-    """auto | cifar100 | sample | kaggle:OWNER/NAME | hf:OWNER/NAME | a path. The path is that of a
-    folder with one folder of pictures per class (optionally inside train, val and test), of a .zip
-    or .tar of such a folder, of a table with columns path and label (.csv, .tsv, .parquet), of
-    shards of WebDataset or of Hugging Face (train-{000..099}.tar, or their folder), or of
-    cifar-100-python (folder or .tar.gz). auto uses CIFAR-100 if it is available, otherwise the
-    small sample that comes with hundredfold."""
+    """auto | cifar100 | sample | kaggle:OWNER/NAME | hf:OWNER/NAME | a path | an address (https://,
+    s3://, gs://). A path or an address is that of a folder with one folder of pictures per class
+    (optionally inside train, val and test), of a .zip or .tar of such a folder, of a table with
+    columns path and label (.csv, .tsv, .parquet), of shards of WebDataset or of Hugging Face
+    (train-{000..099}.tar, or their folder), or of cifar-100-python (folder or .tar.gz). auto uses
+    CIFAR-100 if it is available, otherwise the small sample that comes with hundredfold."""
     size: int = 0
     """Side in pixels (32..384) to which pictures of your own are resized; 0 chooses one that suits
     them. Pictures of CIFAR-100 have 32; a larger size enlarges them as part of the model."""

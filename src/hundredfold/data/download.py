@@ -46,7 +46,7 @@ def download(url: str, target: Path) -> None:
     except OSError as error:
         raise UnavailableError(
             f"Cannot write {target}: {error.strerror or error}. Make room there, or download "
-            f"{target.name} yourself and set HUNDREDFOLD_DATA to its folder."
+            f"{target.name} yourself and pass its path as --data."
         ) from error
     raise UnavailableError(
         f"Cannot download {url}: {problem}. If you have the file already, pass its path as --data."

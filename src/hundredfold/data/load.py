@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hundredfold.config import Config
-from hundredfold.data import cifar100, cifar100_cache, huggingface, kaggle
+from hundredfold.data import addresses, cifar100, cifar100_cache, huggingface, kaggle
 from hundredfold.data.dataset import Dataset
 from hundredfold.data.download import download
 from hundredfold.data.folders import load_folder
@@ -35,9 +35,9 @@ def load_data(
     """Load the dataset that `--data` names.
 
     Args:
-        source: auto, cifar100, sample, kaggle:OWNER/NAME, hf:OWNER/NAME, or a path: of CIFAR-100,
-            of a folder or an archive with a folder of pictures for each class, of a table of
-            pictures, or of shards.
+        source: auto, cifar100, sample, kaggle:OWNER/NAME, hf:OWNER/NAME, or a path or an address:
+            of CIFAR-100, of a folder or an archive with a folder of pictures for each class, of a
+            table of pictures, or of shards.
         tell: function that shows the user a sentence about a decision that was made for them.
         size: side length in pixels of your own pictures; 0 to choose it by the pictures. CIFAR-100
             keeps its size.
@@ -61,7 +61,7 @@ def load_data(
         dataset = load_cifar100(path)
     else:
         dataset = load_folder(path, tell, size=size, fit=fit, strict=strict)
-    return replace(dataset, source=source) if source.startswith(DOWNLOADED) else dataset
+    return replace(dataset, source=source) if _is_downloaded(source) else dataset
 
 
 def load_to_train(config: Config, tell: Callable[[str], None] = say) -> tuple[Config, Dataset]:
@@ -91,6 +91,8 @@ def find_source(source: str) -> Path | None:
         path = kaggle.download_dataset(source)
     elif source.startswith(huggingface.PREFIX):
         path = huggingface.download_dataset(source)
+    elif addresses.is_address(source):
+        path = addresses.download_address(source)
     else:
         path = expanded(source)
     exists = os.path.exists(path)  # noqa: PTH110  # pathlib's raises if a name is too long
@@ -99,12 +101,17 @@ def find_source(source: str) -> Path | None:
     return path
 
 
+def _is_downloaded(source: str) -> bool:
+    return source.startswith(DOWNLOADED) or addresses.is_address(source)
+
+
 def needs_network(source: str) -> bool:
     """Return whether `load_data` would use the network for the data that `--data` names."""
     if source in ("auto", "cifar100"):
         local = cifar100_cache.exists() or cifar100.find_official(cache_folder())
         return not (os.environ.get(DATA_VARIABLE) or local)
-    return source.startswith((*DOWNLOADED, "//", "\\\\"))  # two slashes: a network folder
+    # Two slashes are the start of a network folder.
+    return _is_downloaded(source) or source.startswith(("//", "\\\\"))
 
 
 def _cifar100_or_sample(tell: Callable[[str], None]) -> Dataset:

@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 
 from hundredfold.data import parquet
@@ -40,15 +41,21 @@ def expand_braces(path: Path) -> list[Path]:
         >>> [str(path) for path in expand_braces(Path("{train,test}-{08..10}.tar"))][2:]
         ['train-10.tar', 'test-08.tar', 'test-09.tar', 'test-10.tar']
     """
-    fixed, *parts = BRACES.split(str(path))
+    return [Path(text) for text in expand_text(str(path))]
+
+
+def expand_text(pattern: str) -> list[str]:
+    """Return the texts that a pattern stands for; the pattern itself if it has no braces.
+
+    Raises:
+        UserError: the pattern stands for too many texts.
+    """
+    fixed, *parts = BRACES.split(pattern)
     texts, choices = parts[1::2], [_choices(part) for part in parts[::2]]
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > MAX_SHARDS:
-        raise UserError(f"{path} stands for more than {MAX_SHARDS:,} files.")
+    if prod(map(len, choices)) > MAX_SHARDS:
+        raise UserError(f"{pattern} stands for more than {MAX_SHARDS:,} files.")
     return [
-        Path(fixed + "".join(a + b for a, b in zip(chosen, texts, strict=True)))
+        fixed + "".join(a + b for a, b in zip(chosen, texts, strict=True))
         for chosen in product(*choices)
     ]
 
