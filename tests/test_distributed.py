@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.pets import pictures
 
-from hundredfold import Config, Run, UserError, load_data, load_sample, train
+from hundredfold import Config, Dataset, Run, UserError, load_data, load_sample, train
 from hundredfold.inference.logits import predict_logits
 from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.training.head import refit_head
@@ -75,6 +76,7 @@ def compare_with_one() -> None:
                 states[0].model, dataclasses.replace(both, validation_split=split)
             )
             assert found.equal(predict_logits(states[0].model, split.parts(), both.info))
+        compare_normalised(config, few, processes)
         setup = dataclasses.replace(both, config=dataclasses.replace(config, batch_norm=True))
         setup = dataclasses.replace(setup, info=dataclasses.replace(setup.info, batch_norm=True))
         state = first_state(setup)
@@ -87,7 +89,29 @@ def compare_with_one() -> None:
             processes.all_sum(total)
             assert total.equal(2 * value)
         assert processes.all_max(processes.rank * 7) == 7
+        processes.pace.work[:] = ([0.1, 0.5, 0.1], [0.3, 0.3, 9.0])[processes.rank]
+        assert processes.describe_slow() == (
+            f"Process 1 on {platform.node()} works 3.0 times as long for a step as the others, "
+            "which wait for it."
+        )
+        assert processes.describe_slow() == ""  # no step since
     print("equal")
+
+
+def compare_normalised(config: Config, few: Dataset, processes: Processes) -> None:
+    """Check that statistics of all processes give the losses and the weights of one process."""
+    config = dataclasses.replace(config, batch_norm=True, sync_batch_norm=True, lr=0.003)
+    both = make_setup(config, few, torch_cpu(), processes)
+    alone = make_setup(config, few, torch_cpu())
+    states = [first_state(setup) for setup in (both, alone)]
+    pairs = zip(train_events(states[0], both), train_events(states[1], alone), strict=True)
+    for ours, its in pairs:
+        if isinstance(ours, StepRecord) and isinstance(its, StepRecord):
+            assert abs(ours.loss.item() - its.loss.item()) < 1e-3
+    found, wanted = (state.model.state_dict() for state in states)
+    assert list(found) == list(wanted)
+    for name, value in found.items():
+        assert value.allclose(wanted[name], rtol=1e-2, atol=1e-3), name
 
 
 def torch_cpu() -> Any:

@@ -16,6 +16,7 @@ from hundredfold.models.build import count_parameters
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import (
     StepRecord,
+    gradients,
     total_weight,
     train_epochs,
     train_events,
@@ -195,3 +196,29 @@ def test_lookahead_averages_every_fifth_step_and_the_last(
                     value.copy_(slow[name])
         for name, value in state.model.state_dict().items():
             torch.testing.assert_close(value, plain.model.state_dict()[name])
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("balance", ["none", "loss", "sampling"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(balance: Any) -> None:
+    """51 pictures in parts of at most 8, which are not all of the same size or weight."""
+    sample = load_sample()
+    few = dataclasses.replace(sample, train=sample.train[:1003])
+    config = Config(
+        widths=(8, 16), batch_size=51, epochs=1, optimizer="sgd", batch_norm=False, balance=balance
+    )
+    whole = make_setup(config, few, torch.device("cpu"))
+    parts = make_setup(dataclasses.replace(config, micro_batch=8), few, torch.device("cpu"))
+    images, labels = next(iter(batches(whole, 0)))
+    states = [first_state(setup) for setup in (whole, parts)]
+    losses = [
+        gradients(state, setup, images, labels)
+        for state, setup in zip(states, (whole, parts), strict=True)
+    ]
+    assert losses[0].allclose(losses[1], rtol=1e-12)
+    pairs = zip(*(state.model.parameters() for state in states), strict=True)
+    compared = [(a.grad, b.grad) for a, b in pairs if a.requires_grad]
+    assert len(compared) > 5
+    for a, b in compared:
+        assert a is not None and b is not None
+        assert a.allclose(b, rtol=1e-9, atol=1e-12)

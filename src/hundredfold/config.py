@@ -120,7 +120,12 @@ class Config:
     """Time for everything after the data is loaded, such as 90s, 5min or 1h; it replaces `epochs`.
     The schedule then follows the clock, so no two runs have the same bits."""
     batch_size: int = 512
-    """Number of pictures per step."""
+    """Number of pictures per step, in all processes together."""
+    micro_batch: int = 0
+    """Number of pictures that a process computes at a time, if a batch needs too much memory; their
+    gradients are accumulated. 0 for its whole share of the batch."""
+    sync_batch_norm: bool = False
+    """With several processes, normalise over the whole batch instead of each process's share."""
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = "muon"
     """sgd uses Nesterov momentum. adamw decouples the weight decay. muon orthogonalises the updates
     of the convolutions, and treats all other weights as sgd does."""
@@ -204,6 +209,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("widths", not (timm and c.widths), f"empty if --model is {TIMM}NAME"),
         ("batch_norm", c.batch_norm or not timm, f"True if --model is {TIMM}NAME"),
         ("residual", c.residual or not timm, f"True if --model is {TIMM}NAME"),
+        ("sync_batch_norm", not (timm and c.sync_batch_norm), f"False if --model is {TIMM}NAME"),
         ("frozen", timm or not c.frozen, f"0 unless --model is {TIMM}NAME"),
         ("frozen", 0 <= c.frozen < 1, "at least 0 and below 1"),
         ("layer_decay", timm or c.layer_decay == 1, f"1 unless --model is {TIMM}NAME"),
@@ -217,6 +223,16 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("epochs", c.epochs > 0 or c.weights != "", "above 0 unless there are --weights"),
         ("budget", not c.budget or parse_duration(c.budget) > 0, "a time such as 90s, 5min or 1h"),
         ("batch_size", c.batch_size >= 2, "at least 2 (batch normalisation needs two pictures)"),
+        (
+            "micro_batch",
+            c.micro_batch == 0 or c.micro_batch >= 4,
+            "0, or at least 4 (batch normalisation needs two pictures)",
+        ),
+        (
+            "sync_batch_norm",
+            not (c.sync_batch_norm and c.micro_batch),
+            "False with --micro-batch, whose parts are normalised one by one",
+        ),
         ("lr", 0 < c.lr < math.inf, "above 0"),
         ("muon_lr", 0 < c.muon_lr < math.inf, "above 0"),
         ("bias_lr", 0 < c.bias_lr < math.inf, "above 0"),

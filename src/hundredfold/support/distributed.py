@@ -2,15 +2,19 @@
 
 Each process has the whole model and takes its share of every batch. After each step all processes
 have the same weights, buffers and losses, so only the first one writes files. Batch normalisation
-uses a process's own share of the batch, and its running statistics are averaged over the processes.
+uses a process's own share of the batch, unless the configuration says otherwise, and its running
+statistics are averaged over the processes.
 """
 
 import itertools
 import os
+import platform
+import statistics
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import torch
@@ -20,6 +24,19 @@ from torch.distributed.rendezvous import rendezvous
 
 from hundredfold.support.errors import UserError, first_line
 from hundredfold.support.text import plural
+
+SLOW = 1.3
+"""Number of times as long as the median of the others that a slow process works for a step."""
+
+
+@dataclass
+class _Pace:
+    """How long this process worked for each of the last steps."""
+
+    waited: float = 0.0
+    """Time in seconds spent in exchanges with the other processes since the last step."""
+    work: list[float] = field(default_factory=list)
+    """Seconds of each step without that time."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,9 @@ class Processes:
     """Number of processes."""
     launch: str = ""
     """Identifier of the torchrun launch, which stays the same when torchrun restarts processes."""
+    machines: tuple[str, ...] = ()
+    """Name of the machine that each process runs on."""
+    pace: _Pace = field(default_factory=_Pace, compare=False, repr=False)
 
     def share(self, batch: slice) -> slice:
         """Return this process's positions in a batch.
@@ -43,10 +63,13 @@ class Processes:
         return slice(batch.start + self.rank, batch.stop, self.size)
 
     def average(self, model: nn.Module, loss: Tensor, weight: Tensor | float) -> Tensor:
-        """Replace gradients and floating-point buffers by their weighted mean over all processes.
+        """Combine gradients, floating-point buffers and losses of all processes.
+
+        Gradients are summed and divided by the total weight. Buffers become their weighted mean.
 
         Args:
-            model: the model, with the gradients of this process's share of the batch.
+            model: the model, with the gradients of the loss of this process's share of the batch,
+                multiplied by the weight.
             loss: loss of this share, 0-dimensional.
             weight: weight of this share, by which its loss was divided.
 
@@ -58,23 +81,50 @@ class Processes:
         """
         if self.size == 1:
             return loss
-        tensors = [w.grad for w in model.parameters() if w.grad is not None]
-        tensors += [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        gradients = [w.grad for w in model.parameters() if w.grad is not None]
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        means = [loss, torch.ones_like(loss), *buffers]
         flat = torch.cat(
-            [loss.view(1), torch.ones_like(loss).view(1), *(t.flatten() for t in tensors)]
+            [*(t.flatten() * weight for t in means), *(t.flatten() for t in gradients)]
         )
-        flat *= weight
-        _all_reduce(flat)
+        self._all_reduce(flat)
         flat /= flat[1].clone()
-        means = flat[2:].split([tensor.numel() for tensor in tensors])
-        for tensor, mean in zip(tensors, means, strict=True):
-            tensor.copy_(mean.view_as(tensor))
+        tensors = [*buffers, *gradients]
+        parts = flat[2:].split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
         return flat[0].clone()
+
+    def count_step(self, seconds: float) -> None:
+        """Record a finished step for `describe_slow`, with the time in seconds that it took."""
+        self.pace.work.append(seconds - self.pace.waited)
+        self.pace.waited = 0.0
+
+    def describe_slow(self) -> str:
+        """Return a sentence about the process that the others wait for; empty if there is none.
+
+        All processes must call this method. It is about the steps since the last call.
+        """
+        if self.size == 1 or not self.pace.work:
+            return ""
+        seconds = torch.zeros(self.size)
+        seconds[self.rank] = statistics.median(self.pace.work)
+        self.pace.work.clear()
+        self.all_sum(seconds)
+        slowest = int(seconds.argmax())
+        median = statistics.median(seconds.tolist()[:slowest] + seconds.tolist()[slowest + 1 :])
+        ratio = float(seconds[slowest]) / median
+        if ratio < SLOW:
+            return ""
+        return (
+            f"Process {slowest} on {self.machines[slowest]} works {ratio:.1f} times as long for a "
+            "step as the others, which wait for it."
+        )
 
     def all_sum(self, values: Tensor) -> None:
         """Replace a tensor on the CPU by the sum of all processes' tensors, in place."""
         if self.size > 1:
-            _all_reduce(values)
+            self._all_reduce(values)
 
     def broadcast_model(self, model: nn.Module) -> None:
         """Copy the first process's weights and buffers to all, as CPUs may round differently."""
@@ -91,7 +141,7 @@ class Processes:
         if self.size == 1:
             return number
         largest = torch.tensor(number)
-        _all_reduce(largest, dist.ReduceOp.MAX)
+        self._all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
     def broadcast(self, make: Callable[[], str]) -> str:
@@ -115,10 +165,13 @@ class Processes:
         if not self.rank:
             self.barrier()
 
-
-def _all_reduce(values: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> None:
-    with _lost_process_errors():
-        dist.all_reduce(values, operation)
+    def _all_reduce(
+        self, values: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM
+    ) -> None:
+        started = time.perf_counter()
+        with _lost_process_errors():
+            dist.all_reduce(values, operation)
+        self.pace.waited += time.perf_counter() - started
 
 
 @contextmanager
@@ -177,6 +230,9 @@ def join_processes() -> Iterator[Processes]:
             world_size=processes.size,
             timeout=TIMEOUT,
         )
+        machines = [""] * processes.size
+        dist.all_gather_object(machines, platform.node())
+        processes = replace(processes, machines=tuple(machines))
     except (RuntimeError, ValueError) as error:
         others = plural(processes.size - 1, "other process")
         raise UserError(

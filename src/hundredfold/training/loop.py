@@ -99,6 +99,7 @@ def _rest_of_epoch(state: State, setup: Setup, clock: Clock | None) -> Iterator[
         record.lr.append(lr)
         state.pending_losses.append(loss)
         record.seconds += now - last
+        setup.processes.count_step(now - last)
         last = now
         yield StepRecord(pictures, loss, lr)
         if state.progress >= 1:
@@ -161,15 +162,24 @@ def _backward(
     state: State, setup: Setup, images: Tensor, labels: Tensor, *, compiled: bool = False
 ) -> Tensor:
     """Compute the gradients without checking the loss; return the loss, 0-dimensional."""
-    config, class_weights = setup.config, setup.class_weights
+    config = setup.config
     model = fused(state.model) if compiled else state.model
     x = prepare(images, *setup.channels, training_size(setup.sizes, state.progress))
-    with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.mixed):
-        loss = training_loss(model(x), labels, class_weights, config.label_smoothing)
+    weight = total_weight(labels, setup.class_weights)
     state.model.zero_grad()  # the optimizer's method would load a compiler first
-    loss.backward()
-    weight = total_weight(labels, class_weights)
-    loss = setup.processes.average(state.model, loss.detach(), weight)
+    parts = -(-len(x) // config.micro_batch) if config.micro_batch else 1
+    losses = []
+    for pictures, answers in zip(x.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.mixed):
+            loss = training_loss(
+                model(pictures), answers, setup.class_weights, config.label_smoothing
+            )
+        if parts > 1:  # losses are means
+            loss = loss * (total_weight(answers, setup.class_weights) / weight)
+        (loss if setup.processes.size == 1 else loss * weight).backward()
+        losses.append(loss.detach())
+    loss = losses[0] if parts == 1 else torch.stack(losses).sum()
+    loss = setup.processes.average(state.model, loss, weight)
     if config.clip_value:
         nn.utils.clip_grad_value_(state.model.parameters(), config.clip_value)
     return loss

@@ -95,7 +95,9 @@ def _train_silently(session: Session) -> None:
     """Train in a process that does not write."""
     with deferred_stop() as stop:
         signal, agree = 0, session.setup.processes.all_max
-        for _ in train_events(session.state, session.setup, session.clock):
+        for event in train_events(session.state, session.setup, session.clock):
+            if isinstance(event, Epoch):
+                session.setup.processes.describe_slow()
             if signal := agree(stop.number):
                 break
         if signal := signal or agree(stop.number):
@@ -108,7 +110,7 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
     for tracker in trackers:
         start_tracker(run, tracker)
     with display, deferred_stop() as stop:
-        due, signal = _checkpoint_timer(setup.config, state.steps_done), 0
+        due, signal, slow = _checkpoint_timer(setup.config, state.steps_done), 0, ""
         if session.clock and not state.steps_done:  # a budget cannot be measured again the same way
             _try_to_write(lambda: run.save_checkpoint(session.checkpoint()), display)
         for event in _events(session):
@@ -119,6 +121,9 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
                 display.epoch(event)
                 for tracker in trackers:
                     tracker.epoch(event)
+                slow, before = setup.processes.describe_slow(), slow
+                if slow and not before:
+                    display.note(slow)
             if signal := setup.processes.all_max(stop.number):
                 break
             if due(state.steps_done):

@@ -25,6 +25,7 @@ from hundredfold.training.cuda_graphs import Recorder
 from hundredfold.training.head import fit_head
 from hundredfold.training.optim import build_optimizer
 from hundredfold.training.setup import Setup
+from hundredfold.training.sync_batch_norm import synchronise
 
 SLOW_PREFIX = "slow."
 VALIDATION_LOGITS = "validation_logits"
@@ -170,6 +171,8 @@ def first_state(setup: Setup, *, pretrained: bool = True) -> State:
     if config.frozen:
         freeze_layers(model, config.frozen)
     setup.processes.broadcast_model(model)
+    if config.sync_batch_norm and setup.processes.size > 1:
+        synchronise(model, setup.processes)
     slow = _slow(model) if config.lookahead else {}
     optimizer = build_optimizer(model, config)
     progress = setup.share_of(0)
