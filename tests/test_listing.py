@@ -1,6 +1,7 @@
 """Listing folders: splits, classes, superclasses, and skipped files."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def test_classes_are_in_natural_order(tmp_path: Path, load: Load) -> None:
 def test_natural_order_sorts_numbers_by_value(numbers: list[int]) -> None:
     names = sorted((f"x{number}.png" for number in numbers), key=natural_key)
     assert [int(name[1:-4]) for name in names] == sorted(numbers)
+
+
+def numbers_and_texts(name: str) -> list[tuple[int, int | str]]:
+    """Return what a natural order compares, one after the other."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
+
+
+@given(st.lists(st.text("aAbé٣0123456789 ._-", max_size=12)))
+def test_natural_order_compares_numbers_and_texts(names: list[str]) -> None:
+    assert sorted(names, key=natural_key) == sorted(names, key=numbers_and_texts)
 
 
 def test_without_a_test_split_the_validation_split_replaces_it(

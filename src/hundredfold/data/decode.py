@@ -16,7 +16,8 @@ from math import prod
 from pathlib import Path
 from queue import SimpleQueue
 from subprocess import PIPE, Popen
-from typing import cast
+from sys import intern
+from typing import Any, cast
 
 import filelock
 import torch
@@ -43,7 +44,7 @@ Decoder = Callable[[int, Sequence[str]], list["FileInfo"]]
 """Function that decodes files into a store from a given row on, and returns facts about each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileInfo:
     """Facts about a picture file."""
 
@@ -59,6 +60,12 @@ class FileInfo:
     animated: bool = False
     problem: str = ""
     """Reason why the file cannot be used; empty if it can."""
+
+
+def info_from(values: Sequence[Any]) -> FileInfo:
+    """Return the facts that `dataclasses.astuple` has listed; equal texts share their memory."""
+    info = FileInfo(*values)
+    return dataclasses.replace(info, mode=intern(info.mode), format=intern(info.format))
 
 
 def map_file(path: Path, shape: Shape, *, new: bool = False) -> Tensor:
@@ -148,7 +155,7 @@ def _decode_in_process(
     try:
         assert process.stdin and process.stdout  # noqa: S101  # both are pipes
         print(json.dumps([row, paths]), file=process.stdin, flush=True)
-        return [FileInfo(*values) for values in json.loads(process.stdout.readline())]
+        return [info_from(values) for values in json.loads(process.stdout.readline())]
     finally:
         idle.put(process)
 

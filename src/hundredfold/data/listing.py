@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import NamedTuple
 
 from hundredfold.data.layout import (
@@ -34,7 +35,8 @@ from hundredfold.support.text import plural
 class Entry(NamedTuple):
     """A picture that is to be read."""
 
-    path: Path
+    file: str
+    """Path of the picture. There may be millions, and a `Path` takes several times the memory."""
     name: str
     """Name to show to people: the path within the source, with slashes."""
     split: str
@@ -45,6 +47,11 @@ class Entry(NamedTuple):
     """Name of the superclass, in Unicode's composed form; empty if there is none."""
     group: str = ""
     """Name of a group, such as a person, whose pictures belong together; empty if there is none."""
+
+    @property
+    def path(self) -> Path:
+        """Path of the picture."""
+        return Path(self.file)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def sort_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     Numbered files thus keep the order of their numbers, whatever class or folder they are in.
     """
 
-    def key(entry: Entry) -> tuple[object, ...]:
+    def key(entry: Entry) -> tuple[str, ...]:
         file_name = entry.name.rpartition("/")[2]
         return natural_key(file_name), natural_key(entry.name), entry.name
 
@@ -121,7 +128,7 @@ def list_folder(
         else:
             *above, label = inner[name][len(roots.get(top, ())) :] or [""]
             split = splits[top[0]] if splits else ""
-            entries.append(Entry(path, name, split, label, "/".join(above)))
+            entries.append(Entry(str(path), name, split, intern(label), intern("/".join(above))))
     _check_layout(entries, source)
     entries = qualify_shared_names(entries)
     full_roots = [(*wrapper, *root) for root in roots.values()] or [wrapper]

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -22,13 +23,13 @@ import torch
 from torch import Tensor
 
 from hundredfold.data.dataset import MAX_IN_MEMORY
-from hundredfold.data.decode import FileInfo, Shape, decode, map_file
+from hundredfold.data.decode import FileInfo, Shape, decode, info_from, map_file
 from hundredfold.data.listing import Entry
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.errors import UserError
-from hundredfold.support.files import file_stamp, fingerprint, process_lock
+from hundredfold.support.files import file_stamp, fingerprint, fingerprint_of_each, process_lock
 
-VERSION = 2
+VERSION = 3
 """Version of the file format and of how pictures are decoded. Files of another one are not used."""
 MAX_LISTS = 4
 """Maximum number of cached lists of pictures per folder, size and fit. Those used last are kept."""
@@ -65,10 +66,11 @@ def read_pictures(entries: Sequence[Entry], size: int, fit: Fit, folder: Path) -
     """
     shape = (len(entries), 3, size, size)
     large = prod(shape) > MAX_IN_MEMORY
-    paths = [str(entry.path.absolute()) for entry in entries]
-    state = fingerprint(VERSION, shape, fit, paths, [_stamp_or_nothing(path) for path in paths])
-    prefix = fingerprint(os.path.commonpath(paths), size, fit).hex()[:PREFIX_DIGITS]
-    file = folder / f"{prefix}-{fingerprint(paths).hex()[:PREFIX_DIGITS]}.pixels"
+    paths = [_absolute(entry.file) for entry in entries]
+    stamps = ((path, _stamp_or_nothing(path)) for path in paths)
+    state = fingerprint_of_each(chain((VERSION, shape, fit), stamps))
+    prefix = fingerprint(_common_folder(paths), size, fit).hex()[:PREFIX_DIGITS]
+    file = folder / f"{prefix}-{fingerprint_of_each(paths).hex()[:PREFIX_DIGITS]}.pixels"
     with process_lock(folder / f"{prefix}.lock") as locked:
         if cached := _load(file, shape, state, large=large):
             return cached
@@ -96,6 +98,21 @@ def read_pictures(entries: Sequence[Entry], size: int, fit: Fit, folder: Path) -
     return cached
 
 
+def _absolute(path: str) -> str:
+    # A copy of each path of a million pictures would take 150 MB.
+    return path if os.path.isabs(path) else str(Path(path).absolute())  # noqa: PTH117
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    """Return what `os.path.commonpath` returns, without splitting all paths at once."""
+
+    def parts(path: str) -> list[str]:
+        return path.split(os.sep)  # noqa: PTH206  # pathlib's is slower, and there may be millions
+
+    ends = (choose(paths, key=parts) for choose in (min, max))
+    return os.path.commonpath(list(ends))
+
+
 def _stamp_or_nothing(path: str) -> tuple[int, ...]:
     """Return the stamp of a file, or an empty tuple if there is no such file."""
     try:
@@ -119,7 +136,7 @@ def _load(file: Path, shape: Shape, state: bytes, *, large: bool) -> DecodedPict
             return None
         with suppress(OSError):
             os.utime(file)  # marks the file as used last
-        infos = tuple(FileInfo(*values) for values in json.loads(trailer[len(state) : -4]))
+        infos = tuple(map(info_from, json.loads(trailer[len(state) : -4])))
     except (OSError, RuntimeError):  # RuntimeError: the file was cut while it was being mapped
         return None
     return DecodedPictures(store, infos, file if large else None)

@@ -4,7 +4,8 @@ import csv
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
+from sys import intern
 
 from hundredfold.data import parquet
 from hundredfold.data.layout import parse_split_name, to_nfc
@@ -101,11 +102,18 @@ def read_entries(
         raise UserError(
             f"{source}, line {missing[0]}: there is no superclass, although other lines have one."
         )
-    inside = root.resolve() if root else None
-    for entry in entries if inside else ():
-        if not entry.path.resolve().is_relative_to(inside):  # type: ignore[arg-type]
+    for entry in entries:
+        if root and not _is_inside(entry, root):
             raise UserError(f"{source} names a file outside of it, {shortened(entry.name)!r}.")
     return entries, unlabelled
+
+
+def _is_inside(entry: Entry, root: Path) -> bool:
+    """Return whether a picture is in a folder of unpacked files, which has no links."""
+    parts = PurePath(entry.file).parts
+    if ".." in parts:
+        return entry.path.resolve().is_relative_to(root.resolve())
+    return parts[: len(root.parts)] == root.parts
 
 
 def _text_rows(path: Path, source: str) -> Numbered:
@@ -179,12 +187,12 @@ def _entry(path: Path, where: str, row: Row, columns: Mapping[str, str]) -> Entr
         )
     file = _existing_path(path.parent, values["path"])
     return Entry(
-        path=path.parent / file,
+        file=str(path.parent / file),
         name=PurePosixPath(file).as_posix(),
         split=parsed[0] if parsed else "",
-        label=to_nfc(values["label"]),
-        parent=to_nfc(values.get("parent", "")),
-        group=to_nfc(values.get("group", "")),
+        label=intern(to_nfc(values["label"])),
+        parent=intern(to_nfc(values.get("parent", ""))),
+        group=intern(to_nfc(values.get("group", ""))),
     )
 
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -76,7 +76,16 @@ def file_stamp(path: str | Path) -> tuple[int, ...]:
 
 def fingerprint(*parts: object) -> bytes:
     """Return the SHA-256 of the `repr` of values, which serves as a cache key."""
-    return hashlib.sha256(repr(parts).encode()).digest()
+    return fingerprint_of_each(parts)
+
+
+def fingerprint_of_each(values: Iterable[object]) -> bytes:
+    """Return the SHA-256 of the `repr` of each value, of which there may be millions."""
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(repr(value).encode())
+        digest.update(b",")
+    return digest.digest()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 torch's own SyncBatchNorm works on GPUs only.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +43,15 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         x, channels = x.float(), self.num_features
         count = x.new_full((1,), x.numel() / channels)
         sums = torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count])
-        sums = _SumOverProcesses.apply(sums, self.processes)  # type: ignore[no-untyped-call]
+        sums = cast("Tensor", _SumOverProcesses.apply(sums, self.processes))
         total = sums[-1].detach()
         mean, square = (sums[:-1] / total).split(channels)
         variance = (square - mean.square()).clamp_min(0)
         self._track(mean.detach(), variance.detach() * total / (total - 1))
         scale = (variance + self.eps).rsqrt() * self.weight
         shift = self.bias - mean * scale
-        return x * scale[:, None, None] + shift[:, None, None]
+        normalised: Tensor = x * scale[:, None, None] + shift[:, None, None]
+        return normalised
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
