@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.making import Load
 from support.pets import picture, pictures
+from test_tables import pixels
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from hundredfold import Dataset, UserError
@@ -136,6 +137,14 @@ def test_a_killed_packing_goes_on(root: Path, tmp_path: Path) -> None:
     assert contents(folder).keys() == contents(tmp_path / "whole").keys()
     for path in (tmp_path / "whole").glob("*.tar"):
         assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+def test_two_packings_at_once_write_one_set(root: Path, tmp_path: Path, load: Load) -> None:
+    command = [sys.executable, "-m", "hundredfold", "pack", str(root), "--to", "shards"]
+    command += ["--per-shard", "3"]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert pixels(load(tmp_path / "shards", strict=True)) == pixels(load(root))
 
 
 def test_a_changed_shard_is_left_out(root: Path, load: Load, said: list[str]) -> None:

@@ -144,15 +144,21 @@ def test_pictures_in_parquet_are_read(
     assert load(table).digest() == found.digest()
 
 
-def test_parquet_rows_without_a_picture_or_class_are_refused(
-    tmp_path: Path, load: Load, capsys: pytest.CaptureFixture[str]
+def test_parquet_rows_without_a_picture_are_named_and_those_without_a_class_refused(
+    tmp_path: Path, load: Load, said: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = picture(tmp_path / "x.png").read_bytes()
     names = {"label": ["cat", "dog"]}
-    images = [{"bytes": data, "path": "x.png"}, {"bytes": None, "path": "y.png"}]
-    table = parquet_of(tmp_path / "a.parquet", {"image": images, "label": [0, 1]}, names)
-    with pytest.raises(UserError, match=r"a\.parquet, row 2: there is no picture"):
-        load(table)
+    images: list[dict[str, Any]] = [
+        {"bytes": picture(tmp_path / f"{i}.png").read_bytes(), "path": "x.png"} for i in range(6)
+    ]
+    images[1]["bytes"] = None
+    columns = {"image": images, "label": [0, 1, 0, 0, 1, 1]}
+    table = parquet_of(tmp_path / "a.parquet", columns, names)
+    found = load(table)
+    assert len(found.train) + len(found.test) == 5
+    assert any(f"{table} has 1 row without a picture: 2" in sentence for sentence in said)
+    with pytest.raises(UserError, match="1 row without a picture: 2"):
+        load(table, strict=True)
     columns = {"image": [images[0]] * 2, "label": [0, -1]}
     table = parquet_of(tmp_path / "b.parquet", columns, names)
     with pytest.raises(UserError, match=r"b\.parquet, line 3: there is no label"):

@@ -27,9 +27,11 @@ from hundredfold.support.console import counted, say
 from hundredfold.support.errors import UserError, first_few
 from hundredfold.support.files import (
     UNFINISHED,
+    cache_folder,
     file_stamp,
     fingerprint,
     make_folder,
+    process_lock,
     remove_unfinished,
     save_file,
 )
@@ -83,14 +85,32 @@ def pack(
     stamps = [(*entry[1:], *file_stamp(entry.path)[:2]) for entry in entries]
     packed = fingerprint(VERSION, per_shard, stamps).hex()
     jobs = _divide(entries, folder, per_shard)
+    key = fingerprint(str(folder.absolute())).hex()[:16]
+    with process_lock(cache_folder() / "locks" / f"{key}.lock"):  # two would write the same files
+        return _pack(source, folder, jobs, packed, classes)
+
+
+def _pack(
+    source: Path, folder: Path, jobs: Sequence[_Job], packed: str, classes: Sequence[str]
+) -> list[Shard]:
+    """Write the shards that are not finished, and return all.
+
+    Args:
+        source: the path that the user passed.
+        folder: folder for the shards.
+        jobs: all shards.
+        packed: fingerprint of the pictures and of how they are divided.
+        classes: names of the classes 0, 1, ....
+    """
     done = _finished(make_folder(folder), packed, [job.path.name for job in jobs])
     save_file(folder / CLASS_NAMES[0], "".join(f"{name}\n" for name in classes))
     number = {name: i for i, name in enumerate(classes)}
     missing = [job for job in jobs if job.path.name not in done]
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        with counted("Packing", len(entries)) as advance, (folder / INDEX).open("a") as index:
-            advance(len(entries) - sum(len(job.members) for job in missing))
+        total = sum(len(job.members) for job in jobs)
+        with counted("Packing", total) as advance, (folder / INDEX).open("a") as index:
+            advance(total - sum(len(job.members) for job in missing))
             for shard in pool.map(partial(_write_shard, number), missing):
                 index.write(f"{json.dumps(shard._asdict())}\n")
                 index.flush()

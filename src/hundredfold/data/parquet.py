@@ -16,10 +16,13 @@ from hundredfold.data.unpack import (
     unpack_once,
     write_member,
 )
-from hundredfold.support.errors import DamagedFileError, UserError, extra, first_line
+from hundredfold.support.errors import DamagedFileError, UserError, extra, first_few, first_line
+from hundredfold.support.text import plural
 
 MAX_ROWS = 10**7
 """Maximum number of rows. A file of a few kilobytes can claim more."""
+MAX_CELL = 10_000
+"""Maximum number of characters of another cell that are kept; a caption may be a page."""
 BATCH_ROWS = 100
 """Number of rows that are read at a time. Each may contain a large picture."""
 
@@ -46,38 +49,45 @@ def holds_pictures(path: Path, columns: Sequence[str]) -> bool:
 def unpack_parquet(path: Path, folder: Path, columns: Sequence[str]) -> UnpackedFolder:
     """Write the pictures of a table to files, and a text table with their paths.
 
+    Rows without a picture are left out, and the result says so.
+
     Args:
         path: path of the table.
         folder: folder for unpacked files.
         columns: possible names of the column with the pictures; the first is written.
 
     Raises:
-        DamagedFileError: the table cannot be read, or a row has no picture.
+        DamagedFileError: the table cannot be read.
         UserError: the pictures take too many bytes, or the disk is full.
     """
 
     def unpack(path: Path, destination: Destination) -> None:
         column = _picture_column(_open(path).schema_arrow, columns)
+        without: list[str] = []
         with (destination.folder / UNPACKED_TABLE).open("w", encoding="utf-8", newline="") as file:
             for number, row in enumerate(records(path), 1):
                 value = row.pop(column)
                 content = picture_bytes(value)
                 if not content:
-                    raise DamagedFileError(f"{path}, row {number}: there is no picture.")
+                    without.append(str(number))
+                    continue
                 name = value.get("path") if isinstance(value, dict) else None
                 name = f"{number:07d}{_suffix(name or '')}"
                 stream = LimitedStream(BytesIO(content), destination.limit)
                 write_member(destination.folder / name, stream)
                 # Another column with names of files must not be taken for the path.
                 cells = {
-                    header: _text(cell)
+                    header: _text(cell)[:MAX_CELL]
                     for header, cell in row.items()
                     if header.strip().lower() not in columns
                 }
                 writer = csv.writer(file)
-                if number == 1:
+                if not file.tell():
                     writer.writerow([columns[0], *cells])
                 writer.writerow([name, *cells.values()])
+        if without:
+            rows = f"{plural(len(without), 'row')} without a picture: {first_few(without)}"
+            destination.left_out.append(f"{path} has {rows}")
 
     return unpack_once(path, folder, unpack)
 
@@ -89,6 +99,9 @@ def _open(path: Path) -> Any:
         table = parquet.ParquetFile(path)
     except (OSError, ArrowException) as error:
         raise DamagedFileError(f"Cannot read {path}: {first_line(error)}.") from error
+    names = table.schema_arrow.names
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise DamagedFileError(f"{path} has several columns called {first_few(sorted(repeated))}.")
     if table.metadata.num_rows > MAX_ROWS:
         raise UserError(f"{path} has more than {MAX_ROWS:,} rows. Split it into smaller tables.")
     return table

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import product
 from math import prod
@@ -234,7 +234,10 @@ def _split_of(name: str) -> str:
 
 
 def _read_class_names(shard: Path, root: Path) -> list[str]:
-    """Return the names of classes 0, 1, ..., from a file beside a shard; empty if there is none."""
+    """Return the names of classes 0, 1, ..., from a file beside a shard; empty if there is none.
+
+    A name that several classes have is followed by the number of the class.
+    """
     folders = [shard.parent, root] if shard.is_relative_to(root) else [shard.parent]
     for path in (folder / name for folder in folders for name in CLASS_NAMES):
         if path.is_file():
@@ -243,8 +246,12 @@ def _read_class_names(shard: Path, root: Path) -> list[str]:
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{path} is not a list of class names in UTF-8 text.") from error
             names = [to_nfc(line.strip()) for line in text.rstrip().split("\n")]
-            # A label is the number of a line, so an empty or repeated line would be another class.
-            if "" in names or len(set(names)) < len(names):
-                raise UserError(f"{path} has an empty line or the same class name twice.")
-            return names
+            # A label is the number of a line, so an empty line would shift the classes.
+            if "" in names:
+                raise UserError(f"{path} has an empty line. Delete it, or name its class.")
+            counts = Counter(names)  # some lists for ImageNet have several classes of one name
+            return [
+                f"{name} ({number})" if counts[name] > 1 else name
+                for number, name in enumerate(names)
+            ]
     return []

@@ -4,6 +4,7 @@ import csv
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from sys import intern
 
@@ -61,7 +62,8 @@ def list_table(path: Path, source: str = "", root: Path | None = None) -> Listin
     source = source or str(path)
     if path.suffix.lower() == ".parquet" and parquet.holds_pictures(path, COLUMNS["path"]):
         unpacked = parquet.unpack_parquet(path, cache_folder() / "unpacked", COLUMNS["path"])
-        return list_table(unpacked.folder / UNPACKED_TABLE, source, unpacked.folder)
+        listing = list_table(unpacked.folder / UNPACKED_TABLE, source, unpacked.folder)
+        return replace(listing, left_out=unpacked.left_out)
     entries, _ = read_entries(path, source, root)
     remarks = tuple(describe_similar_classes(entries))
     return Listing(sort_entries(qualify_shared_names(entries)), remarks=remarks)
@@ -92,7 +94,7 @@ def read_entries(
     columns = _columns(source, list(rows[0][1])) if rows else {}
 
     def is_used(row: Row) -> bool:
-        return not lenient or row[columns["label"]].strip() not in MISSING
+        return not lenient or _is_label(row[columns["label"]].strip())
 
     unlabelled = [row[columns["path"]] for _, row in rows if not is_used(row)]
     rows = [(line, row) for line, row in rows if is_used(row)]
@@ -106,6 +108,12 @@ def read_entries(
         if root and not _is_inside(entry, root):
             raise UserError(f"{source} names a file outside of it, {shortened(entry.name)!r}.")
     return entries, unlabelled
+
+
+def _is_label(cell: str) -> bool:
+    """Return whether a cell can be the name of a class."""
+    short = len(os.fsencode(cell)) <= MAX_NAME
+    return cell not in MISSING and short and "\n" not in cell and "\0" not in cell
 
 
 def _is_inside(entry: Entry, root: Path) -> bool:

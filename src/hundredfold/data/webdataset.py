@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from hundredfold.data.decompress import SizeLimit, tar_members
@@ -25,6 +25,7 @@ from hundredfold.data.unpack import (
     write_member,
 )
 from hundredfold.pictures.load import is_picture
+from hundredfold.pictures.walk import is_hidden
 from hundredfold.support.errors import UserError, first_few
 from hundredfold.support.text import plural
 
@@ -39,8 +40,8 @@ MAX_PEEKED = 2**30
 """Maximum number of bytes that those members may unpack to."""
 END = bytes(1024)
 """The end of a .tar archive."""
-DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
-"""Exceptions that a damaged archive raises."""
+DAMAGED = (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+"""Exceptions that a damaged archive raises; ValueError if a number in a header is none."""
 
 Sample = dict[str, str]
 """The cells of a picture by the column of `table.COLUMNS`."""
@@ -134,8 +135,8 @@ def _samples(
     """Write the picture of each sample to a file, and yield its key and its cells."""
     last, sample = "", Sample()
     for tar, member in tar_members(path, destination.limit):
-        if not member.isreg():
-            continue
+        if not member.isreg() or is_hidden(PurePosixPath(member.name).name):
+            continue  # macOS writes ._0001.jpg beside 0001.jpg
         key, kind = _parse(member.name)
         if key != last:
             yield last, sample
