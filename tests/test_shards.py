@@ -5,6 +5,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -259,7 +260,9 @@ def test_odd_labels_and_long_captions_lose_one_picture_at_most(
     files, labels = rows(root, "train")
     names = [CLASSES[label] for label in labels]
     names[2], names[3] = "two\nlines", "x" * 300
-    images = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    images: list[dict[str, Any]] = [
+        {"bytes": file.read_bytes(), "path": file.name} for file in files
+    ]
     images[5]["bytes"] = None
     whole = {"image": images, "label": names, "caption": ["word " * 40_000] * len(files)}
     for path in (folder / "data").glob("train-*"):
