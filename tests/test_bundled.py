@@ -12,7 +12,7 @@ from PIL import Image
 from hundredfold import Dataset, Predictor, load_sample
 from hundredfold.cli.main import main
 from hundredfold.evaluation.evaluate import measure_model
-from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
+from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run, pack_weights, unpack_weights
 from hundredfold.support.files import cache_folder
 
 PACKAGE = Path(str(resources.files("hundredfold") / "weights"))
@@ -69,6 +69,25 @@ def test_bundled_model_is_copied_to_the_cache_as_a_run(tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in first.model().state_dict().values())
     Path("strong").mkdir()  # a run of the user takes precedence
     assert find_run("strong").path == Path("strong")
+
+
+def test_packed_weights_are_within_half_a_step() -> None:
+    torch.manual_seed(0)
+    weights = {
+        "conv.weight": torch.randn(64, 32, 3, 3) * torch.rand(64, 1, 1, 1),
+        "norm.bias": torch.randn(64),
+        "norm.count": torch.tensor(7),
+    }
+    weights["conv.weight"][3] = 0
+    packed = pack_weights(weights)
+    found = unpack_weights(packed)
+    assert list(found) == list(weights)
+    largest = weights["conv.weight"].abs().amax((1, 2, 3), keepdim=True)
+    error = (found["conv.weight"].float() - weights["conv.weight"]).abs()
+    assert (error <= largest * (0.5 / 63 + 1e-3)).all()
+    assert found["norm.bias"].equal(weights["norm.bias"].half())
+    assert found["norm.count"] == 7
+    assert len(packed) < 64 * 32 * 9  # less than a byte each
 
 
 def test_weights_rounded_to_16_bits_are_exact_in_32() -> None:

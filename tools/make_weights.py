@@ -2,7 +2,7 @@
 
 python tools/make_weights.py runs/strong-... strong
 
-The weights are rounded to 16 bits. The metrics and the model card describe the rounded weights.
+The weights are rounded to seven bits. The metrics and the model card describe the rounded weights.
 """
 
 import argparse
@@ -16,16 +16,19 @@ import hundredfold
 from hundredfold import Config, Run, evaluate
 from hundredfold.models.build import count_parameters
 from hundredfold.recipes import RECIPES
+from hundredfold.runs.bundled import PACKED_FILE, pack_weights, unpack_weights
 from hundredfold.runs.new_run import copy_model
 from hundredfold.runs.run import WEIGHTS_FILE
 
 COPIED = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "threads", "data_sha256")
 """Keys of the run's environment that the bundled model records."""
+RESOLVED = ("fit", "balance")
+"""Fields that a run decides if the recipe leaves them open."""
 CARD = """# `{name}`: a classifier of CIFAR-100's 100 classes
 
-{parameters:.2f} M weights, stored with 16 bits ({size:.1f} MB). Trained with
+{parameters:.2f} M weights, rounded to seven bits ({size:.1f} MB). Trained with
 `hundredfold train {command}` ({minutes:.0f} min on {cores} cores of an
-{processor}, torch {torch}), then rounded with
+{processor}, torch {torch}), then rounded by
 `python tools/make_weights.py`.
 
 | CIFAR-100's test set, 10,000 pictures | single view | flip TTA |
@@ -62,13 +65,16 @@ def main() -> None:
     folder = Path(hundredfold.__file__).parent / "weights" / options.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in run.weights().items()}
+    packed = pack_weights(run.weights())
     config = dataclasses.replace(run.config(), data="cifar100", out="runs")
     environment = {key: run.environment()[key] for key in COPIED}
-    bundled = copy_model(run, folder, config, halves, environment)
+    bundled = copy_model(run, folder, config, unpack_weights(packed), environment)
     metrics = run.metrics() | evaluate(bundled)
+    parameters = count_parameters(bundled.model())
+    (folder / PACKED_FILE).write_bytes(packed)
+    (folder / WEIGHTS_FILE).unlink()
     bundled.save_metrics(metrics)
-    (folder / "README.md").write_text(card(options.name, bundled, metrics))
+    (folder / "README.md").write_text(card(options.name, bundled, parameters, metrics))
     print((folder / "README.md").read_text())
     print("before rounding:", run.metrics()["test"])
 
@@ -78,7 +84,7 @@ def flags(config: Config) -> Iterator[str]:
     recipe = RECIPES[config.name](data=config.data, out=config.out)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value != getattr(recipe, field.name):
+        if value != getattr(recipe, field.name) and field.name not in RESOLVED:
             values = value if isinstance(value, tuple) else (value,)
             yield " ".join(
                 (
@@ -88,13 +94,13 @@ def flags(config: Config) -> Iterator[str]:
             )
 
 
-def card(name: str, run: Run, metrics: dict[str, Any]) -> str:
+def card(name: str, run: Run, parameters: int, metrics: dict[str, Any]) -> str:
     """Return the model card."""
     environment, config = run.environment(), run.config()
     return CARD.format(
         name=name,
-        parameters=count_parameters(run.model()) / 1e6,
-        size=(run.path / WEIGHTS_FILE).stat().st_size / 1e6,
+        parameters=parameters / 1e6,
+        size=(run.path / PACKED_FILE).stat().st_size / 1e6,
         command=" ".join((config.name, *flags(config))),
         minutes=metrics["seconds"] / 60,
         test=metrics["test"],
