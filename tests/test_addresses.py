@@ -1,5 +1,6 @@
 """Data at an address: from a web server on this machine, and from a store of fsspec."""
 
+import http.server
 import os
 import shutil
 import sys
@@ -72,6 +73,24 @@ def test_only_a_changed_file_is_downloaded_again(web: tuple[Path, str], root: Pa
     assert path.read_bytes() == archive.read_bytes()
 
 
+def test_a_file_without_a_date_is_downloaded_again(
+    web: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = web
+    (folder / "x.zip").write_bytes(b"1")
+    handler = http.server.SimpleHTTPRequestHandler
+    send = handler.send_header
+    monkeypatch.setattr(
+        handler,
+        "send_header",
+        lambda self, name, value: name == "Last-Modified" or send(self, name, value),
+    )
+    find_source(f"{url}/x.zip")
+    (folder / "x.zip").write_bytes(b"2")
+    path = find_source(f"{url}/x.zip")
+    assert path and path.read_bytes() == b"2"
+
+
 def test_the_start_of_another_version_is_not_used(web: tuple[Path, str]) -> None:
     folder, url = web
     (folder / "x.zip").write_bytes(b"new" * 1000)
@@ -116,9 +135,11 @@ def test_without_a_network_the_earlier_download_is_used(
 def test_a_folder_of_a_store_equals_the_folder(
     store: fsspec.AbstractFileSystem, root: Path, load: Load
 ) -> None:
+    said: list[str] = []
     store.put(f"{root}/", "/bucket/pets", recursive=True)
     store.pipe("/bucket/pets/notes.bin", b"nothing to download")
-    found = load_data("memory://bucket/pets", size=32)
+    found = load_data("memory://bucket/pets", said.append, size=32)
+    assert not any("skipped" in sentence for sentence in said)
     assert found.digest() == load(root, size=32).digest()
     assert not list(cache_folder().rglob("notes.bin"))
     gone = root / "train/cat/train-cat-0.png"

@@ -1,6 +1,7 @@
 """Download data from an address: http(s)://, or s3://, gs:// and others that fsspec can read."""
 
 import re
+import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
@@ -118,8 +119,10 @@ def _web_stamp(url: str) -> str:
     request = urllib.request.Request(url, headers={"User-Agent": "hundredfold"})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
-            kept = ("ETag", "Last-Modified", "Content-Length")
-            return str([response.headers.get(name) for name in kept])
+            values = [response.headers.get(name) for name in ("ETag", "Last-Modified")]
+            if not any(values):  # nothing would tell a changed file
+                return secrets.token_hex()
+            return str([*values, response.headers.get("Content-Length")])
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in MISSING:
@@ -213,7 +216,7 @@ def _update(files: Sequence[_RemoteFile], folder: Path) -> None:
         if isinstance(stamp, FileNotFoundError):
             target.unlink(missing_ok=True)
         elif isinstance(stamp, str):
-            _download(file, stamp, target)
+            _download(file, stamp, target, folder.with_suffix(".stamps") / file.name)
         elif target.exists():
             kept.append(file.address)
         elif not (file.optional and kept):
@@ -229,13 +232,12 @@ def _stamp_or_error(file: _RemoteFile) -> str | Exception:
         return error
 
 
-def _download(file: _RemoteFile, stamp: str, target: Path) -> None:
-    """Download a file, unless a file with the same stamp was downloaded before."""
-    note = target.with_name(f".{target.name}.stamp")
+def _download(file: _RemoteFile, stamp: str, target: Path, note: Path) -> None:
+    """Download a file, unless the note says that a file with the same stamp was downloaded."""
     if not note.exists() or note.read_text() != stamp:
         target.unlink(missing_ok=True)
         partial_path(target).unlink(missing_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        note.parent.mkdir(parents=True, exist_ok=True)
         save_file(note, stamp)
     if not target.exists():
         file.fetch(target)
@@ -245,5 +247,5 @@ def _remove_others(files: Iterable[_RemoteFile], folder: Path) -> None:
     """Delete the files of a folder that no longer exist at its address."""
     names = {folder / file.name for file in files}
     for path in list(folder.rglob("*")):
-        if path.is_file() and path not in names and not path.name.startswith("."):
+        if path.is_file() and path not in names:
             path.unlink()
