@@ -7,7 +7,6 @@ are assumptions, and flags.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +67,12 @@ def hours(machine: Machine, pictures: int, nodes: int, options: Options) -> floa
     return steps * (step + exchange) / 3600
 
 
+def estimate(machine: Machine, pictures: int, nodes: int, options: Options) -> str:
+    """Return the hours and the price as text."""
+    time = hours(machine, pictures, nodes, options)
+    return f"{time:,.3g} h, {time * nodes * machine.price:,.0f}"
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
@@ -86,11 +91,11 @@ def main(options: Options) -> None:
     )
     for machine in machines:
         print(f"\n{machine.name}: {machine.speed:,.0f} pictures of 32 px per second\n")
-        cell: Callable[[int, int], str] = lambda pictures, nodes, m=machine: (  # noqa: E731
-            f"{(h := hours(m, pictures, nodes, options)):,.2g} h, {h * nodes * m.price:,.0f}"
-        )
         head = ["pictures", *(f"{nodes:,} machines" for nodes in options.nodes)]
-        rows = [[f"{p:,}", *(cell(p, n) for n in options.nodes)] for p in options.pictures]
+        rows = [
+            [f"{pictures:,}", *(estimate(machine, pictures, n, options) for n in options.nodes)]
+            for pictures in options.pictures
+        ]
         print(table(head, rows))
     train = next(phase for phase in million["phases"] if phase["name"] == "train")
     print(

@@ -49,6 +49,19 @@ def test_published_folder_predicts_like_the_run_and_reveals_no_path(
     assert "is not empty" in capsys.readouterr().err
 
 
+def test_what_is_published_has_no_key_of_an_address(trained: Train) -> None:
+    run = trained()
+    config = dataclasses.replace(run.config(), data="https://example.org/pets.zip?key=SECRET")
+    (run.path / "config.json").write_text(to_json(config))
+    update_digests(run)
+    folder = write_folder(run, "me/tiny", Path("out"))
+    assert main(["report", str(run.path)]) == 0
+    for file in (*folder.iterdir(), run.path / "report.html"):
+        assert b"SECRET" not in file.read_bytes()
+    assert "pets.zip" in (folder / "README.md").read_text()
+    assert "https://example.org/pets.zip" in (run.path / "report.html").read_text()
+
+
 def test_card_of_a_run_on_coarse_labels_lists_the_accuracy_once(trained: Train) -> None:
     run = trained(labels="coarse")
     accuracy = run.metrics()["test"]["coarse_top1"]

@@ -51,6 +51,11 @@ def is_address(source: str) -> bool:
     return "://" in source
 
 
+def without_key(source: str) -> str:
+    """Return `--data` without the query of an address, which may hold a key."""
+    return source.partition("?")[0] if is_address(source) else source
+
+
 def download_address(address: str) -> Path:
     """Download what an address names into the user's cache folder, and return its path there.
 

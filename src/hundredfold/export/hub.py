@@ -5,6 +5,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
+from hundredfold.data.addresses import without_key
 from hundredfold.metrics.scores import INTERVAL, VIEWS, describe_test, metric_rows
 from hundredfold.models.build import count_parameters
 from hundredfold.runs.new_run import copy_model
@@ -68,7 +69,7 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
         raise UserError(f"{folder} is not empty: name another folder.")
     config = dataclasses.replace(
         run.config(),
-        data=Path(run.config().data).name,
+        data=Path(without_key(run.config().data)).name,
         weights=Path(run.config().weights).name,
         out="runs",
     )
@@ -87,7 +88,7 @@ def card(run: Run, name: str) -> str:
     return CARD.format(
         name=name,
         parameters=count_parameters(run.model()) / 1e6,
-        data=Path(config.data).name,
+        data=Path(without_key(config.data)).name,
         recipe=config.name,
         seed=config.seed,
         epochs=plural(config.epochs, "epoch"),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 from torch import Tensor
 
+from hundredfold.data.addresses import without_key
 from hundredfold.data.dataset import Split
 from hundredfold.evaluation.predictions import ScoredPredictions
 from hundredfold.figures.style import INK
@@ -159,7 +160,7 @@ def _about(run: Run, level: ScoredPredictions) -> str:
     config, started = run.config(), run.environment()["started"]
     return " · ".join(
         [
-            config.data,
+            without_key(config.data),
             plural(len(level.classes), f"{level.name} class"),
             f"{config.model}, {plural(config.epochs, 'epoch')}, seed {config.seed}",
             f"{started[:10]}",
@@ -291,7 +292,8 @@ def _picture(level: ScoredPredictions, index: int, test: Split | None) -> Report
 
 def _tables(run: Run) -> dict[str, list[tuple[str, str]]]:
     """Return time, configuration and environment of the run as tables of names and values."""
-    metrics = run.metrics()
+    metrics, config = run.metrics(), asdict(run.config())
+    config["data"] = without_key(config["data"])
     seconds = {
         "features and head": (metrics.get("head") or {}).get("seconds", 0.0),
         "training": metrics["train_seconds"],
@@ -304,7 +306,7 @@ def _tables(run: Run) -> dict[str, list[tuple[str, str]]]:
     rate = ("training pictures per second", f"{metrics['images_per_second']:,.0f}")
     return {
         "Time": [*times, rate],
-        "Configuration": [(name, _text(value)) for name, value in asdict(run.config()).items()],
+        "Configuration": [(name, _text(value)) for name, value in config.items()],
         "Environment": [(name, _text(value)) for name, value in run.environment().items()],
     }
 
