@@ -92,7 +92,7 @@ def render_report(
         else None,
         pairs=_pairs(first, test),
         galleries=_galleries(first, test) + _foreign_gallery(run, first, test),
-        missing=missing,
+        missing=missing.replace(config.data, without_key(config.data)),
         head=_head(run),
         calibration=_calibration(run),
         tables=_tables(run),
