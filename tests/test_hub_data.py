@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from support.pets import pictures
+from support.pets import picture, pictures
 from test_shards import write_parquet
 
 COMMIT = "0" * 40
@@ -95,6 +96,7 @@ def audit(hub: Hub, data: str, out: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.long
 def test_a_data_set_of_the_hub_is_downloaded_once(hub: Hub, tmp_path: Path) -> None:
     (hub.folder / "main" / "weights.bin").write_bytes(b"x" * 1000)
+    picture(hub.folder / "thumbnail.png")  # of the page about the data set
     out = tmp_path / "out"
     for data in ("hf:pets/ours", "hf:pets/ours/main", "hf:pets/ours/main/data"):
         found = audit(hub, data, out)
@@ -102,6 +104,7 @@ def test_a_data_set_of_the_hub_is_downloaded_once(hub: Hub, tmp_path: Path) -> N
         assert json.loads((out / "audit.json").read_text())["pictures"] == 14
     assert list((tmp_path / "home").rglob("*.parquet"))
     assert not list((tmp_path / "home").rglob("weights.bin"))
+    assert not list((tmp_path / "home").rglob("thumbnail.png"))
     missing = audit(hub, "hf:pets/theirs", out)
     assert missing.returncode == 2
     assert "has no data set pets/theirs, or it is private" in missing.stderr
@@ -113,3 +116,13 @@ def test_a_data_set_of_the_hub_is_downloaded_once(hub: Hub, tmp_path: Path) -> N
     assert "Cannot download pets/others from the Hugging Face Hub" in offline.stderr
     wrong = audit(hub, "hf:pets", out)
     assert wrong.returncode == 2 and "not of the form hf:OWNER/NAME" in wrong.stderr
+
+
+@pytest.mark.long
+def test_loose_pictures_of_the_hub_are_a_data_set(hub: Hub, tmp_path: Path) -> None:
+    shutil.rmtree(hub.folder / "main")
+    pictures(hub.folder, {"train/cat": 6, "train/dog": 6, "test/cat": 2})
+    (hub.folder / "notes.txt").write_text("No shard.")
+    found = audit(hub, "hf:pets/ours", tmp_path / "out")
+    assert found.returncode == 0 and found.stderr == "", found.stderr
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["pictures"] == 14

@@ -2,21 +2,26 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from hundredfold.data.shards import find_shards
 from hundredfold.support.errors import UnavailableError, UserError, extra
 
 PREFIX = "hf:"
+SHARDS = (".parquet", ".tar", ".tar.gz", ".tgz", ".txt", "shards.jsonl")
+"""Files of shards, of their class names, and of their checksums."""
 SUFFIXES = (
-    *(".parquet", ".tar", ".tar.gz", ".tgz", ".txt", ".csv", ".tsv"),
+    *(*SHARDS, ".csv", ".tsv"),
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
 )
-"""Files to download: shards, class names, tables and pictures."""
+"""Files to download: shards, tables and pictures."""
 
 
 def download_dataset(source: str) -> Path:
     """Download the data set `hf:OWNER/NAME`, or a folder of it, and return its folder.
 
+    If the data set has shards, pictures beside them are not downloaded: they are those of its page.
     Files that were downloaded before and have not changed on the Hub are not downloaded again.
     Without a network, what was downloaded before is used.
 
@@ -37,10 +42,17 @@ def download_dataset(source: str) -> Path:
         from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
     if not sys.stderr.isatty():
         disable_progress_bars()
-    suffixes = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
-    patterns = [f"{folder}/*{suffix}" if folder else f"*{suffix}" for suffix in suffixes]
-    try:
+
+    def download(kinds: Sequence[str]) -> Path:
+        suffixes = (*kinds, *(suffix.upper() for suffix in kinds))
+        patterns = [f"{folder}/*{suffix}" if folder else f"*{suffix}" for suffix in suffixes]
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns)) / folder
+
+    try:
+        path = download(SHARDS)
+        return path if path.is_dir() and find_shards(path) else download(SUFFIXES)
+    except UserError:
+        raise
     except errors.GatedRepoError as error:
         raise UnavailableError(
             f"The Hugging Face Hub requires that you accept the terms of {name}. Do so on its page "
