@@ -13,11 +13,15 @@ from typing import Any
 import tyro
 from common import RESULTS
 
+from hundredfold.support.text import plural
+
 BYTES = 3 * 64 * 64
 """Size of a decoded picture of 64 px."""
 SHRINK = (64 / 32) ** 2
 """Number of times as long as for a picture of 32 px that a step takes for one of 64 px."""
 BATCH = 512
+GPU_WEIGHTS = 14_050_000
+"""Number of weights of the network of recipe `gpu`."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Machine:
 
     name: str
     speed: float
-    """Training pictures of 32 px per second."""
+    """Training pictures of CIFAR-100 per second, in a whole run with its smaller sizes."""
     weights: int
     """Number of trained weights."""
     price: float
@@ -87,11 +91,11 @@ def main(options: Options) -> None:
     cpu_speed, gpu_speed = strong["images_per_second"]["mean"], 9 * 50_000 / gpu["seconds"]["mean"]
     machines = (
         Machine("two CPU cores", cpu_speed, weights["parameters"], options.cpu_price),
-        Machine("one H100", gpu_speed, weights["parameters"], options.gpu_price),
+        Machine("one H100", gpu_speed, GPU_WEIGHTS, options.gpu_price),
     )
     for machine in machines:
-        print(f"\n{machine.name}: {machine.speed:,.0f} pictures of 32 px per second\n")
-        head = ["pictures", *(f"{nodes:,} machines" for nodes in options.nodes)]
+        print(f"\n{machine.name}: {machine.speed:,.0f} pictures of CIFAR-100 per second\n")
+        head = ["pictures", *(plural(nodes, "machine") for nodes in options.nodes)]
         rows = [
             [f"{pictures:,}", *(estimate(machine, pictures, n, options) for n in options.nodes)]
             for pictures in options.pictures

@@ -173,7 +173,7 @@ def draw(figures: dict[str, Any]) -> None:
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     offset, largest = 0.0, 0.0
-    for phase in figures["phases"]:
+    for number, phase in enumerate(figures["phases"]):
         times, program, files = (np.array(values) for values in zip(*phase["memory"], strict=True))
         for values, kind, colour in ((program, "program", "#2563a8"), (files, "files", "#bbb")):
             label = TITLES[kind] if not offset else None
@@ -181,9 +181,8 @@ def draw(figures: dict[str, Any]) -> None:
         largest = max(largest, program.max(), files.max())
         axes.axvline((offset + phase["seconds"]) / 60, color="#ddd", linewidth=0.8)
         middle = (offset + phase["seconds"] / 2) / 60
-        axes.annotate(
-            phase["name"], (middle, 1.02), xycoords=("data", "axes fraction"), ha="center"
-        )
+        place = (middle, 1.02 + 0.05 * (number % 2))  # the names of short phases would overlap
+        axes.annotate(phase["name"], place, xycoords=("data", "axes fraction"), ha="center")
         offset += phase["seconds"]
     axes.set_xlabel("minutes")
     axes.set_ylabel("GiB in the largest process")
