@@ -10,6 +10,7 @@ tutorial reports from another machine.
 
 import json
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,11 @@ class Options:
 def measure(budget: str, seed: int) -> dict[str, Any]:
     """Train within a budget as the command line does; return the results."""
     dataset = load_cifar100()
+    started = time.perf_counter()
     name = choose_recipe(fast(budget=budget), dataset)
     with tempfile.TemporaryDirectory() as out:
-        run = train(RECIPES[name](budget=budget, seed=seed, out=out), dataset, quiet=True)
+        config = RECIPES[name](budget=budget, seed=seed, out=out)
+        run = train(config, dataset, quiet=True, started=started)
         metrics, epochs = run.metrics(), run.history()
     wanted = parse_duration(budget)
     return {
