@@ -97,8 +97,9 @@ class Processes:
 
     def count_step(self, seconds: float) -> None:
         """Record a finished step for `describe_slow`, with the time in seconds that it took."""
-        self.pace.work.append(seconds - self.pace.waited)
-        self.pace.waited = 0.0
+        if self.size > 1:
+            self.pace.work.append(seconds - self.pace.waited)
+            self.pace.waited = 0.0
 
     def describe_slow(self) -> str:
         """Return a sentence about the process that the others wait for; empty if there is none.

@@ -82,7 +82,7 @@ def _rest_of_epoch(state: State, setup: Setup, clock: Clock | None) -> Iterator[
     if setup.config.weights:
         freeze_statistics(state.model)
     config, record, last = setup.config, state.partial_epoch, time.perf_counter()
-    start = len(record.lr)
+    start, setup.processes.pace.waited = len(record.lr), 0.0  # waiting before is not of a step
     for images, labels in batches(setup, state.epochs_done, start):
         places = batch_at(len(record.lr), len(setup.train_split), config.batch_size)
         pictures = places.stop - places.start
