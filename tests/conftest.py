@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 from playwright.sync_api import Browser, expect, sync_playwright
 from support.making import Load, Train, make_config, make_tiny
+from support.pets import pictures
 
 from hundredfold import Config, Dataset, Run, load_cifar100, load_data, train
 from hundredfold.data import cifar100
@@ -119,3 +120,10 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of pictures, from which the shards are made."""
+    counts = {"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2}
+    return pictures(tmp_path / "pets", counts)

@@ -10,20 +10,13 @@ from pathlib import Path
 import fsspec
 import pytest
 from support.making import Load
-from support.pets import picture, pictures
+from support.pets import picture
 from support.serving import serve_folder
-from test_shards import write_tars
+from support.shards import write_tars
 
 from hundredfold import UnavailableError, UserError, load_data
 from hundredfold.data.load import find_source, needs_network
 from hundredfold.support.files import cache_folder
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A folder of pictures."""
-    counts = {"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2}
-    return pictures(tmp_path / "pets", counts)
 
 
 @pytest.fixture

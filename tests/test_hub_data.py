@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.pets import picture, pictures
-from test_shards import write_parquet
+from support.shards import write_parquet
 
 COMMIT = "0" * 40
 

@@ -112,8 +112,11 @@ def read_entries(
 
 def _is_label(cell: str) -> bool:
     """Return whether a cell can be the name of a class."""
-    short = len(os.fsencode(cell)) <= MAX_NAME
-    return cell not in MISSING and short and "\n" not in cell and "\0" not in cell
+    return cell not in MISSING and "\0" not in cell and _is_short_line(cell, MAX_NAME)
+
+
+def _is_short_line(value: str, limit: int) -> bool:
+    return len(os.fsencode(value)) <= limit and "\n" not in value
 
 
 def _is_inside(entry: Entry, root: Path) -> bool:
@@ -183,7 +186,7 @@ def _entry(path: Path, where: str, row: Row, columns: Mapping[str, str]) -> Entr
         if "\0" in value:
             raise UserError(f"{where}: the {kind} contains a zero byte.")
         limit = MAX_PATH if kind == "path" else MAX_NAME
-        if len(os.fsencode(value)) > limit or "\n" in value:
+        if not _is_short_line(value, limit):
             raise UserError(
                 f"{where}: the {kind} must be a single line of at most {limit:,} bytes, not "
                 f"{shortened(value)!r}."
