@@ -15,9 +15,10 @@ import tyro
 from common import save_result, spread
 
 from hundredfold import load_cifar100
-from hundredfold.config import Config, parse_interval
+from hundredfold.config import Config
 from hundredfold.recipes import RECIPES
 from hundredfold.runs.run import Run
+from hundredfold.support.units import parse_interval
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import train_step
 from hundredfold.training.setup import make_setup

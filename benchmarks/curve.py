@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator, PercentFormatter
 
 from hundredfold import load_cifar100, train
-from hundredfold.config import parse_duration
 from hundredfold.recipes import RECIPES, fast
+from hundredfold.support.units import parse_duration
 from hundredfold.training.budget import choose_recipe
 
 PICTURE = Path(__file__).parents[1] / "docs" / "accuracy-time.png"

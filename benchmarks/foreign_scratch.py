@@ -157,7 +157,7 @@ def measure_seed(dataset: Dataset, classes: int, seed: int) -> dict[str, dict[st
 
     held, own = predict(setup.validation_split.images), predict(known.test.images)
     fitted = setup.train_split[:FITTED]
-    compared = scores(predict(fitted.store)[1], fitted.labels, held)
+    compared = scores(predict(fitted.images)[1], fitted.labels, held)
     foreign = {"other classes": others.test.images, **foreign_pictures(generator)}
     found: dict[str, dict[str, float]] = {}
     for where, pictures in foreign.items():

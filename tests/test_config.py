@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hundredfold import Config, UserError, tutorial, tutorial_400
-from hundredfold.config import parse_duration
 from hundredfold.recipes import RECIPES
 from hundredfold.support.jsonio import from_json, to_json
+from hundredfold.support.units import parse_duration
 
 configs = st.builds(
     Config,

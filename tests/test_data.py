@@ -257,7 +257,7 @@ def test_the_digest_depends_on_pictures_labels_and_names(tiny: Dataset) -> None:
     }
     assert len(digests) == 4
     half = tiny.train[::2]  # not contiguous in memory
-    dense = type(half)(half.store.contiguous(), half.labels.contiguous())
+    dense = type(half)(half.images.contiguous(), half.labels.contiguous())
     assert change(train=half) == change(train=dense)
     assert change(source="moved") == tiny.digest()
     assert len(tiny.digest()) == len(hashlib.sha256().hexdigest())

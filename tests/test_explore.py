@@ -308,7 +308,7 @@ def test_a_phone_shows_names_of_any_length_and_script(browser: Browser, scheme: 
 
 def test_large_pictures_are_shrunk() -> None:
     train, test = (
-        replace(split, store=split.store.repeat_interleave(4, 2).repeat_interleave(4, 3))
+        replace(split, store=split.images.repeat_interleave(4, 2).repeat_interleave(4, 3))
         for split in (make_split(8, 2), make_split(2, 2, seed=1))
     )
     path = explore(Dataset("large", train, test, ("a", "b")), fast(size=128), "out")

@@ -12,6 +12,7 @@ from typing import Literal
 from hundredfold.models.architectures import MODELS, MOST_CHANNELS, MOST_SIDE, TIMM, is_model
 from hundredfold.support.errors import UserError
 from hundredfold.support.jsonio import from_values, parse_object
+from hundredfold.support.units import parse_duration, parse_interval, parse_size
 
 
 class FlexibleFloat(float):
@@ -177,6 +178,10 @@ class Config:
     checkpoint: str = "1min"
     """How often to write a checkpoint, from which an interrupted run can be resumed: a time such as
     90s or 5min, or a number of steps such as 100steps."""
+    cache: str = ""
+    """Most disk space that decoded pictures of your own may take, such as 20GB; empty for nine
+    tenths of the free space. Pictures that would take more are decoded whenever they are needed,
+    with the same results."""
 
     def __post_init__(self) -> None:
         for name, valid, requirement in _checks(self):
@@ -244,7 +249,12 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("label_smoothing", 0 <= c.label_smoothing < 1, "at least 0 and below 1"),
         ("sizes", list(c.sizes) == sorted(c.sizes), "from small to large"),
         ("sizes", all(s >= 16 for s in c.sizes), "at least 16 pixels each"),
-        ("checkpoint", _is_interval(c.checkpoint), "a time such as 90s or 5min, or 100steps"),
+        (
+            "checkpoint",
+            min(parse_interval(c.checkpoint)) > 0,
+            "a time such as 90s or 5min, or 100steps",
+        ),
+        ("cache", not c.cache or parse_size(c.cache) >= 0, "a size such as 500MB or 20GB"),
         ("seed", 0 <= c.seed < 2**31, "between 0 and 2147483647"),
     ]
 
@@ -264,28 +274,3 @@ def config_from_json(text: str, name: str) -> Config:
         if values.get(field) == neutral:
             del values[field]
     return from_values(Config, values, name)
-
-
-def parse_interval(text: str) -> tuple[float, float]:
-    """Return (seconds, steps) for a time or a number of steps; the other of the two is infinite."""
-    if steps := re.fullmatch(r"(\d+) *steps?", text):
-        return math.inf, float(steps[1])
-    return parse_duration(text), math.inf
-
-
-def _is_interval(text: str) -> bool:
-    return min(parse_interval(text)) > 0
-
-
-_NUMBER = r"(\d+(?:\.\d+)?)"
-_DURATION = rf"(?:{_NUMBER} *h)? *(?:{_NUMBER} *(?:min|m))? *(?:{_NUMBER} *s)?"
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds in a time such as 90, 90s, 5min, 1.5h or 1h30min; 0 for other texts."""
-    if re.fullmatch(_NUMBER, text, re.ASCII):
-        text += "s"
-    match = re.fullmatch(_DURATION, text, re.ASCII)
-    numbers = match.groups(default="0") if match else ("0", "0", "0")
-    seconds = sum(float(number) * unit for number, unit in zip(numbers, (3600, 60, 1), strict=True))
-    return seconds if math.isfinite(seconds) else 0.0

@@ -194,7 +194,7 @@ def _near_duplicates(setup: Setup, states: Sequence[State]) -> list[NearDuplicat
     models = [state.model for state in states if isinstance(state.model, WhiteNet)]  # `quick` is
     with counted("Comparing", len(pictures)) as advance:
         plain, mirrored = descriptors(models, pictures.parts(), setup.info)
-        return find_near_duplicates(pictures.store, plain, mirrored, advance)
+        return find_near_duplicates(pictures.images, plain, mirrored, advance)
 
 
 def refuse_list(pictures: AuditedPictures) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from hundredfold.data.archive import ARCHIVES, is_archive, unpack_archive
 from hundredfold.data.decode import FileInfo
+from hundredfold.data.encoded import EncodedPictures
 from hundredfold.data.listing import Entry, Listing, list_folder
 from hundredfold.data.pixel_cache import read_pictures
 from hundredfold.data.shards import find_shards, list_shards
@@ -36,12 +37,12 @@ class PictureCollection:
     listing: Listing
     infos: tuple[FileInfo, ...]
     """Facts about the file of each entry."""
-    store: torch.Tensor
+    store: torch.Tensor | EncodedPictures
     """(N, 3, S, S) uint8, one row for each entry."""
     fit: Fit
     """How a picture became a square."""
-    mapped_file: Path | None
-    """The file that the store is mapped from; None if the store is in memory."""
+    where: str
+    """Where the pixels are, for people."""
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -73,7 +74,9 @@ class PictureCollection:
         return sorted(both, key=lambda item: natural_key(item.name))
 
 
-def read_collection(path: Path, size: int = 0, fit: Fit = "crop") -> PictureCollection:
+def read_collection(
+    path: Path, size: int = 0, fit: Fit = "crop", cache: str = ""
+) -> PictureCollection:
     """Read your own pictures.
 
     Args:
@@ -81,6 +84,7 @@ def read_collection(path: Path, size: int = 0, fit: Fit = "crop") -> PictureColl
             shards (see `find_shards`).
         size: side length in pixels; 0 to choose it by the pictures.
         fit: how a picture that is not square becomes one.
+        cache: most disk space for decoded pictures, as `Config.cache`.
 
     Raises:
         UserError: there are no pictures, or the class of a picture is not clear.
@@ -88,9 +92,9 @@ def read_collection(path: Path, size: int = 0, fit: Fit = "crop") -> PictureColl
     listing = list_pictures(path)
     if size == 0:
         size = choose_size([entry.path for entry in listing.entries])
-    decoded = read_pictures(listing.entries, size, fit, cache_folder() / "pictures")
+    decoded = read_pictures(listing.entries, size, fit, cache_folder() / "pictures", cache)
     return PictureCollection(
-        path.resolve(), listing, decoded.infos, decoded.store, fit, decoded.mapped_file
+        path.resolve(), listing, decoded.infos, decoded.store, fit, decoded.where
     )
 
 

@@ -4,12 +4,14 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hundredfold.augment import generator
+from hundredfold.data.encoded import EncodedPictures
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.errors import UserError, first_few
 
@@ -21,8 +23,8 @@ MAX_IN_MEMORY = 2 * 2**30
 class Split:
     """Pictures and their labels: all rows of a store, or some of them."""
 
-    store: Tensor
-    """(M, 3, H, W) uint8, in memory or mapped from a file."""
+    store: Tensor | EncodedPictures
+    """(M, 3, H, W) uint8, in memory, mapped from a file, or decoded when they are needed."""
     labels: Tensor
     """(N,) int64, indices into the dataset's classes."""
     rows: Tensor | None = None
@@ -46,17 +48,17 @@ class Split:
     @property
     def images(self) -> Tensor:
         """All pictures in memory, (N, 3, H, W) uint8. For a large split, use `parts` instead."""
-        return self.store if self.rows is None else self.store[self.rows]
+        return self.store[slice(None) if self.rows is None else self.rows]
 
     @property
     def nbytes(self) -> int:
         """Size of all pictures in bytes."""
-        return len(self) * self.store[0].nbytes if len(self.store) else 0
+        return len(self) * prod(self.store.shape[1:])
 
     def parts(self, size: int = 500) -> Iterator[Tensor]:
         """Yield all pictures in order, up to `size` at a time, (B, 3, H, W) uint8."""
         for start in range(0, len(self), size):
-            yield self[start : start + size].store
+            yield self[start : start + size].images
 
     def select(self, index: Tensor) -> "Split":
         """Return the pictures at `index`, (M,) int64, without copying them."""
@@ -123,7 +125,7 @@ class Dataset:
                 f"--test {index} does not exist: the test pictures are 0 to {len(self.test) - 1}."
             )
         picture = self.test[index : index + 1]
-        return picture.store[0], self.classes[int(picture.labels)]
+        return picture.images[0], self.classes[int(picture.labels)]
 
     def with_labels(self, level: Literal["fine", "coarse"]) -> "Dataset":
         """Return the dataset with fine labels, or with superclasses as its classes.

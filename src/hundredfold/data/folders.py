@@ -28,6 +28,7 @@ def load_folder(
     size: int = 0,
     fit: Fit = "crop",
     strict: bool = False,
+    cache: str = "",
 ) -> Dataset:
     """Load your own pictures as a dataset.
 
@@ -40,12 +41,13 @@ def load_folder(
         size: side length in pixels; 0 to choose it by the pictures.
         fit: how a picture that is not square becomes one.
         strict: raise an error instead of leaving anything out.
+        cache: most disk space for decoded pictures, as `Config.cache`.
 
     Raises:
         UserError: there are no pictures or too few classes, or `strict` is true and some pictures
             or classes would be left out.
     """
-    collection = read_collection(path, size, fit)
+    collection = read_collection(path, size, fit, cache)
     for sentence in collection.listing.remarks:
         tell(sentence)
     left_out = describe_left_out(collection, path)
@@ -161,11 +163,10 @@ def describe_dataset(dataset: Dataset, collection: PictureCollection) -> str:
     side = dataset.train.store.shape[-1]
     sizes = ((info.width, info.height) for info in collection.infos if not info.problem)
     width, height = (statistics.median_low(values) for values in zip(*sizes, strict=True))
-    where = f"mapped from {collection.mapped_file}" if collection.mapped_file else "in memory"
     number = (f"{fewest:,} to " if fewest != most else "") + plural(most, "training picture")
     sentences = [
-        f"Pictures of {width} x {height} pixels (medians), resized to {side} x {side}, {where}; "
-        f"{number} per class."
+        f"Pictures of {width} x {height} pixels (medians), resized to {side} x {side}, "
+        f"{collection.where}; {number} per class."
     ]
     if shared := count_shared(dataset, collection):
         sentences.append(

@@ -31,6 +31,7 @@ def load_data(
     size: int = 0,
     fit: Fit = "crop",
     strict: bool = False,
+    cache: str = "",
 ) -> Dataset:
     """Load the dataset that `--data` names.
 
@@ -43,6 +44,7 @@ def load_data(
             keeps its size.
         fit: how your own pictures that are not square become squares (`pixels.Fit`).
         strict: raise an error instead of leaving any of your own pictures out.
+        cache: most disk space for decoded pictures of your own (`Config.cache`).
 
     Raises:
         UserError: there is no such data, or it is damaged.
@@ -60,7 +62,7 @@ def load_data(
     if cifar100.is_at(path):
         dataset = load_cifar100(path)
     else:
-        dataset = load_folder(path, tell, size=size, fit=fit, strict=strict)
+        dataset = load_folder(path, tell, size=size, fit=fit, strict=strict, cache=cache)
     return replace(dataset, source=source) if _is_downloaded(source) else dataset
 
 
@@ -75,7 +77,9 @@ def load_to_train(config: Config, tell: Callable[[str], None] = say) -> tuple[Co
         UserError, UnavailableError: as `load_data` does.
     """
     fit: Fit = "crop" if config.fit == "auto" else config.fit
-    dataset = load_data(config.data, tell, size=config.size, fit=fit, strict=config.strict)
+    dataset = load_data(
+        config.data, tell, size=config.size, fit=fit, strict=config.strict, cache=config.cache
+    )
     return replace(config, fit=dataset.fit), dataset
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hundredfold.data.encoded import EncodedPictures
+
 THRESHOLD = 0.93
 """Lowest correlation of near duplicates."""
 COARSE, FINE = 16, 32
@@ -30,7 +32,7 @@ BLOCK, PAIRS = 1000, 256
 
 
 @torch.inference_mode()
-def near_duplicates(store: Tensor, rows: Tensor) -> list[tuple[int, int]]:
+def near_duplicates(store: Tensor | EncodedPictures, rows: Tensor) -> list[tuple[int, int]]:
     """Return the pairs of near duplicates, also of mirrored ones.
 
     Each picture is compared with its CANDIDATES most similar ones.

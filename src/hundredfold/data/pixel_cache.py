@@ -3,6 +3,7 @@
 A cache file holds the pixels of a list of pictures, facts about each file, a fingerprint of the
 picture files, and a checksum of all of that. It is used if fingerprint and checksum match, and is
 written again otherwise. Sets of pictures too large for memory stay in the file, which is mapped.
+If there is no room for the pixels, only the facts are kept, and pictures are decoded when needed.
 """
 
 import dataclasses
@@ -20,21 +21,29 @@ from pathlib import Path
 
 import filelock
 import torch
+from rich.filesize import decimal
 from torch import Tensor
 
 from hundredfold.data.dataset import MAX_IN_MEMORY
 from hundredfold.data.decode import FileInfo, Shape, decode, info_from, map_file
+from hundredfold.data.encoded import EncodedPictures
 from hundredfold.data.listing import Entry
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import file_stamp, fingerprint, fingerprint_of_each, process_lock
+from hundredfold.support.units import parse_size
 
 VERSION = 3
 """Version of the file format and of how pictures are decoded. Files of another one are not used."""
+SHARE = 0.9
+"""Share of the free disk space that decoded pictures may take, unless another limit is given."""
 MAX_LISTS = 4
 """Maximum number of cached lists of pictures per folder, size and fit. Those used last are kept."""
 UNFINISHED = (".part", ".turn")
 """Suffixes of files that a killed process may leave."""
+PIXELS, FACTS = ".pixels", ".facts"
+"""Suffixes of a file with pixels and facts, and of one with facts alone."""
+IN_MEMORY = "in memory"
 PREFIX_DIGITS = 16
 """Number of hex digits at the start of a file name that all lists of a folder, size and fit
 share."""
@@ -44,15 +53,18 @@ share."""
 class DecodedPictures:
     """The pixels of a list of pictures, and facts about their files."""
 
-    store: Tensor
-    """(N, 3, S, S) uint8, one row for each file; black if the file could not be read."""
+    store: Tensor | EncodedPictures
+    """(N, 3, S, S) uint8, one row for each file; black, or not usable, if the file could not be
+    read."""
     infos: tuple[FileInfo, ...]
     """Facts about each file."""
-    mapped_file: Path | None
-    """The file that the store is mapped from; None if the store is in memory."""
+    where: str
+    """Where the pixels are, for people."""
 
 
-def read_pictures(entries: Sequence[Entry], size: int, fit: Fit, folder: Path) -> DecodedPictures:
+def read_pictures(
+    entries: Sequence[Entry], size: int, fit: Fit, folder: Path, most: str = ""
+) -> DecodedPictures:
     """Decode pictures, or load them from the cache if no file has changed.
 
     Args:
@@ -60,31 +72,37 @@ def read_pictures(entries: Sequence[Entry], size: int, fit: Fit, folder: Path) -
         size: side length in pixels.
         fit: how a picture becomes a square.
         folder: cache folder; created if it does not exist.
+        most: most disk space for the pixels, as `Config.cache`.
 
     Raises:
-        UserError: the pictures are too large for memory, and the folder has no room for them.
+        UserError: `most` is not a size, a cache file cannot be written, or the disk is faulty.
     """
+    if most and parse_size(most) < 0:
+        raise UserError(f"The size of the cache, {most!r}, must be such as 500MB or 20GB.")
     shape = (len(entries), 3, size, size)
     large = prod(shape) > MAX_IN_MEMORY
     paths = [_absolute(entry.file) for entry in entries]
     stamps = ((path, _stamp_or_nothing(path)) for path in paths)
     state = fingerprint_of_each(chain((VERSION, shape, fit), stamps))
     prefix = fingerprint(_common_folder(paths), size, fit).hex()[:PREFIX_DIGITS]
-    file = folder / f"{prefix}-{fingerprint_of_each(paths).hex()[:PREFIX_DIGITS]}.pixels"
+    file = folder / f"{prefix}-{fingerprint_of_each(paths).hex()[:PREFIX_DIGITS]}{PIXELS}"
     with process_lock(folder / f"{prefix}.lock") as locked:
         if cached := _load(file, shape, state, large=large):
             return cached
         if locked:
             _make_room(folder, prefix)
         part = file.with_suffix(f".{os.getpid()}.part")
-        problem = _create_file(part, prod(shape))
-        if problem and large:
-            raise UserError(problem)
+        problem = _create_file(part, prod(shape), most)
+        if problem and (large or most):
+            infos = _facts(file.with_suffix(FACTS), paths, shape, fit, state)
+            digests = [info.digest for info in infos]
+            return DecodedPictures(EncodedPictures(paths, digests, size, fit), infos, problem)
         if problem:  # without a cache, loading only takes longer
             store = torch.zeros(shape, dtype=torch.uint8)
-            return DecodedPictures(store, decode(paths, store, None, fit), None)
+            return DecodedPictures(store, decode(paths, store, None, fit), IN_MEMORY)
         try:
-            _decode_to_file(paths, shape, fit, state, part)
+            store = map_file(part, shape, new=True)
+            _append(part, state, decode(paths, store, part, fit), store)
             part.replace(file)
         except OSError as error:
             raise UserError(f"Cannot write {file}: {error.strerror}.") from error
@@ -96,6 +114,26 @@ def read_pictures(entries: Sequence[Entry], size: int, fit: Fit, folder: Path) -
             f"{file} does not contain what was just written to it. Check the disk for errors."
         )
     return cached
+
+
+def _facts(
+    file: Path, paths: Sequence[str], shape: Shape, fit: Fit, state: bytes
+) -> tuple[FileInfo, ...]:
+    """Return facts about picture files: those of an earlier call, or by decoding each file once."""
+    with suppress(OSError):
+        content = file.read_bytes()
+        if infos := _parse(content, state, _checksum(content[:-4], None)):
+            with suppress(OSError):
+                os.utime(file)  # marks the file as used last
+            return infos
+    row = torch.zeros((1, *shape[1:]), dtype=torch.uint8)
+    infos = decode(paths, row.expand(shape), None, fit)  # all share a row, which nobody reads
+    part = file.with_suffix(f".{os.getpid()}.part")
+    with suppress(OSError):  # they can be found out again
+        part.unlink(missing_ok=True)
+        _append(part, state, infos)
+        part.replace(file)
+    return infos
 
 
 def _absolute(path: str) -> str:
@@ -123,38 +161,43 @@ def _stamp_or_nothing(path: str) -> tuple[int, ...]:
 
 def _load(file: Path, shape: Shape, state: bytes, *, large: bool) -> DecodedPictures | None:
     """Return cached pictures, or None if they are of other files, or damaged."""
-    size = prod(shape)
     try:
         with file.open("rb") as stream:
-            stream.seek(size)
+            stream.seek(prod(shape))
             trailer = stream.read()
         if not trailer.startswith(state):
             return None
         mapped = map_file(file, shape)
         store = mapped if large else mapped.clone()
-        if trailer[-4:] != _checksum(store, trailer[:-4]):
-            return None
+        infos = _parse(trailer, state, _checksum(trailer[:-4], store))
         with suppress(OSError):
             os.utime(file)  # marks the file as used last
-        infos = tuple(map(info_from, json.loads(trailer[len(state) : -4])))
     except (OSError, RuntimeError):  # RuntimeError: the file was cut while it was being mapped
         return None
-    return DecodedPictures(store, infos, file if large else None)
+    where = f"mapped from {file}" if large else IN_MEMORY
+    return DecodedPictures(store, infos, where) if infos else None
 
 
-def _checksum(store: Tensor, trailer: bytes) -> bytes:
-    return zlib.crc32(trailer, zlib.crc32(store.numpy().data)).to_bytes(4, "big")
+def _parse(trailer: bytes, state: bytes, checksum: int) -> tuple[FileInfo, ...]:
+    """Return the facts in a trailer; none if it is of other files, or damaged."""
+    if not trailer.startswith(state) or trailer[-4:] != checksum.to_bytes(4, "big"):
+        return ()
+    return tuple(map(info_from, json.loads(trailer[len(state) : -4])))
 
 
-def _decode_to_file(paths: Sequence[str], shape: Shape, fit: Fit, state: bytes, part: Path) -> None:
-    """Decode pictures into a file that has the size of their pixels, then append the trailer."""
-    store = map_file(part, shape, new=True)
-    infos = decode(paths, store, part, fit)
+def _append(
+    part: Path, state: bytes, infos: Sequence[FileInfo], store: Tensor | None = None
+) -> None:
+    """Append the trailer to a file: the fingerprint, the facts, and a checksum of all."""
     trailer = state + json.dumps([dataclasses.astuple(info) for info in infos]).encode()
     with part.open("ab") as file:
-        file.write(trailer + _checksum(store, trailer))
+        file.write(trailer + _checksum(trailer, store).to_bytes(4, "big"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _checksum(trailer: bytes, store: Tensor | None) -> int:
+    return zlib.crc32(trailer, 0 if store is None else zlib.crc32(store.numpy().data))
 
 
 def _make_room(folder: Path, prefix: str) -> None:
@@ -163,7 +206,8 @@ def _make_room(folder: Path, prefix: str) -> None:
     The caller holds the lock of this prefix, so every other file with it can go. Unfinished files
     of other prefixes can go if nobody holds their lock.
     """
-    lists = sorted(folder.glob(f"{prefix}-*.pixels"), key=lambda path: path.stat().st_mtime_ns)
+    lists = [path for path in folder.glob(f"{prefix}-*") if path.suffix in (PIXELS, FACTS)]
+    lists.sort(key=lambda path: path.stat().st_mtime_ns)
     spared = {*lists[max(0, len(lists) - MAX_LISTS + 1) :], folder / f"{prefix}.lock"}
     for path in folder.iterdir():
         if path.name.startswith(prefix):
@@ -180,23 +224,28 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _create_file(part: Path, size: int) -> str:
-    """Create a file of `size` bytes; return why that failed, or an empty text."""
+def _create_file(part: Path, size: int, most: str) -> str:
+    """Create a file of `size` bytes; return why not, or an empty text.
+
+    Args:
+        part: path of the file.
+        size: size of the file in bytes.
+        most: most disk space that it may take, as `Config.cache`.
+    """
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            free = shutil.disk_usage(part.parent).free
-            if free >= 1.05 * size:
+            limit = parse_size(most) if most else SHARE * shutil.disk_usage(part.parent).free
+            if size <= limit:
                 _allocate(file.fileno(), size)
                 return ""
         part.unlink()
     except OSError as error:
         _remove(part)
-        return f"Cannot write {part.parent}: {error.strerror}."
+        return f"decoded whenever they are needed, as {part.parent} has no room: {error.strerror}"
     return (
-        f"The pictures take {size / 2**30:.1f} GiB at this size, but {part.parent} has only "
-        f"{free / 2**30:.1f} GiB of free space. Choose a smaller --size, empty that folder, or set "
-        "the environment variable XDG_CACHE_HOME to another cache folder."
+        f"decoded whenever they are needed, as they would take {decimal(size)} and the cache may "
+        f"take {decimal(int(limit))}"
     )
 
 

@@ -158,7 +158,9 @@ def run_data(run: Run, data: Dataset | str = "") -> Dataset:
     dataset = (
         source
         if isinstance(source, Dataset)
-        else load_data(source, lambda _: None, size=info.image_size, fit=info.fit)
+        else load_data(
+            source, lambda _: None, size=info.image_size, fit=info.fit, cache=run.config().cache
+        )
     )
     if dataset.digest() != run.environment().get("data_sha256"):
         raise UserError(

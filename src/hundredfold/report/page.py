@@ -283,7 +283,7 @@ def _most_confident(level: ScoredPredictions, which: Tensor) -> Tensor:
 def _picture(level: ScoredPredictions, index: int, test: Split | None) -> ReportPicture:
     return ReportPicture(
         test.names[index] if test and test.names else f"no. {index}",
-        data_uri(test[index : index + 1].store[0]) if test else "",
+        data_uri(test[index : index + 1].images[0]) if test else "",
         level.classes[int(level.labels[index])],
         level.classes[int(level.predicted[index])],
         float(level.confidence[index]),

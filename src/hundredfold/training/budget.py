@@ -4,11 +4,12 @@ import dataclasses
 import statistics
 import time
 
-from hundredfold.config import Config, parse_duration
+from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
 from hundredfold.inference.logits import batch_size, predict_logits
 from hundredfold.support.device import keep_memory, pick_device
 from hundredfold.support.errors import UserError
+from hundredfold.support.units import parse_duration
 from hundredfold.training.batches import batches
 from hundredfold.training.clock import Clock, mean_seconds
 from hundredfold.training.cuda_graphs import WARM_UP_STEPS

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hundredfold.augment import generator
-from hundredfold.config import Config, parse_duration
+from hundredfold.config import Config
 from hundredfold.data.collection import list_pictures, median_ratio
 from hundredfold.data.dataset import Dataset
 from hundredfold.data.load import find_source, load_to_train
@@ -25,6 +25,7 @@ from hundredfold.pictures.load import load_parts
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.console import counted, say
 from hundredfold.support.device import fork_rng, keep_memory, pick_device, placed
+from hundredfold.support.units import parse_duration
 from hundredfold.training.head import held_out_logits
 from hundredfold.training.setup import make_setup
 

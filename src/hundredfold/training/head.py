@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hundredfold.augment import balanced_weights, generator
-from hundredfold.config import parse_duration
 from hundredfold.data.dataset import Split
 from hundredfold.inference.features import cached_features, last_linear
 from hundredfold.metrics.scores import measure
@@ -25,6 +24,7 @@ from hundredfold.runs.epoch import HeadRecord
 from hundredfold.support.console import counted
 from hundredfold.support.device import keep_memory
 from hundredfold.support.errors import DivergedError
+from hundredfold.support.units import parse_duration
 from hundredfold.training.setup import Setup
 
 DEFAULT_STRENGTH = 1.0

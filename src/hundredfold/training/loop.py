@@ -264,7 +264,7 @@ def predict_validation(model: nn.Module, setup: Setup) -> Tensor:
     logits = torch.zeros(len(split), len(setup.info.classes))
     for start in range(processes.rank * count, len(split), processes.size * count):
         batch = slice(start, start + count)
-        logits[batch] = predict_logits(model, split[batch].store, setup.info)
+        logits[batch] = predict_logits(model, split[batch].images, setup.info)
     processes.all_sum(logits)
     return logits
 

@@ -9,32 +9,29 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from hundredfold.config import Config, parse_interval
+from hundredfold.config import Config
 from hundredfold.data.dataset import Split
 from hundredfold.evaluation.evaluate import measure_model
 from hundredfold.inference.known import known_tensors
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.calibration import fit_temperature
-from hundredfold.metrics.scores import FEW_TEST_PICTURES, format_metric, learned_top1
-from hundredfold.models.architectures import MODELS
-from hundredfold.models.build import count_parameters
+from hundredfold.metrics.scores import FEW_TEST_PICTURES
 from hundredfold.runs.checkpoints import Checkpoint
-from hundredfold.runs.epoch import Epoch, HeadRecord
+from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import CURVES, Run
-from hundredfold.support import native
-from hundredfold.support.console import command, duration
+from hundredfold.support.console import command
 from hundredfold.support.distributed import Processes
-from hundredfold.support.environment import device_name
 from hundredfold.support.errors import DivergedError, UserError
 from hundredfold.support.signals import deferred_stop, stop_exception
-from hundredfold.support.text import plural
+from hundredfold.support.units import parse_interval
 from hundredfold.track.base import Tracker
 from hundredfold.track.trackers import start_tracker
+from hundredfold.training.batches import describe_waiting
 from hundredfold.training.clock import Clock
 from hundredfold.training.cross_validation import cross_validate
+from hundredfold.training.header import describe_training
 from hundredfold.training.interpolate import Interpolation, describe, interpolate
 from hundredfold.training.known import fit_known
 from hundredfold.training.loop import StepRecord, train_events
@@ -106,11 +103,11 @@ def _train_silently(session: Session) -> None:
 
 def _train_and_write(session: Session, display: Display, trackers: Sequence[Tracker]) -> None:
     run, setup, state = session.run, session.setup, session.state
-    display.start(run, setup.config, _header(setup, state))
+    display.start(run, setup.config, describe_training(setup, state))
     for tracker in trackers:
         start_tracker(run, tracker)
     with display, deferred_stop() as stop:
-        due, signal, slow = _checkpoint_timer(setup.config, state.steps_done), 0, ""
+        due, signal, slow = _checkpoint_timer(setup.config, state.steps_done), 0, ["", ""]
         if session.clock and not state.steps_done:  # a budget cannot be measured again the same way
             _try_to_write(lambda: run.save_checkpoint(session.checkpoint()), display)
         for event in _events(session):
@@ -121,9 +118,16 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
                 display.epoch(event)
                 for tracker in trackers:
                     tracker.epoch(event)
-                slow, before = setup.processes.describe_slow(), slow
-                if slow and not before:
-                    display.note(slow)
+                before, slow = (
+                    slow,
+                    [
+                        setup.processes.describe_slow(),
+                        describe_waiting(setup.train_split, event.seconds),
+                    ],
+                )
+                for sentence, earlier in zip(slow, before, strict=True):
+                    if sentence and not earlier:
+                        display.note(sentence)
             if signal := setup.processes.all_max(stop.number):
                 break
             if due(state.steps_done):
@@ -178,61 +182,6 @@ def _checkpoint_timer(config: Config, steps_done: int) -> Callable[[int], bool]:
         return True
 
     return due
-
-
-def _header(setup: Setup, state: State) -> list[str]:
-    """Return lines that say what is about to be trained on which data and machine."""
-    config, held_out = setup.config, len(setup.validation_split)
-    validation = f", {held_out:,} {config.validate_on}" if held_out else ""
-    about = f"{config.budget}: about " if config.budget else ""
-    enlarged = ""
-    if setup.info.side > setup.info.image_size:
-        enlarged = f", enlarged from {setup.info.image_size} to {setup.info.side} px"
-    where = device_name(setup.device)
-    if setup.device.type == "cpu":
-        where += f", {plural(torch.get_num_threads(), 'thread')}"
-        if config.model in MODELS and not native.available():
-            where += ", convolutions not compiled (slower)"
-    if setup.processes.size > 1:
-        where = f"{setup.processes.size} processes, each on {where}"
-    schedule = "only the head is trained"
-    if setup.steps:
-        steps = plural(setup.steps, "step")
-        schedule = f"{about}{plural(config.epochs, 'epoch')}, {steps} of {config.batch_size}"
-    lines = [
-        f"{config.data}: {len(setup.train_split):,} training{validation} pictures, "
-        f"{plural(len(setup.info.classes), f'{config.labels} class')}{enlarged}",
-        *_describe_balance(setup),
-        f"{config.model}{', pretrained' if config.weights else ''}: "
-        f"{count_parameters(state.model) / 1e6:.2f} M parameters, seed {config.seed}, {schedule}",
-        where,
-    ]
-    return [*lines, _describe_head(state.head)] if state.head else lines
-
-
-def _describe_head(head: HeadRecord) -> str:
-    """Return a line about the head of a pretrained model."""
-    pictures, seconds = plural(head.pictures, "picture"), duration(head.seconds)
-    line = f"a linear head on the pretrained features of {pictures} took {seconds}"
-    if not head.validation:
-        return line
-    key = learned_top1(head.validation)
-    accuracy = format_metric(key, head.validation[key])
-    if head.refitted:
-        when = "before it was fitted to the validation pictures as well"
-        return f"{line}; {when}, {accuracy} of them were correct"
-    return f"{line}; {accuracy} of the validation pictures are correct with it"
-
-
-def _describe_balance(setup: Setup) -> list[str]:
-    """Return a line about how classes of unequal size are balanced; none if they are not."""
-    counts = setup.train_split.labels.bincount()
-    fewest, most = int(counts[counts > 0].min()), int(counts.max())
-    how = {
-        "loss": "each class has the same weight in the loss",
-        "sampling": "each class is drawn equally often",
-    }.get(setup.config.balance)
-    return [f"classes of {fewest:,} to {most:,} pictures: {how}"] if how and fewest < most else []
 
 
 def _finish(

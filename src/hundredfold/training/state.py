@@ -164,7 +164,7 @@ def first_state(setup: Setup, *, pretrained: bool = True) -> State:
     if initialise := getattr(model, "initialise_from", None):
         rng = generator(config.seed, "whitening")
         chosen = torch.randperm(len(setup.train_split), generator=rng)[:INITIAL_PICTURES]
-        images = setup.train_split[chosen.to(setup.train_split.store.device)].store.cpu()
+        images = setup.train_split[chosen.to(setup.train_split.store.device)].images.cpu()
         initialise(prepare(images, torch.tensor(info.mean), torch.tensor(info.std), info.side))
     model = placed(model, setup.device)
     head, logits = fit_head(model, setup) if config.weights and pretrained else (None, None)
