@@ -69,16 +69,20 @@ class Phase:
         }
 
 
+def make_content(rng: np.random.Generator, number: int) -> Image.Image:
+    """Return a picture of random patches; its colours show its class."""
+    patches = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    patches[:, :, number % 3] = patches[:, :, number % 3] // 4 + 2 * (number % CLASSES)
+    return Image.fromarray(patches).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
 def make_pictures(root: Path, count: int) -> None:
     """Write pictures in train/CLASS and test/CLASS; those of equal content share a file."""
     rng = np.random.default_rng(0)
     contents = root / "contents"
     contents.mkdir(parents=True)
     for i in range(CONTENTS):
-        patches = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-        patches[:, :, i % 3] = patches[:, :, i % 3] // 4 + 2 * (i % CLASSES)  # the class shows
-        picture = Image.fromarray(patches).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        picture.save(contents / f"{i}.jpg", quality=85)
+        make_content(rng, i).save(contents / f"{i}.jpg", quality=85)
     for split, number in (("train", count), ("test", count // 100)):
         folders = [root / "pictures" / split / f"class{label:02d}" for label in range(CLASSES)]
         for folder in folders:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.augment import channel_stats
 from hundredfold.cli.lookup import look_up
 from hundredfold.data.dataset import Dataset, Split
 from hundredfold.data.load import load_data
@@ -79,7 +78,7 @@ def _facts(split: Split, counts: Sequence[int], parents: Sequence[int]) -> dict[
     height, width = split.store.shape[-2:]
     median = f"{statistics.median(counts):,.1f}".removesuffix(".0")
     mean, std = (
-        ", ".join(f"{value:.4f}" for value in channels) for channels in channel_stats(split.parts())
+        ", ".join(f"{value:.4f}" for value in channels) for channels in split.channel_stats()
     )
     return {
         "pictures": f"{len(split):,}",

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hundredfold.augment import generator
+from hundredfold.augment import channel_stats, generator
 from hundredfold.data.encoded import EncodedPictures
 from hundredfold.pictures.pixels import Fit
+from hundredfold.support.console import counted
 from hundredfold.support.errors import UserError, first_few
 
 MAX_IN_MEMORY = 2 * 2**30
@@ -57,8 +58,32 @@ class Split:
 
     def parts(self, size: int = 500) -> Iterator[Tensor]:
         """Yield all pictures in order, up to `size` at a time, (B, 3, H, W) uint8."""
-        for start in range(0, len(self), size):
-            yield self[start : start + size].images
+        return self.batches(torch.arange(len(self)).split(size) if len(self) else ())
+
+    def batches(self, chosen: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the pictures at each index, (B,) int64, as (B, 3, H, W) uint8.
+
+        Raises:
+            UserError: pictures that are decoded when they are needed cannot be read any more.
+        """
+        rows = chosen if self.rows is None else (self.rows[index] for index in chosen)
+        if isinstance(self.store, EncodedPictures):
+            return self.store.batches(rows)
+        return map(self.store.__getitem__, rows)
+
+    @property
+    def every_row(self) -> Tensor:
+        """(N,) int64, row of each picture in the store."""
+        return torch.arange(len(self)) if self.rows is None else self.rows
+
+    def channel_stats(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the mean and the standard deviation of each channel, as `augment` defines them."""
+        if not isinstance(self.store, EncodedPictures):
+            return channel_stats(self.parts())
+        key = hashlib.sha256(self.every_row.numpy().data).hexdigest()
+        found = self.store.remember(f"channels {key}", lambda: channel_stats(_shown_parts(self)))
+        mean, std = map(tuple, found)
+        return mean, std
 
     def select(self, index: Tensor) -> "Split":
         """Return the pictures at `index`, (M,) int64, without copying them."""
@@ -73,6 +98,14 @@ class Split:
             return self
         images, labels = self.images.to(device), self.labels.to(device)
         return Split(images, labels, names=self.names, groups=self.groups)
+
+
+def _shown_parts(split: Split) -> Iterator[Tensor]:
+    """Yield the parts of a split and show the progress."""
+    with counted("Decoding", len(split)) as advance:
+        for part in split.parts():
+            yield part
+            advance(len(part))
 
 
 @dataclass(frozen=True)
@@ -101,11 +134,21 @@ class Dataset:
 
     def digest(self) -> str:
         """Return the SHA-256, as hex, of all pictures, labels, groups and names of classes."""
+        store = self.train.store
+        if isinstance(store, EncodedPictures) and all(
+            split.store is store for split in self.splits.values()
+        ):
+            key = self._digest(lambda split: [split.every_row])
+            return str(store.remember(f"digest {key}", lambda: self._digest(_shown_parts)))
+        return self._digest(Split.parts)
+
+    def _digest(self, contents: "Callable[[Split], Iterable[Tensor]]") -> str:
+        """Return the digest with what stands for the pictures of a split."""
         names = repr((self.classes, self.superclasses, self.parents))
         digest = hashlib.sha256(names.encode())
         for name, split in self.splits.items():
             digest.update(repr((len(split), *split.store.shape[1:])).encode())
-            for part in split.parts():
+            for part in contents(split):
                 digest.update(part.contiguous().numpy().data)
             digest.update(repr(tuple(split.labels.shape)).encode())
             digest.update(split.labels.contiguous().numpy().data)

@@ -74,6 +74,11 @@ def map_file(path: Path, shape: Shape, *, new: bool = False) -> Tensor:
     return flat.view(shape)
 
 
+def shared_rows(shape: Shape) -> Tensor:
+    """Return a store whose rows share their memory, for `decode` if only facts are wanted."""
+    return torch.zeros((1, *shape[1:]), dtype=torch.uint8).expand(shape)
+
+
 def decode(
     paths: Sequence[str], store: Tensor, file: Path | None, fit: Fit
 ) -> tuple[FileInfo, ...]:
@@ -85,14 +90,16 @@ def decode(
 
     Args:
         paths: paths of the files.
-        store: (N, 3, S, S) uint8, all zeros. The row of a file that cannot be read stays black.
-        file: the file that the store is mapped from; None if the store is in memory.
+        store: (N, 3, S, S) uint8, all zeros. The row of a file that cannot be read stays black. If
+            only the facts are of interest, all rows may share their memory.
+        file: the file that the store is mapped from, or a path for it if the rows share memory;
+            None if the store is in memory.
         fit: how a picture becomes a square.
     """
     count = os.cpu_count() or 1
     frozen = hasattr(sys, "frozen")  # a program bundled with its Python cannot start another
     if file and len(paths) >= MIN_FOR_PROCESSES and not frozen:
-        with suppress(OSError, ValueError), _processes(count, file, store.shape, fit) as idle:
+        with suppress(OSError, ValueError), _processes(count, file, store, fit) as idle:
             return _decode_in_threads(count, partial(_decode_in_process, idle), paths)
     return _decode_in_threads(count, partial(_decode_files, store, fit), paths)
 
@@ -115,14 +122,17 @@ def _decode_in_threads(
 
 
 @contextmanager
-def _processes(count: int, file: Path, shape: Shape, fit: Fit) -> Iterator[SimpleQueue[Popen[str]]]:
+def _processes(
+    count: int, file: Path, store: Tensor, fit: Fit
+) -> Iterator[SimpleQueue[Popen[str]]]:
     """Start processes that run `serve`, and end them when the block ends.
 
     `multiprocessing` would import the user's script again in each process. A script without a main
     guard would then read the same pictures again, and wait for this process forever.
     """
     program = f"from {__name__} import serve; serve()"
-    about = [str(file), fit, *map(str, shape)]
+    mapped = store.stride(0) > 0
+    about = [str(file), str(mapped), fit, *map(str, store.shape)]
     command = [sys.executable or "python", "-P", "-c", program, *about]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
     idle: SimpleQueue[Popen[str]] = SimpleQueue()
@@ -163,12 +173,13 @@ def _decode_in_process(
 def serve() -> None:
     """Decode files into a mapped file, in a process that `_processes` started."""
     warnings.simplefilter("ignore")
-    file, fit, shape = Path(sys.argv[1]), cast(Fit, sys.argv[2]), tuple(map(int, sys.argv[3:]))
+    name, mapped, fit, *sides = sys.argv[1:]
+    file, shape = Path(name), tuple(map(int, sides))
     with filelock.FileLock(_lock_path(file)) as lock:
         set_large_picture_lock(lock)
-    store = map_file(file, shape, new=True)
+    store = map_file(file, shape, new=True) if mapped == "True" else shared_rows(shape)
     for line in sys.stdin:
-        infos = _decode_files(store, fit, *json.loads(line))
+        infos = _decode_files(store, cast(Fit, fit), *json.loads(line))
         try:
             print(json.dumps([dataclasses.astuple(info) for info in infos]), flush=True)
         except BrokenPipeError:  # the parent process was killed

@@ -1,39 +1,80 @@
 """Pictures that stay in their files and are decoded each time they are needed."""
 
+import gc
 import hashlib
 import io
+import multiprocessing
+import os
+import signal
+import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from hundredfold.pictures.load import picture_errors
-from hundredfold.pictures.pixels import Fit, open_file, open_picture, read_square
+from hundredfold.pictures.pixels import (
+    Fit,
+    SquarePixels,
+    open_file,
+    open_picture,
+    read_square,
+    set_large_picture_lock,
+)
 from hundredfold.support.errors import UserError
 
-CHUNK = 16
-"""Number of pictures given to a thread at a time."""
+CHUNK = 64
+"""Number of pictures given to a process at a time."""
+CHUNKS_AHEAD = 4
+"""Number of chunks that each process decodes before they are needed."""
 DIGEST_BYTES = 16
 """Number of bytes of the BLAKE2b digest of a file."""
 
-Pixels = npt.NDArray[np.uint8]
+Remember = Callable[[str, Callable[[], Any]], Any]
+
+
+@dataclass
+class ReadingSeconds:
+    """Time that pictures took, in seconds."""
+
+    read: float = 0.0
+    """To read their files, of all processes together."""
+    decode: float = 0.0
+    """To decode them, of all processes together."""
+    waited: float = 0.0
+    """For which this process waited for the others."""
 
 
 class EncodedPictures:
     """The store of a `Split` that is too large for the cache: it decodes what is asked for.
 
     It takes an index as a tensor (N, 3, S, S) uint8 does, and returns the same pixels. They depend
-    only on the index, so neither the number of threads nor that of processes changes a training.
+    only on the index, so the number of processes that decode changes nothing. On Linux, these are
+    the workers of torch's DataLoader, one for each thread of torch; elsewhere, this process
+    decodes (docs/machines.md compares the libraries).
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, paths: Sequence[str], digests: Sequence[str], size: int, fit: Fit) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        digests: Sequence[str],
+        size: int,
+        fit: Fit,
+        remember: Remember = lambda _, compute: compute(),
+    ) -> None:
         """Describe pictures without reading them.
 
         Args:
@@ -41,13 +82,20 @@ class EncodedPictures:
             digests: digest of the content of each file, in hex; empty if it cannot be used.
             size: side S in pixels.
             fit: how a picture becomes a square.
+            remember: returns a result of a pass over the pictures that was computed earlier under a
+                name, or computes it.
         """
         self.shape = torch.Size((len(paths), 3, size, size))
-        self.waited_seconds = 0.0
-        """Time that training waited for pictures."""
-        self.read_seconds = self.decode_seconds = 0.0
-        """Time that reading files and decoding them took, of all threads together."""
-        self._paths, self._digests, self._fit = paths, digests, fit
+        self.seconds = ReadingSeconds()
+        # A process that uses a Python object writes to it, which would copy the memory of a
+        # million paths into each worker.
+        names = [os.fsencode(path) for path in paths]
+        self._paths = b"".join(names)
+        self._ends = np.array([0, *accumulate(map(len, names))])
+        unusable = bytes(DIGEST_BYTES)
+        self._digests = b"".join(bytes.fromhex(digest) or unusable for digest in digests)
+        self._fit = fit
+        self.remember = remember
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -56,38 +104,127 @@ class EncodedPictures:
         """Return the pictures at `index`, a slice or (M,) int64: (M, 3, S, S) uint8.
 
         Raises:
-            UserError: a file cannot be read any more, or has changed.
+            UserError: as `batches` does.
         """
-        rows = range(len(self))[index] if isinstance(index, slice) else index.tolist()
-        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        starts = range(0, len(rows), CHUNK)
-        targets, parts = ([x[i : i + CHUNK] for i in starts] for x in (pixels, rows))
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            try:
-                for read, decode in pool.map(self._fill, targets, parts):
-                    self.read_seconds += read
-                    self.decode_seconds += decode
-            finally:
-                pool.shutdown(cancel_futures=True)
-        return torch.from_numpy(pixels)
+        rows = torch.arange(len(self))[index] if isinstance(index, slice) else index
+        if len(rows) <= CHUNK:  # starting processes would take longer
+            return self._join([self.__getitems__(rows.tolist())])
+        (pixels,) = self.batches([rows])
+        return pixels
 
-    def _fill(self, pixels: Pixels, rows: Sequence[int]) -> tuple[float, float]:
-        """Decode rows into pixels; return the seconds that reading and decoding took."""
-        reading = decoding = 0.0
-        for target, row in zip(pixels, rows, strict=True):
-            path, started = Path(self._paths[row]), time.perf_counter()
-            with picture_errors(str(path)):
-                with open_file(path) as file:
-                    content = file.read()
-                read = time.perf_counter()
-                digest = hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
-                if digest != self._digests[row]:
-                    raise UserError(
-                        f"{path} has changed since the pictures were loaded. Start again to use "
-                        "it as it is now."
-                    )
-                with open_picture(io.BytesIO(content)) as image:
-                    target[:] = read_square(image, self.shape[-1], self._fit).transpose(2, 0, 1)
-            reading += read - started
-            decoding += time.perf_counter() - read
-        return reading, decoding
+    def batches(self, chosen: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the pictures of each batch, (B, 3, S, S) uint8, which are decoded ahead.
+
+        Args:
+            chosen: (B,) int64 for each batch, rows of the pictures.
+
+        Raises:
+            UserError: a file cannot be read any more or has changed, or a process was killed.
+        """
+        counts = deque[int]()  # of the chunks of each batch
+
+        def chunks() -> Iterator[list[int]]:
+            for rows in chosen:
+                parts = rows.split(CHUNK)
+                counts.append(len(parts))
+                yield from (part.tolist() for part in parts)
+
+        decoded = iter(self._loader(chunks()))
+        while True:
+            started = time.perf_counter()
+            try:
+                found = list(islice(decoded, 1))
+                found += islice(decoded, counts.popleft() - 1) if found else []
+            except RuntimeError as error:
+                if "worker" not in str(error):
+                    raise
+                raise UserError(
+                    "A process that decodes pictures was killed, perhaps because there is too "
+                    "little memory."
+                ) from error
+            self.seconds.waited += time.perf_counter() - started
+            if not found:
+                return
+            yield self._join(found)
+
+    def _loader(self, chunks: Iterator[list[int]]) -> Iterable["Chunk | UserError"]:
+        """Return the decoded chunks, in order."""
+        # A daemonic process may start no other.
+        if sys.platform != "linux" or multiprocessing.current_process().daemon:
+            return map(self.__getitems__, chunks)
+        workers = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
+        context = multiprocessing.get_context("fork")  # others would run the user's script again
+        return DataLoader(
+            cast(Any, self),
+            batch_sampler=cast(Any, chunks),  # it has no length
+            num_workers=workers,
+            prefetch_factor=CHUNKS_AHEAD,
+            collate_fn=_unchanged,
+            multiprocessing_context=context,
+            worker_init_fn=partial(_start_worker, context.Lock()),
+            generator=torch.Generator(),  # training draws from the global one
+        )
+
+    def _join(self, chunks: "Sequence[Chunk | UserError]") -> Tensor:
+        """Return the pixels of chunks, or raise the error of the first that has one."""
+        pixels = []
+        for chunk in chunks:
+            if isinstance(chunk, UserError):
+                raise chunk
+            pixels.append(chunk.pixels)
+            self.seconds.read += chunk.read
+            self.seconds.decode += chunk.decode
+        return torch.from_numpy(np.concatenate(pixels))
+
+    def __getitems__(self, rows: Sequence[int]) -> "Chunk | UserError":
+        """Decode the pictures of some rows, in a worker; return an error, as it must be pickled."""
+        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        try:
+            seconds = [self._decode(row, place) for row, place in zip(rows, pixels, strict=True)]
+        except UserError as error:
+            return error
+        read, decode = map(sum, zip(*seconds, strict=True)) if seconds else (0.0, 0.0)
+        return Chunk(pixels, read, decode)
+
+    def _decode(self, row: int, place: SquarePixels) -> tuple[float, float]:
+        """Decode a picture into its place; return the seconds to read and to decode it."""
+        path = Path(os.fsdecode(self._paths[self._ends[row] : self._ends[row + 1]]))
+        started = time.perf_counter()
+        with picture_errors(str(path)):
+            with open_file(path) as file:
+                content = file.read()
+            read = time.perf_counter()
+            digest = hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+            if digest != self._digests[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]:
+                raise UserError(
+                    f"{path} has changed since the pictures were loaded. Start again to use it as "
+                    "it is now."
+                )
+            with open_picture(io.BytesIO(content)) as image:
+                place[:] = read_square(image, self.shape[-1], self._fit).transpose(2, 0, 1)
+        return read - started, time.perf_counter() - read
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Decoded pictures."""
+
+    pixels: SquarePixels
+    """(M, 3, S, S). An array and not a tensor, which would need room in /dev/shm."""
+    read: float
+    """Seconds to read their files."""
+    decode: float
+    """Seconds to decode them."""
+
+
+def _unchanged(chunk: Any) -> Any:
+    return chunk
+
+
+def _start_worker(lock: AbstractContextManager[object], _: int) -> None:
+    """Prepare a process that decodes; this process alone handles Ctrl-C, and ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    warnings.simplefilter("ignore")  # Pillow warns of odd files
+    set_large_picture_lock(lock)
+    gc.freeze()  # a collection would copy the memory of every object

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -25,9 +26,10 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from hundredfold.data.dataset import MAX_IN_MEMORY
-from hundredfold.data.decode import FileInfo, Shape, decode, info_from, map_file
+from hundredfold.data.decode import FileInfo, Shape, decode, info_from, map_file, shared_rows
 from hundredfold.data.encoded import EncodedPictures
 from hundredfold.data.listing import Entry
+from hundredfold.data.passes import RESULTS, remembered
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import file_stamp, fingerprint, fingerprint_of_each, process_lock
@@ -96,13 +98,15 @@ def read_pictures(
         if problem and (large or most):
             infos = _facts(file.with_suffix(FACTS), paths, shape, fit, state)
             digests = [info.digest for info in infos]
-            return DecodedPictures(EncodedPictures(paths, digests, size, fit), infos, problem)
+            remember = partial(remembered, file.with_suffix(RESULTS), state)
+            store = EncodedPictures(paths, digests, size, fit, remember)
+            return DecodedPictures(store, infos, problem)
         if problem:  # without a cache, loading only takes longer
-            store = torch.zeros(shape, dtype=torch.uint8)
-            return DecodedPictures(store, decode(paths, store, None, fit), IN_MEMORY)
+            pixels = torch.zeros(shape, dtype=torch.uint8)
+            return DecodedPictures(pixels, decode(paths, pixels, None, fit), IN_MEMORY)
         try:
-            store = map_file(part, shape, new=True)
-            _append(part, state, decode(paths, store, part, fit), store)
+            pixels = map_file(part, shape, new=True)
+            _append(part, state, decode(paths, pixels, part, fit), pixels)
             part.replace(file)
         except OSError as error:
             raise UserError(f"Cannot write {file}: {error.strerror}.") from error
@@ -126,9 +130,8 @@ def _facts(
             with suppress(OSError):
                 os.utime(file)  # marks the file as used last
             return infos
-    row = torch.zeros((1, *shape[1:]), dtype=torch.uint8)
-    infos = decode(paths, row.expand(shape), None, fit)  # all share a row, which nobody reads
     part = file.with_suffix(f".{os.getpid()}.part")
+    infos = decode(paths, shared_rows(shape), part, fit)
     with suppress(OSError):  # they can be found out again
         part.unlink(missing_ok=True)
         _append(part, state, infos)
@@ -209,6 +212,7 @@ def _make_room(folder: Path, prefix: str) -> None:
     lists = [path for path in folder.glob(f"{prefix}-*") if path.suffix in (PIXELS, FACTS)]
     lists.sort(key=lambda path: path.stat().st_mtime_ns)
     spared = {*lists[max(0, len(lists) - MAX_LISTS + 1) :], folder / f"{prefix}.lock"}
+    spared |= {path.with_suffix(RESULTS) for path in spared}
     for path in folder.iterdir():
         if path.name.startswith(prefix):
             if path not in spared:

@@ -1,19 +1,14 @@
 """Batches of augmented pictures from a split."""
 
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 
 from torch import Tensor
 
 from hundredfold.augment import augment, plan_epoch
 from hundredfold.data.dataset import Split
-from hundredfold.data.encoded import EncodedPictures
+from hundredfold.data.encoded import EncodedPictures, ReadingSeconds
 from hundredfold.training.setup import Setup, batch_at, count_steps
 
-AHEAD = 2
-"""Number of batches that are decoded while the steps before them are computed."""
 MUCH = 0.1
 """Share of the time of training that waiting for pictures may take without a word."""
 
@@ -41,52 +36,28 @@ def batches(setup: Setup, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, 
     order, plan = plan.order.to(split.store.device), plan.to(device)
     steps = range(start, count_steps(len(split), config.batch_size))
     places = [setup.processes.share(batch_at(i, len(split), config.batch_size)) for i in steps]
-    chosen = (order[where] for where in places)
-    for where, batch in zip(places, _read(split, chosen), strict=True):
-        yield augment(batch.images.to(device), batch.labels.to(device), plan[where])
-
-
-def _read(split: Split, chosen: Iterable[Tensor]) -> Iterator[Split]:
-    """Yield the pictures at each index; encoded ones are decoded before they are asked for."""
-    if not isinstance(split.store, EncodedPictures):
-        yield from (split[index] for index in chosen)
-        return
-    with ThreadPoolExecutor(1) as reader:
-        pending = deque[Future[Split]]()
-        try:
-            for index in chosen:
-                pending.append(reader.submit(split.__getitem__, index))
-                if len(pending) > AHEAD:
-                    yield _wait(pending.popleft(), split.store)
-            while pending:
-                yield _wait(pending.popleft(), split.store)
-        finally:
-            reader.shutdown(cancel_futures=True)
-
-
-def _wait(batch: Future[Split], store: EncodedPictures) -> Split:
-    started = time.perf_counter()
-    split = batch.result()
-    store.waited_seconds += time.perf_counter() - started
-    return split
+    if isinstance(split.store, EncodedPictures):
+        split.store.seconds = ReadingSeconds()
+    read = split.batches(order[where] for where in places)
+    for where, images in zip(places, read, strict=True):
+        labels = split.labels[order[where]]
+        yield augment(images.to(device), labels.to(device), plan[where])
 
 
 def describe_waiting(split: Split, seconds: float) -> str:
-    """Return a sentence if training waits for pictures much of the time; else an empty text.
+    """Return a sentence if an epoch waited for pictures much of the time; else an empty text.
 
     Args:
         split: the training split.
-        seconds: time of training since the last call.
+        seconds: time of the last epoch.
     """
     if not isinstance(split.store, EncodedPictures):
         return ""
-    store = split.store
-    read, decode, waited = store.read_seconds, store.decode_seconds, store.waited_seconds
-    store.read_seconds = store.decode_seconds = store.waited_seconds = 0.0
-    if waited <= MUCH * seconds:
+    spent = split.store.seconds
+    if spent.waited <= MUCH * seconds:
         return ""
-    limit = "reading their files" if read > decode else "decoding them"
+    most, limit = max((spent.read, "reading their files"), (spent.decode, "decoding them"))
     return (
-        f"Training waits for pictures {waited / seconds:.0%} of the time. Most of it is {limit} "
-        f"({max(read, decode) / (read + decode):.0%}). A larger --cache would keep them decoded."
+        f"Training waits for pictures {spent.waited / seconds:.0%} of the time, mostly for {limit} "
+        f"({most / (spent.read + spent.decode):.0%}). A larger --cache would keep them decoded."
     )

@@ -262,9 +262,9 @@ def predict_validation(model: nn.Module, setup: Setup) -> Tensor:
     split, processes = setup.validation_split, setup.processes
     count = batch_size(setup.info)
     logits = torch.zeros(len(split), len(setup.info.classes))
-    for start in range(processes.rank * count, len(split), processes.size * count):
-        batch = slice(start, start + count)
-        logits[batch] = predict_logits(model, split[batch].images, setup.info)
+    mine = torch.arange(len(split)).split(count)[processes.rank :: processes.size]
+    for index, images in zip(mine, split.batches(mine), strict=True):
+        logits[index] = predict_logits(model, images, setup.info)
     processes.all_sum(logits)
     return logits
 

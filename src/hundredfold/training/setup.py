@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hundredfold.augment import balanced_weights, channel_stats
+from hundredfold.augment import balanced_weights
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.models.architectures import MODELS
@@ -145,7 +145,7 @@ def make_setup(
     config = balanced(fitted(config, len(dataset.train)), dataset.train.labels)
     train, validation = split_dataset(dataset, config)
     train = train.to(device)
-    mean, std = channel_stats(train.parts())
+    mean, std = train.channel_stats()
     std = tuple(max(value, 1 / 255) for value in std)  # a channel may be constant
     levels = bool(config.weights) and can_fold(config.model)
     info = ModelInfo(
