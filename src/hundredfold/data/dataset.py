@@ -58,18 +58,18 @@ class Split:
 
     def parts(self, size: int = 500) -> Iterator[Tensor]:
         """Yield all pictures in order, up to `size` at a time, (B, 3, H, W) uint8."""
-        return self.batches(torch.arange(len(self)).split(size) if len(self) else ())
+        return self.batches(slice(start, start + size) for start in range(0, len(self), size))
 
-    def batches(self, chosen: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the pictures at each index, (B,) int64, as (B, 3, H, W) uint8.
+    def batches(self, chosen: Iterable[Tensor | slice]) -> Iterator[Tensor]:
+        """Yield the pictures at each index, a slice or (B,) int64, as (B, 3, H, W) uint8.
 
         Raises:
             UserError: pictures that are decoded when they are needed cannot be read any more.
         """
-        rows = chosen if self.rows is None else (self.rows[index] for index in chosen)
         if isinstance(self.store, EncodedPictures):
-            return self.store.batches(rows)
-        return map(self.store.__getitem__, rows)
+            rows = self.every_row
+            return self.store.batches(rows[index] for index in chosen)
+        return (self[index].images for index in chosen)
 
     @property
     def every_row(self) -> Tensor:
