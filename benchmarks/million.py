@@ -1,7 +1,10 @@
 """Pack a million pictures, train on the shards, kill both, and go on: time and memory.
 
     python benchmarks/million.py --folder /tmp/million --save
+    python benchmarks/million.py --folder /tmp/million --save --cache 0
     python benchmarks/million.py --draw benchmarks/results/DATE-million.json
+
+With `--cache 0`, pictures are decoded whenever they are needed.
 
 The pictures are JPEGs of 64 px made of random patches. Each content occurs several times, so that
 making them takes no longer than reading them. 25 GB of disk are needed. Linux only.
@@ -29,7 +32,7 @@ from PIL import Image
 from hundredfold import Run
 from hundredfold.runs.run import MODEL_FILE
 
-PICTURE = Path(__file__).parents[1] / "docs" / "million.png"
+DOCS = Path(__file__).parents[1] / "docs"
 CLASSES, CONTENTS, SIDE = 100, 10_000, 64
 TRAIN = ("quick", "--widths", "8", "16", "32", "--epochs", "1", "--checkpoint", "200steps")
 TITLES = {"program": "held by the program", "files": "mapped files, which the system may drop"}
@@ -43,10 +46,12 @@ class Options:
     """Folder for the pictures, the shards, the cache and the runs; deleted at the end."""
     pictures: int = 1_000_000
     """Number of training pictures; a hundredth as many are for testing."""
+    cache: str = ""
+    """Most disk space for decoded pictures, as for `hundredfold train`."""
     save: bool = False
     """Write the result to benchmarks/results."""
     draw: Path | None = None
-    """A result to draw into docs/million.png instead of measuring."""
+    """A result to draw into docs instead of measuring, as its name without the date."""
 
 
 @dataclass
@@ -143,7 +148,8 @@ def measure(options: Options) -> dict[str, Any]:
     folder, shards = options.folder, options.folder / "shards"
     make_pictures(folder, options.pictures)
     pack = ["pack", str(folder / "pictures"), "--to", str(shards), "--per-shard", "10000"]
-    train = ["train", *TRAIN, "--data", str(shards), "--device", "cpu", "--out"]
+    cache = ["--cache", options.cache] if options.cache else []
+    train = ["train", *TRAIN, "--data", str(shards), "--device", "cpu", *cache, "--out"]
     enough = max(1, options.pictures // 50_000)
 
     def half_packed() -> bool:
@@ -172,8 +178,9 @@ def measure(options: Options) -> dict[str, Any]:
     }
 
 
-def draw(figures: dict[str, Any]) -> None:
+def draw(result: Path) -> None:
     """Draw the memory of each phase over time."""
+    figures = json.loads(result.read_text())
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     offset, largest = 0.0, 0.0
@@ -193,22 +200,22 @@ def draw(figures: dict[str, Any]) -> None:
     axes.set_ylim(0, largest * 1.05)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(PICTURE, dpi=150)
-    print(f"drew {PICTURE}")
+    picture = DOCS / f"{result.stem[len('2026-11-29-') :]}.png"
+    figure.savefig(picture, dpi=150)
+    print(f"drew {picture}")
 
 
 def main() -> None:
     """Measure or draw."""
     options = tyro.cli(Options)
     if options.draw:
-        draw(json.loads(options.draw.read_text()))
+        draw(options.draw)
         return
     options.folder.mkdir()
     figures = measure(options)
     if options.save:
-        save_result(
-            "million", "pack, train, kill and resume; memory of the largest process", figures
-        )
+        name = "million-encoded" if options.cache else "million"
+        save_result(name, "pack, train, kill and resume; memory of the largest process", figures)
     shutil.rmtree(options.folder)
 
 

@@ -307,7 +307,7 @@ def main() -> None:
         rows[name]["pictures per second"] = spread(values)
     if options.save:
         what = f"{total} JPEG files of {SIDE} px, batches of {BATCH}, two readers, local disk"
-        save_result("streaming", what, {"libraries": rows})
+        save_result("readers", what, {"libraries": rows})
 
 
 if __name__ == "__main__":

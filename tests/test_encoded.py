@@ -1,13 +1,17 @@
 """Pictures that do not fit into the cache are decoded when needed, with the same results."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from support.making import Load, Notes
-from support.pets import picture, pictures
+from support.pets import picture, pictures, scene
 from support.stopping import interrupted
 
 from hundredfold import Config, UserError, evaluate, load_data, resume, train
@@ -17,6 +21,7 @@ from hundredfold.data.encoded import EncodedPictures, ReadingSeconds
 from hundredfold.support.files import cache_folder
 from hundredfold.support.units import parse_size
 from hundredfold.training.batches import batches, describe_waiting
+from hundredfold.training.loop import StepRecord
 from hundredfold.training.setup import make_setup
 
 COUNTS = {"train/a": 30, "train/b": 29, "test/a": 5, "test/b": 4}
@@ -180,3 +185,54 @@ def test_a_size_that_is_none_is_refused(folder: Path, config: Config) -> None:
     with pytest.raises(UserError, match="'much', must be such as 500MB"):
         load_data(str(folder), lambda _: None, cache="much")
     assert not (cache_folder() / "pictures").exists()
+
+
+def test_near_duplicates_are_those_of_the_cache(tmp_path: Path, load: Load) -> None:
+    root = tmp_path / "scenes"
+    for i in range(12):
+        for copy in range(2 if i < 4 else 1):
+            path = root / "ab"[i % 2] / f"{i}-{copy}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scene(i).resize((90 + 9 * copy, 90 + 9 * copy)).save(path)
+    encoded = load(root, cache="0")
+    want = load(root)
+    assert isinstance(encoded.train.store, EncodedPictures)
+    groups = encoded.train.groups
+    assert groups is not None and len(groups.unique()) < len(groups)
+    assert want.train.groups is not None and groups.equal(want.train.groups)
+    assert encoded.digest() == want.digest()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems start no processes")
+def test_a_killed_worker_ends_training_with_a_sentence(config: Config) -> None:
+    class Killer(Notes):
+        def step(self, step: StepRecord, progress: float) -> None:
+            children = Path("/proc/self/task").glob("*/children")
+            (worker, *_) = (pid for path in children for pid in path.read_text().split())
+            os.kill(int(worker), signal.SIGKILL)
+
+    with pytest.raises(UserError, match="A process that decodes pictures was killed"):
+        train(config, display=Killer())
+
+
+SCRIPT = """
+import sys
+import torch
+from hundredfold.data.load import load_data
+
+data = load_data(sys.argv[1], lambda _: None, cache="0")
+for _ in data.train.batches([torch.arange(40)] * 1000):
+    print("ready", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems start no processes")
+def test_workers_end_with_a_killed_process(folder: Path) -> None:
+    program = [sys.executable, "-c", SCRIPT, str(folder)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        children = Path(f"/proc/{process.pid}/task").glob("*/children")
+        assert any(path.read_text() for path in children)
+        process.kill()
+        output, _ = process.communicate(timeout=60)  # the last process to end closes the pipe
+        assert set(output.splitlines()) <= {b"ready"}

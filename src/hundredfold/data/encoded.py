@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections import deque
@@ -40,6 +41,12 @@ CHUNKS_AHEAD = 4
 """Number of chunks that each process decodes before they are needed."""
 DIGEST_BYTES = 16
 """Number of bytes of the BLAKE2b digest of a file."""
+
+PARENT_CHECK = 1.0
+"""Seconds between two checks of a worker whether its parent process is alive."""
+WORKER_KILLED = (
+    "A process that decodes pictures was killed, perhaps because there is too little memory."
+)
 
 Remember = Callable[[str, Callable[[], Any]], Any]
 
@@ -136,12 +143,9 @@ class EncodedPictures:
                 found = list(islice(decoded, 1))
                 found += islice(decoded, counts.popleft() - 1) if found else []
             except RuntimeError as error:
-                if "worker" not in str(error):
+                if not is_killed_worker(error):
                     raise
-                raise UserError(
-                    "A process that decodes pictures was killed, perhaps because there is too "
-                    "little memory."
-                ) from error
+                raise UserError(WORKER_KILLED) from error
             self.seconds.waited += time.perf_counter() - started
             if not found:
                 return
@@ -228,3 +232,19 @@ def _start_worker(lock: AbstractContextManager[object], _: int) -> None:
     warnings.simplefilter("ignore")  # Pillow warns of odd files
     set_large_picture_lock(lock)
     gc.freeze()  # a collection would copy the memory of every object
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent was killed. It would wait to send its pictures forever."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK)
+    os._exit(1)
+
+
+def is_killed_worker(error: BaseException) -> bool:
+    """Return whether an error is that of a killed worker. It may be raised anywhere, by a signal.
+
+    The message for the user is WORKER_KILLED.
+    """
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)

@@ -46,11 +46,21 @@ def near_duplicates(store: Tensor | EncodedPictures, rows: Tensor) -> list[tuple
     """
     if len(rows) < 2:
         return []
-    coarse = [thumbnails(store[part], COARSE).mean(1) for part in rows.split(BLOCK)]
+    blocks, coarse, fine = rows.split(BLOCK), [], torch.empty(0)
+    if isinstance(store, EncodedPictures):  # decode each picture once
+        fine = torch.empty(len(rows), 3, FINE, FINE)
+        for block, places in zip(store.batches(blocks), fine.split(BLOCK), strict=True):
+            coarse.append(thumbnails(block, COARSE).mean(1))
+            places[:] = thumbnails(block, FINE)
+    else:
+        coarse = [thumbnails(store[block], COARSE).mean(1) for block in blocks]
     pairs, mirrored = _candidates(_without_local_means(torch.cat(coarse)))
     linked = [torch.empty(0, dtype=torch.bool)]
     for pair, turned in zip(pairs.split(PAIRS), mirrored.split(PAIRS), strict=True):
-        first, second = (thumbnails(store[rows[places]], FINE) for places in pair.unbind(1))
+        first, second = (
+            fine[places] if len(fine) else thumbnails(store[rows[places]], FINE)
+            for places in pair.unbind(1)
+        )
         first = torch.where(turned.view(-1, 1, 1, 1), first.flip(3), first)
         linked.append(fitted_correlation(first, second) >= THRESHOLD)
     return [(int(one), int(other)) for one, other in pairs[torch.cat(linked)]]

@@ -9,6 +9,7 @@ import torch
 
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
+from hundredfold.data.encoded import WORKER_KILLED, is_killed_worker
 from hundredfold.runs.new_run import new_run
 from hundredfold.runs.run import Run
 from hundredfold.support.device import fork_rng, pick_device
@@ -85,7 +86,7 @@ def train(
 
 @contextmanager
 def explained_memory(config: Config) -> Iterator[None]:
-    """Say which settings to lower if there is not enough memory.
+    """Say which settings to lower if there is not enough memory, or that a process was killed.
 
     Raises:
         UserError: in place of the error that torch raises then.
@@ -93,6 +94,8 @@ def explained_memory(config: Config) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch raises a plain RuntimeError on a CPU
+        if is_killed_worker(error):
+            raise UserError(WORKER_KILLED) from error
         known = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not known and "can't allocate memory" not in str(error):
             raise
