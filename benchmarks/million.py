@@ -4,7 +4,8 @@
     python benchmarks/million.py --folder /tmp/million --save --cache 0
     python benchmarks/million.py --draw benchmarks/results/DATE-million.json
 
-With `--cache 0`, pictures are decoded whenever they are needed.
+With `--cache 0`, pictures are decoded whenever they are needed. They are then read from their
+folder, without packing them.
 
 The pictures are JPEGs of 64 px made of random patches. Each content occurs several times, so that
 making them takes no longer than reading them. 25 GB of disk are needed. Linux only.
@@ -149,7 +150,8 @@ def measure(options: Options) -> dict[str, Any]:
     make_pictures(folder, options.pictures)
     pack = ["pack", str(folder / "pictures"), "--to", str(shards), "--per-shard", "10000"]
     cache = ["--cache", options.cache] if options.cache else []
-    train = ["train", *TRAIN, "--data", str(shards), "--device", "cpu", *cache, "--out"]
+    data = folder / "pictures" if cache else shards
+    train = ["train", *TRAIN, "--data", str(data), "--device", "cpu", *cache, "--out"]
     enough = max(1, options.pictures // 50_000)
 
     def half_packed() -> bool:
@@ -158,8 +160,10 @@ def measure(options: Options) -> dict[str, Any]:
     def has_checkpoint() -> bool:
         return any((folder / "killed").glob("*/checkpoints/*"))
 
-    phases = [run("pack, killed", pack, folder, half_packed), run("pack", pack, folder, None)]
-    shutil.rmtree(folder / "pictures")
+    phases = []
+    if not cache:
+        phases += [run("pack, killed", pack, folder, half_packed), run("pack", pack, folder, None)]
+        shutil.rmtree(folder / "pictures")
     size = sum(path.stat().st_size for path in shards.glob("*.tar"))
     phases += [
         run("train", [*train, str(folder / "whole")], folder, None),
