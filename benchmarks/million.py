@@ -157,8 +157,8 @@ def measure(options: Options) -> dict[str, Any]:
     def half_packed() -> bool:
         return len(list(shards.glob("train-*.tar"))) >= enough
 
-    def has_checkpoint() -> bool:
-        return any((folder / "killed").glob("*/checkpoints/*"))
+    def checkpoints() -> list[str]:
+        return [path.name for path in (folder / "killed").glob("*/checkpoints/*.safetensors")]
 
     phases = []
     if not cache:
@@ -167,14 +167,16 @@ def measure(options: Options) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in shards.glob("*.tar"))
     phases += [
         run("train", [*train, str(folder / "whole")], folder, None),
-        run("train, killed", [*train, str(folder / "killed")], folder, has_checkpoint),
+        run("train, killed", [*train, str(folder / "killed")], folder, lambda: bool(checkpoints())),
     ]
+    steps = max(int(name.partition("-")[0]) for name in checkpoints())
     (killed,), (whole,) = (list((folder / name).glob("*-s0")) for name in ("killed", "whole"))
     phases.append(run("resume", ["resume", str(killed)], folder, None))
     history = Run(whole).history()
     return {
         "pictures": options.pictures,
         "shards": {"files": len(list(shards.glob("*.tar"))), "GiB": round(size / 2**30, 2)},
+        "steps before the resumed training": steps,
         "same weights": (killed / MODEL_FILE).read_bytes() == (whole / MODEL_FILE).read_bytes(),
         "pictures per second of training": round(history[0].pictures / history[0].seconds),
         "test accuracy": Run(whole).metrics()["test"]["fine_top1"],
