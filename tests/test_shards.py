@@ -62,6 +62,23 @@ def test_a_shard_without_a_split_beside_others_is_named(
     ) in said
 
 
+def test_shards_beside_pictures_are_named(
+    root: Path, tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    before = load(root)
+    assert not any("shards" in sentence for sentence in said)
+    write_tars(root, tmp_path / "shards")
+    (shard, *_) = sorted((tmp_path / "shards").rglob("*.tar"))
+    shard.rename(root / "one.tar")
+    (root / "other.tar").write_text("no archive")
+    (root / "other.parquet").write_text("no parquet")
+    assert pixels(load(root)) == pixels(before)
+    assert (
+        f"{root} has pictures and shards. The pictures are used, and the shards are not: one.tar. "
+        "To use the shards, pass their names, or move them to a folder of their own."
+    ) in said
+
+
 @given(
     st.lists(
         st.one_of(

@@ -13,7 +13,7 @@ from hundredfold.data.decode import FileInfo
 from hundredfold.data.encoded import EncodedPictures
 from hundredfold.data.listing import Entry, Listing, list_folder
 from hundredfold.data.pixel_cache import read_pictures
-from hundredfold.data.shards import find_shards, list_shards
+from hundredfold.data.shards import describe_unused_shards, find_shards, list_shards
 from hundredfold.data.table import list_table
 from hundredfold.data.unpack import TABLES
 from hundredfold.pictures.pixels import Fit, open_picture
@@ -108,7 +108,11 @@ def list_pictures(path: Path) -> Listing:
     if shards := find_shards(path, contents):
         return list_shards(path, shards)
     if contents:
-        return list_folder(path, contents=contents)
+        listing, unused = (
+            list_folder(path, contents=contents),
+            describe_unused_shards(path, contents),
+        )
+        return replace(listing, remarks=(*listing.remarks, *filter(None, [unused])))
     known = is_archive(path) or path.suffix.lower() in TABLES
     if not known or not path.is_file():  # a device or a pipe may have no end
         raise UserError(

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -92,6 +93,26 @@ def find_shards(path: Path, contents: FolderContents | None = None) -> list[Path
     if any(os.path.isfile(shard) and _is_shard(shard) for shard in shards):  # noqa: PTH113
         return shards
     return []
+
+
+def describe_unused_shards(path: Path, contents: FolderContents) -> str:
+    """Return a sentence about shards that are beside pictures in a folder; empty if there are none.
+
+    Args:
+        path: the folder.
+        contents: what `walk` returned for it.
+    """
+    files = [path / name for name, reason in contents.skipped if reason != HIDDEN]
+    shards = list[str]()
+    with suppress(UserError):  # reading parquet needs a package, which pictures do not
+        shards += (file.name for file in files if _is_named_like_one(file) and _is_shard(file))
+    if not shards:
+        return ""
+    return (
+        f"{path} has pictures and shards. The pictures are used, and the shards are not: "
+        f"{first_few(shards)}. To use the shards, pass their names, or move them to a folder of "
+        "their own."
+    )
 
 
 def _is_named_like_one(path: Path) -> bool:
