@@ -73,6 +73,8 @@ def download_address(address: str) -> Path:
         UserError: there is no such file, or a package for the protocol is missing.
         UnavailableError: the server cannot be reached, or the disk is full.
     """
+    protocol, separator, rest = address.partition("://")
+    address = f"{protocol.lower()}{separator}{rest}"
     if is_url(address):
         root, path, files = _web_files(address)
     else:
