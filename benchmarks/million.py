@@ -203,9 +203,9 @@ def draw(result: Path) -> None:
         offset += phase["seconds"]
     axes.set_xlabel("minutes")
     axes.set_ylabel("GiB in the largest process")
-    axes.set_ylim(0, largest * 1.05)
+    axes.set_ylim(0, largest * 1.15)  # room for the legend
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", ncols=2)
     picture = DOCS / f"{result.stem[len('2026-11-29-') :]}.png"
     figure.savefig(picture, dpi=150)
     print(f"drew {picture}")
@@ -221,7 +221,8 @@ def main() -> None:
     figures = measure(options)
     if options.save:
         name = "million-encoded" if options.cache else "million"
-        save_result(name, "pack, train, kill and resume; memory of the largest process", figures)
+        how = f"with --cache {options.cache}" if options.cache else "packed into shards"
+        save_result(name, f"train, kill and resume, {how}; memory of the largest process", figures)
     shutil.rmtree(options.folder)
 
 
