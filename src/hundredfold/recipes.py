@@ -113,8 +113,8 @@ def medium(**changes: Any) -> Config:
 def strong(**changes: Any) -> Config:
     """A deeper network at full resolution, for half an hour on a CPU.
 
-    `hundredfold train strong --validation 0.02` on CIFAR-100, n = 2: fine 75.60 % (std 0.31),
-    coarse 85.04 % (0.07), single view; 27 min on two cores of an AMD EPYC (AVX2), torch 2.14.1
+    `hundredfold train strong --validation 0.02` on CIFAR-100, n = 3: fine 75.54 % (std 0.24),
+    coarse 84.91 % (0.23), single view; 24 min on two cores of an AMD EPYC (AVX2), torch 2.14.1
     (benchmarks/results/2026-11-29-strong.json).
 
     Examples:
