@@ -76,8 +76,9 @@ def test_encoded_pictures_are_those_of_the_cache(folder: Path, load: Load, said:
 def test_each_file_is_checked_once(
     processes: int, folder: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hundredfold.data.decode.MIN_FOR_PROCESSES", processes)
-    dataset = load(folder, cache="0")
+    with monkeypatch.context() as patch:
+        patch.setattr("hundredfold.data.decode.MIN_FOR_PROCESSES", processes)
+        dataset = load(folder, cache="0")
     want, stats = dataset.digest(), channel_stats(dataset.train.parts())
     (facts,) = (cache_folder() / "pictures").glob("*.facts")
     whole = facts.read_bytes()

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.making import make_split, make_tiny
+from support.pets import pictures
 
 from hundredfold import Config, Dataset, Run, UserError, evaluate, finetune, probe, resume, train
 from hundredfold.cli.main import main
@@ -103,10 +104,11 @@ def test_there_is_nothing_to_tune_without_epochs(tiny: Dataset, tmp_path: Path) 
 
 
 def test_the_commands_accept_a_run_without_epochs(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    flags = ["--data", "sample", "--size", "0", "--device", "cpu"]
+    data = pictures(tmp_path / "pets", {"train/a": 30, "train/b": 30, "test/a": 9, "test/b": 9})
+    flags = ["--data", str(data), "--size", "32", "--device", "cpu"]
     assert main(["train", "probe", *flags]) == 0
     said = capsys.readouterr().out
     assert "only the head is trained" in said and "a linear head on the pretrained" in said
