@@ -3,9 +3,9 @@
     python benchmarks/curve.py --budgets 10s 30s 1min 3min 10min --save
     python benchmarks/curve.py --draw benchmarks/results/DATE-curve.json
 
-The figure also shows recipes `strong` and `best`, measured by benchmarks/bench.py, and the
-tutorial: its epochs on this machine, measured by benchmarks/peer.py, and the 71.75 % that the
-tutorial reports from another machine.
+The figure also shows recipe `best`, measured by benchmarks/bench.py, and the tutorial: its epochs
+on this machine, measured by benchmarks/peer.py, and the 71.75 % that the tutorial reports from
+another machine.
 """
 
 import json
@@ -113,9 +113,7 @@ def draw(points: list[dict[str, Any]]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("time from the first weights to the last test figure")
-    axes.set_title(
-        "CIFAR-100 test accuracy, single view, by `--budget`; last points: `strong` and `best`"
-    )
+    axes.set_title("CIFAR-100 test accuracy, single view, by `--budget`; last point: `best`")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", frameon=False)
@@ -128,13 +126,8 @@ def main() -> None:
     """Measure all budgets, or draw."""
     options = tyro.cli(Options)
     if options.draw:
-        draw(
-            [
-                *json.loads(options.draw.read_text())["points"],
-                recipe_point("strong"),
-                recipe_point("best"),
-            ]
-        )
+        points = json.loads(options.draw.read_text())["points"]
+        draw([*points, recipe_point("best")])
         return
     points = []
     for budget in options.budgets:
