@@ -15,6 +15,9 @@ import pytest
 from support.pets import picture, pictures
 from support.shards import write_parquet
 
+from hundredfold import UserError
+from hundredfold.data.huggingface import download_dataset
+
 COMMIT = "0" * 40
 
 
@@ -114,8 +117,8 @@ def test_a_data_set_of_the_hub_is_downloaded_once(hub: Hub, tmp_path: Path) -> N
     offline = audit(hub, "hf:pets/others", out)
     assert offline.returncode == 2
     assert "Cannot download pets/others from the Hugging Face Hub" in offline.stderr
-    wrong = audit(hub, "hf:pets", out)
-    assert wrong.returncode == 2 and "not of the form hf:OWNER/NAME" in wrong.stderr
+    with pytest.raises(UserError, match="not of the form hf:OWNER/NAME"):
+        download_dataset("hf:pets")
 
 
 @pytest.mark.long
