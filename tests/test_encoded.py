@@ -237,3 +237,30 @@ def test_workers_end_with_a_killed_process(folder: Path) -> None:
         process.kill()
         output, _ = process.communicate(timeout=60)  # the last process to end closes the pipe
         assert set(output.splitlines()) <= {b"ready"}
+
+
+AFTER_AN_ERROR = """
+import sys
+from pathlib import Path
+import torch
+from hundredfold import UserError
+from hundredfold.data.load import load_data
+
+data = load_data(sys.argv[1], lambda _: None, cache="0")
+path = Path(sys.argv[1]) / data.train.names[5]
+content = path.read_bytes()
+path.write_bytes(b"bad")
+for _ in range(2):
+    try:
+        list(data.train.batches([torch.arange(40)] * 20))
+    except UserError as error:
+        last = error  # keeps the frames of the failed reading
+path.write_bytes(content)
+print(sum(len(images) for images in data.train.batches([torch.arange(40)] * 20)))
+"""
+
+
+def test_pictures_can_be_read_after_an_error(folder: Path) -> None:
+    program = [sys.executable, "-c", AFTER_AN_ERROR, str(folder)]
+    result = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "800\n", "")

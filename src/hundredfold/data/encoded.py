@@ -137,19 +137,28 @@ class EncodedPictures:
                 yield from (part.tolist() for part in parts)
 
         decoded = iter(self._loader(chunks()))
-        while True:
-            started = time.perf_counter()
-            try:
-                found = list(islice(decoded, 1))
-                found += islice(decoded, counts.popleft() - 1) if found else []
-            except RuntimeError as error:
-                if not is_killed_worker(error):
-                    raise
-                raise UserError(WORKER_KILLED) from error
-            self.seconds.waited += time.perf_counter() - started
-            if not found:
-                return
-            yield self._join(found)
+        try:
+            while found := self._next(decoded, counts):
+                yield self._join(found)
+        finally:
+            # This ends the workers, also if an error keeps this frame. The next workers would
+            # otherwise inherit what belongs to these.
+            del decoded
+
+    def _next(
+        self, decoded: "Iterator[Chunk | UserError]", counts: deque[int]
+    ) -> "list[Chunk | UserError]":
+        """Return the chunks of the next batch; none after the last batch."""
+        started = time.perf_counter()
+        try:
+            found = list(islice(decoded, 1))
+            found += islice(decoded, counts.popleft() - 1) if found else []
+        except RuntimeError as error:
+            if not is_killed_worker(error):
+                raise
+            raise UserError(WORKER_KILLED) from error
+        self.seconds.waited += time.perf_counter() - started
+        return found
 
     def _loader(self, chunks: Iterator[list[int]]) -> Iterable["Chunk | UserError"]:
         """Return the decoded chunks, in order."""
