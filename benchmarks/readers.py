@@ -32,7 +32,8 @@ from million import make_content
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hundredfold.data.encoded import DIGEST_BYTES, EncodedPictures
+from hundredfold.data.decode import DIGEST_BYTES
+from hundredfold.data.encoded import EncodedPictures
 from hundredfold.pictures.pixels import open_picture, read_square
 
 SIDE, BATCH, SEED = 64, 512, 1

@@ -108,11 +108,9 @@ def list_pictures(path: Path) -> Listing:
     if shards := find_shards(path, contents):
         return list_shards(path, shards)
     if contents:
-        listing, unused = (
-            list_folder(path, contents=contents),
-            describe_unused_shards(path, contents),
-        )
-        return replace(listing, remarks=(*listing.remarks, *filter(None, [unused])))
+        listing = list_folder(path, contents=contents)
+        unused = describe_unused_shards(path, contents)
+        return replace(listing, remarks=(*listing.remarks, unused)) if unused else listing
     known = is_archive(path) or path.suffix.lower() in TABLES
     if not known or not path.is_file():  # a device or a pipe may have no end
         raise UserError(

@@ -36,6 +36,8 @@ from hundredfold.support.errors import UserError
 
 CHUNK = 64
 """Number of files given to a thread or a process at a time."""
+DIGEST_BYTES = 16
+"""Number of bytes of the BLAKE2b digest of a file."""
 MIN_FOR_PROCESSES = 20_000
 """Number of files above which starting processes pays off."""
 
@@ -207,7 +209,9 @@ def _decode_file(path: Path, store: Tensor, fit: Fit, row: int) -> FileInfo:
 
 def _file_info(file: BufferedReader) -> FileInfo:
     """Return a file's digest and what its header says; the digest alone if it is no picture."""
-    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    digest = hashlib.file_digest(
+        file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)
+    ).hexdigest()
     try:
         with open_picture(file) as image:
             return FileInfo(

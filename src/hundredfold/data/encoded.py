@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from hundredfold.data.decode import DIGEST_BYTES
 from hundredfold.pictures.load import picture_errors
 from hundredfold.pictures.pixels import (
     Fit,
@@ -39,9 +40,6 @@ CHUNK = 64
 """Number of pictures given to a process at a time."""
 CHUNKS_AHEAD = 4
 """Number of chunks that each process decodes before they are needed."""
-DIGEST_BYTES = 16
-"""Number of bytes of the BLAKE2b digest of a file."""
-
 PARENT_CHECK = 1.0
 """Seconds between two checks of a worker whether its parent process is alive."""
 WORKER_KILLED = (

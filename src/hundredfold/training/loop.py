@@ -262,9 +262,10 @@ def predict_validation(model: nn.Module, setup: Setup) -> Tensor:
     split, processes = setup.validation_split, setup.processes
     count = batch_size(setup.info)
     logits = torch.zeros(len(split), len(setup.info.classes))
-    mine = torch.arange(len(split)).split(count)[processes.rank :: processes.size]
-    for index, images in zip(mine, split.batches(mine), strict=True):
-        logits[index] = predict_logits(model, images, setup.info)
+    starts = range(processes.rank * count, len(split), processes.size * count)
+    mine = [slice(start, start + count) for start in starts]
+    for batch, images in zip(mine, split.batches(mine), strict=True):
+        logits[batch] = predict_logits(model, images, setup.info)
     processes.all_sum(logits)
     return logits
 

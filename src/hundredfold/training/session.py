@@ -107,7 +107,7 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
     for tracker in trackers:
         start_tracker(run, tracker)
     with display, deferred_stop() as stop:
-        due, signal, slow = _checkpoint_timer(setup.config, state.steps_done), 0, ["", ""]
+        due, signal, before = _checkpoint_timer(setup.config, state.steps_done), 0, ("", "")
         if session.clock and not state.steps_done:  # a budget cannot be measured again the same way
             _try_to_write(lambda: run.save_checkpoint(session.checkpoint()), display)
         for event in _events(session):
@@ -118,16 +118,12 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
                 display.epoch(event)
                 for tracker in trackers:
                     tracker.epoch(event)
-                before, slow = (
-                    slow,
-                    [
-                        setup.processes.describe_slow(),
-                        describe_waiting(setup.train_split, event.seconds),
-                    ],
-                )
+                waiting = describe_waiting(setup.train_split, event.seconds)
+                slow = setup.processes.describe_slow(), waiting
                 for sentence, earlier in zip(slow, before, strict=True):
                     if sentence and not earlier:
                         display.note(sentence)
+                before = slow
             if signal := setup.processes.all_max(stop.number):
                 break
             if due(state.steps_done):
