@@ -17,6 +17,8 @@ from hundredfold.augment import (
     crop_flip,
     describe_augmentation,
     generator,
+    mix_pairs,
+    pasted_boxes,
     plan_epoch,
     prepare,
     random_boxes,
@@ -203,7 +205,40 @@ def test_a_plan_draws_boxes_and_colours_of_the_configuration() -> None:
     want = change_colors(resized_crop(images, part.boxes, part.flip, 32), part.colors)
     assert augment(images, torch.zeros(20).long(), part)[0].equal(want)
     plain = plan_epoch(torch.zeros(10).long(), 1, 32, 0, Config())
-    assert plain.boxes is None and plain.colors is None
+    assert plain.boxes is None and plain.colors is None and plain.pasted is None
+
+
+@given(seed=st.integers(0, 99), count=st.integers(1, 5))
+def test_mixed_pairs_equal_the_per_picture_version(seed: int, count: int) -> None:
+    rng = generator(seed, "mixing")
+    images, labels = noise(count, 12, 10), torch.randint(0, 4, (count,), generator=rng)
+    boxes = pasted_boxes(count, 0.7, rng)
+    mixed, probabilities = mix_pairs(images, labels, boxes, 4)
+    for i in range(count):
+        j = i + 1 if i % 2 == 0 else i - 1
+        j = i if j == count else j
+        left, right = (round(float(edge) * 10) for edge in boxes[i, 0::2])
+        top, bottom = (round(float(edge) * 12) for edge in boxes[i, 1::2])
+        want, shares = images[i].clone(), [0.0] * 4
+        want[:, top:bottom, left:right] = images[j, :, top:bottom, left:right]
+        assert mixed[i].equal(want)
+        pasted = (bottom - top) * (right - left) / 120
+        shares[labels[i]] += 1 - pasted
+        shares[labels[j]] += pasted
+        assert probabilities[i].tolist() == pytest.approx(shares, abs=1e-6)
+
+
+def test_the_chosen_share_of_pictures_is_mixed() -> None:
+    plan = plan_epoch(torch.zeros(20_000).long(), 1, 32, 0, Config(cutmix=0.4))
+    assert plan.pasted is not None
+    left, top, right, bottom = plan.pasted.unbind(1)
+    chosen = (right > left) & (bottom > top)
+    assert chosen.float().mean().item() == pytest.approx(0.4, abs=0.02)
+    whole = (left > 0) & (top > 0) & (right < 1) & (bottom < 1)
+    areas = ((right - left) * (bottom - top))[chosen & whole]
+    assert 0 < areas.min() < 0.01 and areas.max() > 0.6
+    # With area a, a share (1 - sqrt(a))^2 of the boxes fits: the mean area of those is 1/5.
+    assert areas.mean().item() == pytest.approx(0.2, abs=0.01)
 
 
 @pytest.mark.parametrize("flip", ["none", "random", "alternate"])
@@ -263,6 +298,9 @@ def test_the_augmentation_is_described_in_words() -> None:
     assert describe_augmentation(Config(crop_area=0.35, color_jitter=0.2, flip="random"), 224) == (
         "cropped to 35% to 100% of their area and resized, flipped at random, colours changed by "
         "up to 20%"
+    )
+    assert describe_augmentation(Config(pad=0, flip="none", cutmix=0.5), 32) == (
+        "not cropped, never flipped, a box of another picture pasted into 50%"
     )
 
 

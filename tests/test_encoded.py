@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 def config(tiny_config: Config, folder: Path) -> Config:
     """A configuration that keeps no decoded pictures."""
     return dataclasses.replace(
-        tiny_config, epochs=2, data=str(folder), cache="0", checkpoint="1steps", color_jitter=0.1
+        tiny_config, epochs=2, data=str(folder), cache="0", checkpoint="1steps", cutmix=0.5
     )
 
 

@@ -32,6 +32,7 @@ NO_AUGMENTATION: Mapping[str, Any] = {
     "pad": 0,
     "crop_area": 1.0,
     "color_jitter": 0.0,
+    "cutmix": 0.0,
     "flip": "none",
 }
 """Values of the configuration that leave all augmentation out."""
@@ -67,6 +68,9 @@ class Plan:
     extends from -1 to 1; None for no resized crops."""
     colors: Tensor | None
     """(N, 3) float32, factors of brightness, contrast and saturation; None to keep the colours."""
+    pasted: Tensor | None
+    """(N, 4) float32, boxes that another picture is pasted into: left, top, right and bottom edge,
+    where the picture extends from 0 to 1; None for no mixing."""
 
     def __getitem__(self, places: slice | Tensor) -> "Plan":
         """Return the plan of some places in the order, such as those of a batch."""
@@ -115,8 +119,9 @@ def plan_epoch(labels: Tensor, classes: int, side: int, epoch: int, config: Conf
     colors = None
     if config.color_jitter:
         colors = 1 + config.color_jitter * (2 * torch.rand(count, 3, generator=rng) - 1)
+    pasted = pasted_boxes(count, config.cutmix, rng) if config.cutmix else None
     crop_side = max(side, config.size)  # the model may enlarge pictures
-    return Plan(classes, pad, crop_side, order, top, left, flip, boxes, colors)
+    return Plan(classes, pad, crop_side, order, top, left, flip, boxes, colors, pasted)
 
 
 def random_boxes(count: int, smallest: float, rng: torch.Generator) -> Tensor:
@@ -140,6 +145,26 @@ def random_boxes(count: int, smallest: float, rng: torch.Generator) -> Tensor:
     return torch.stack([(2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height), width, height], 1)
 
 
+def pasted_boxes(count: int, share: float, rng: torch.Generator) -> Tensor:
+    """Draw the boxes that are pasted by CutMix.
+
+    Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+    Features", 2019, section 3.1.
+
+    Args:
+        count: number of boxes N.
+        share: share of the pictures (0..1) with a box. The boxes of others are empty.
+        rng: random generator.
+
+    Returns:
+        (N, 4) float32, as `Plan.pasted`. The area is uniform in 0..1, and the centre in the
+        picture. What exceeds the picture is cut off.
+    """
+    area, x, y, chance = torch.rand(4, count, generator=rng)
+    half = torch.where(chance < share, area.sqrt() / 2, 0.0)
+    return torch.stack([x - half, y - half, x + half, y + half], 1).clamp(0, 1)
+
+
 def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     """Augment a batch.
 
@@ -149,9 +174,8 @@ def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]
         plan: the part of the epoch's plan for these pictures, on their device.
 
     Returns:
-        Pictures (B, 3, H, W) uint8, (B, 3, S, S) with resized crops, and labels, which are (B,)
-        int64. An augmentation that mixes pictures may return (B, C) floating-point probabilities
-        instead: training takes both.
+        Pictures (B, 3, H, W) uint8, (B, 3, S, S) with resized crops, and labels: (B,) int64, or
+        (B, C) float32 probabilities if pictures are mixed.
     """
     if plan.boxes is None:
         images = crop_flip(images, plan.top, plan.left, plan.flip, plan.pad)
@@ -159,7 +183,41 @@ def augment(images: Tensor, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor]
         images = resized_crop(images, plan.boxes, plan.flip, plan.crop_side)
     if plan.colors is not None:
         images = change_colors(images, plan.colors)
+    if plan.pasted is not None:
+        return mix_pairs(images, labels, plan.pasted, plan.classes)
     return images, labels
+
+
+def mix_pairs(images: Tensor, labels: Tensor, boxes: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Paste into each picture a box of the one beside it, at the same place (CutMix).
+
+    The first and the second picture are a pair, the third and the fourth, and so on. A single last
+    one stays as it is.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        labels: (B,) int64.
+        boxes: (B, 4) as `Plan.pasted`.
+        classes: number of classes C.
+
+    Returns:
+        Pictures (B, 3, H, W) uint8, and (B, C) float32 probabilities: the labels of both pictures
+        of a pair by the share of the pixels that each has.
+    """
+    count, _, height, width = images.shape
+    partner = (torch.arange(count, device=images.device) ^ 1).clamp(max=count - 1)
+    sides = torch.tensor([width, height, width, height], device=images.device)
+    left, top, right, bottom = (boxes * sides).round().long().unsqueeze(-1).unbind(1)
+    across, down = (
+        torch.arange(width, device=images.device),
+        torch.arange(height, device=images.device),
+    )
+    columns, rows = (across >= left) & (across < right), (down >= top) & (down < bottom)
+    inside = rows[:, :, None] & columns[:, None, :]
+    share = inside.float().mean((1, 2))[:, None]
+    own = F.one_hot(labels, classes).float()
+    mixed = torch.where(inside[:, None], images[partner], images)
+    return mixed, own + share * (own[partner] - own)
 
 
 def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, side: int) -> Tensor:
@@ -215,7 +273,8 @@ def describe_augmentation(config: Config, side: int) -> str:
         "alternate": "flipped every other epoch",
     }
     colors = f", colours changed by up to {config.color_jitter:.0%}" if config.color_jitter else ""
-    return f"{crop}, {flips[config.flip]}{colors}"
+    mixed = f", a box of another picture pasted into {config.cutmix:.0%}" if config.cutmix else ""
+    return f"{crop}, {flips[config.flip]}{colors}{mixed}"
 
 
 def border(config: Config, side: int) -> int:

@@ -84,6 +84,9 @@ class Config:
     such crops. It replaces `pad`."""
     color_jitter: float = 0.0
     """Largest random change of brightness, contrast and saturation, as a share (0..1)."""
+    cutmix: float = 0.0
+    """Share of the pictures (0..1) into which a box of another picture is pasted. Their labels are
+    mixed by area. It helps long trainings from scratch."""
     flip: Literal["none", "random", "alternate"] = "alternate"
     """Horizontal flips. random: at random in each epoch. alternate: at random in the first epoch,
     and then in every other epoch."""
@@ -209,6 +212,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("pad", 0 <= c.pad <= 16, "between 0 and 16 pixels"),
         ("crop_area", 0 < c.crop_area <= 1, "above 0 and at most 1"),
         ("color_jitter", 0 <= c.color_jitter < 1, "at least 0 and below 1"),
+        ("cutmix", 0 <= c.cutmix <= 1, "0 to 1"),
         ("model", is_model(c.model), f"{', '.join(MODELS)} or {TIMM}NAME"),
         ("weights", timm or not c.weights, f"empty unless --model is {TIMM}NAME"),
         ("widths", not (timm and c.widths), f"empty if --model is {TIMM}NAME"),
@@ -219,6 +223,11 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("frozen", 0 <= c.frozen < 1, "at least 0 and below 1"),
         ("layer_decay", timm or c.layer_decay == 1, f"1 unless --model is {TIMM}NAME"),
         ("layer_decay", 0 < c.layer_decay <= 1, "above 0 and at most 1"),
+        (
+            "layer_decay",
+            c.layer_decay == 1 or c.optimizer == "adamw",
+            "1 unless --optimizer is adamw",
+        ),
         (
             "widths",
             all(0 < w <= MOST_CHANNELS for w in c.widths),
