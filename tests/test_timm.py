@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from support.stopping import interrupted
 
 from hundredfold import Config, Dataset, evaluate, finetune, resume, train
@@ -269,6 +269,8 @@ def test_weights_and_freezing_are_only_for_timm() -> None:
     for changes in ({"weights": "x"}, {"frozen": 0.3}, {"layer_decay": 0.9}):
         with pytest.raises(UserError, match="unless --model is timm:NAME"):
             Config(**changes)
+    with pytest.raises(UserError, match=r"--layer-decay is 0\.9, but must be 1 unless"):
+        finetune(optimizer="sgd")
     with pytest.raises(UserError, match="--model is 'resnet'"):
         Config(model="resnet")
 
@@ -313,6 +315,22 @@ def test_a_run_resumes_without_its_file_of_pretrained_weights(
     ours, its = resume(run, tiny, quiet=True).model(), whole.model()
     for name, value in ours.state_dict().items():
         assert value.equal(its.state_dict()[name]), name
+
+
+def test_weights_that_the_end_needs_again_must_be_the_same(
+    config: Config, weights: Path, tiny: Dataset
+) -> None:
+    content = weights.read_bytes()
+    run = interrupted(config, tiny, 3)
+    weights.unlink()
+    with pytest.raises(UserError, match="there is no such file"):
+        resume(run, tiny, quiet=True)
+    others = {name: value + 1 for name, value in load(content).items()}
+    save_file(others, weights)
+    with pytest.raises(UserError, match=r"began with other weights than those of --weights /"):
+        resume(run, tiny, quiet=True)
+    weights.write_bytes(content)
+    assert resume(run, tiny, quiet=True).finished
 
 
 def test_a_resumed_run_has_the_same_cross_validation(config: Config, tiny: Dataset) -> None:

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -227,6 +228,16 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
     matcher = model.group_matcher(coarse=False)  # type: ignore[operator]
     numbers: dict[str, int] = group_parameters(model, matcher, reverse=True)
     return numbers
+
+
+def digest_of_body(model: nn.Module) -> str:
+    """Return the SHA-256, in hex digits, of all weights but those of the last layer, the head."""
+    layers, digest = layer_numbers(model), hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if layers.get(name) != max(layers.values()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.contiguous().cpu().numpy().data)
+    return digest.hexdigest()
 
 
 def freeze_statistics(model: nn.Module) -> None:

@@ -53,3 +53,5 @@ class HeadRecord:
     """Strength of the L2 penalty, as in `models.logistic`."""
     validation: dict[str, float]
     """Metrics of the held-out pictures, as `measure` returns them; empty if there are none."""
+    weights_sha256: str = ""
+    """SHA-256 of the pretrained weights, without those of the head."""

@@ -20,6 +20,7 @@ from hundredfold.data.dataset import Split
 from hundredfold.inference.features import cached_features, last_linear
 from hundredfold.metrics.scores import measure
 from hundredfold.models.logistic import STRENGTHS, Head, fit_heads
+from hundredfold.models.timm import digest_of_body
 from hundredfold.runs.epoch import HeadRecord
 from hundredfold.support.console import counted
 from hundredfold.support.device import keep_memory
@@ -75,7 +76,8 @@ def fit_head(model: nn.Module, setup: Setup) -> tuple[HeadRecord, Tensor]:
         head = next(fit(rows, labels, strengths=(strength,)))
     _set_head(model, head)
     pictures, seconds = len(train) + len(held) * again, time.perf_counter() - started
-    return HeadRecord(seconds, pictures, again, strength, metrics), logits
+    digest = digest_of_body(model)
+    return HeadRecord(seconds, pictures, again, strength, metrics, digest), logits
 
 
 @torch.no_grad()

@@ -12,9 +12,11 @@ from typing import Any
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset
 from hundredfold.evaluation.evaluate import measure_model, run_data
+from hundredfold.models.build import build_model
+from hundredfold.models.timm import digest_of_body
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.checkpoints import Checkpoint
-from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.epoch import Epoch, HeadRecord
 from hundredfold.runs.run import CONFIG_FILE, MODEL_FILE, Run
 from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.distributed import Processes, join_processes, restart_count
@@ -23,6 +25,7 @@ from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.track.base import Tracker
 from hundredfold.training.clock import restored_clock
+from hundredfold.training.head import held_out
 from hundredfold.training.interpolate import interpolate
 from hundredfold.training.loop import StepRecord, train_events
 from hundredfold.training.progress import Display
@@ -146,7 +149,9 @@ def _restored_session(run: Run, setup: Setup, dataset: Dataset, display: Display
     """Return a session from the last checkpoint of a run, or from before its first step."""
     now, last = time.perf_counter(), run.newest_checkpoint(display.note)
     _refuse_changes(run, setup, last)
-    # A checkpoint replaces pretrained weights, so their file is not needed.
+    if last and last.head and len(held_out(setup)):  # `interpolate` will compare with them
+        _refuse_other_weights(run, setup, last.head)
+    # A checkpoint replaces pretrained weights.
     session = Session(run, setup, first_state(setup, pretrained=not last), dataset.test, None, now)
     if last is None:
         display.note(f"{run} has no checkpoint yet: it starts again from the beginning.")
@@ -194,6 +199,20 @@ def _refuse_other_configuration(run: Run, now: Config, before: Config) -> None:
         raise UserError(
             f"{run.path / CONFIG_FILE} was changed: {', '.join(changes)}. A run keeps its "
             "configuration to its end; start a new one with another configuration."
+        )
+
+
+def _refuse_other_weights(run: Run, setup: Setup, head: HeadRecord) -> None:
+    """Check that the pretrained weights, which the end of training needs again, are still there.
+
+    Raises:
+        UserError: they are not, or they are others.
+    """
+    digest = digest_of_body(build_model(setup.info, setup.config.weights))
+    if head.weights_sha256 not in ("", digest):  # earlier versions did not record it
+        raise UserError(
+            f"{run} began with other weights than those of --weights {setup.config.weights} now, "
+            "and its end needs them again. Put the former weights back, or start a new run."
         )
 
 
