@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hundredfold import Config, Dataset, load_sample, tutorial
+from hundredfold import Config, Dataset, UserError, fast, load_sample, tutorial
 from hundredfold.models.build import count_parameters
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import (
@@ -155,8 +155,16 @@ def test_sizes_are_scaled_to_the_full_size(tiny: Dataset, tiny_config: Config) -
         ((16, 24), (22, 32)),
         ((16, 64), (8, 32)),
     ):
-        config = dataclasses.replace(tiny_config, sizes=sizes)
+        config = dataclasses.replace(tiny_config, model="resnet9", widths=(), sizes=sizes)
         assert make_setup(config, tiny, torch.device("cpu")).sizes == want
+
+
+def test_sizes_too_small_for_the_network_are_refused(tiny: Dataset) -> None:
+    config = fast(sizes=(16, 48), device="cpu")
+    with pytest.raises(UserError, match=r"--sizes 16 48 begins with pictures of 10 px, because"):
+        make_setup(config, tiny, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"begins with pictures of 0 px"):
+        make_setup(dataclasses.replace(config, sizes=(16, 1100)), tiny, torch.device("cpu"))
 
 
 def test_every_step_is_reported(tiny: Dataset, tiny_config: Config) -> None:

@@ -10,6 +10,7 @@ from hundredfold.augment import balanced_weights
 from hundredfold.config import Config
 from hundredfold.data.dataset import Dataset, Split, hold_out
 from hundredfold.models.architectures import MODELS
+from hundredfold.models.build import build_model
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.installed import INSTALLED, can_fold
 from hundredfold.models.timm import HUB, normalisation
@@ -17,6 +18,9 @@ from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
 from hundredfold.training.fitting import balanced, fitted
+
+SAFE_SIDE = 16
+"""Side in pixels from which all own networks can be trained."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +171,32 @@ def make_setup(
     if config.weights:
         info = normalisation(info)
     setup = Setup(config, info, train, validation, device, processes)
+    _refuse_small_sizes(setup)
     if config.compile and not setup.uses_cuda_graphs:
         raise UserError(
             "--compile needs one CUDA GPU and --optimizer muon, which the tutorial's recipes and "
             "finetune do not use: leave it out."
         )
     return setup
+
+
+def _refuse_small_sizes(setup: Setup) -> None:
+    """Check that the network can be trained on the smallest pictures of the schedule.
+
+    Raises:
+        UserError: it cannot.
+    """
+    side, info = min(setup.sizes), setup.info
+    if side == info.side or (side >= SAFE_SIDE and info.model in MODELS):
+        return
+    try:
+        build_model(info)(torch.zeros(2, 3, side, side))
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--sizes {' '.join(map(str, setup.config.sizes))} begins with pictures of {side} px, "
+            f"because the last size stands for the whole {info.side} px. {info.model} cannot be "
+            "trained on pictures of that size: begin with a larger one."
+        ) from error
 
 
 def count_steps(pictures: int, batch_size: int) -> int:
