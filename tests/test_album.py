@@ -44,6 +44,17 @@ def album(tmp_path: Path) -> Album:
     return album
 
 
+def test_a_burst_is_of_one_class(album: Album) -> None:
+    before = tree(album.folder)
+    for label, seed in (("cup", 10), ("cup", 11), ("key", 12)):
+        album.add_picture(label, content(seed), burst="dropped")
+    assert album.changes[-1].what == "adding 1 picture to key"
+    album.undo()
+    assert album.changes[-1].what == "adding 2 pictures to cup"
+    album.undo()
+    assert tree(album.folder) == before
+
+
 def test_pictures_are_kept_as_they_are(album: Album) -> None:
     for kind, suffix in (("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("TIFF", ".tiff")):
         picture = content(5, kind)

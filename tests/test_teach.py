@@ -156,7 +156,22 @@ def test_files_of_other_programs_are_noticed(client: TestClient, tmp_path: Path)
     assert state["classes"][0]["pictures"] == ["1.jpg", "broken.jpg"]
     assert "broken.jpg cannot be read as a picture" in state["unreadable"][0]
     (folder / "broken.jpg").write_bytes(picture("cold", 2))
-    assert wait(client, lambda state: not state["unreadable"])["accuracy"] is None
+    state = wait(client, lambda state: not state["unreadable"])
+    assert state["accuracy"] is None
+
+
+def test_a_changed_file_is_checked_again(client: TestClient, tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "cold"
+    folder.mkdir()
+    for seed in range(2):
+        (folder / f"{seed}.jpg").write_bytes(picture("cold", 1))
+
+    def warns_of_copies(state: dict[str, Any]) -> bool:
+        return any("near duplicate" in note for note in state["classes"][0]["notes"])
+
+    wait(client, lambda state: state["is_checked"] and warns_of_copies(state))
+    (folder / "1.jpg").write_bytes(picture("cold", 2))
+    wait(client, lambda state: state["is_checked"] and not warns_of_copies(state))
 
 
 def test_a_training_that_fails_says_why(client: TestClient) -> None:

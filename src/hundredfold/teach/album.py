@@ -150,8 +150,8 @@ class Album:
             label: the class.
             content: content of a picture file.
             name: what to call it; a digest of the content is added.
-            burst: pictures that are added one after the other with the same burst are undone
-                together.
+            burst: pictures that are added to a class one after the other with the same burst are
+                undone together.
 
         Raises:
             UserError: there is no such class, the content is not a picture, the album has the
@@ -167,6 +167,7 @@ class Album:
         file = f"{stem or 'picture'}-{digest}{_suffix(content)}"
         path = self.folder / label / file
         save_file(path, content)
+        burst = burst and f"{label}/{burst}"
         move, last = Move(self._bin(file), path), self.changes[-1] if self.changes else None
         if last and burst and last.burst == burst:
             last.added += 1

@@ -1,6 +1,5 @@
 """Learn from an album while it grows: features, a check of the pictures, and training on demand."""
 
-import json
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -48,6 +47,17 @@ class Known(NamedTuple):
     """Why the file cannot be read."""
 
 
+class Checked(NamedTuple):
+    """The pictures that were checked last, and what they say."""
+
+    classes: Mapping[str, Sequence[str]]
+    """Names of the picture files of each class."""
+    stamps: Mapping[Path, tuple[int, ...]]
+    """Of each file."""
+    check: Check | None
+    """None if no picture can be read."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """A model that was trained on the album."""
@@ -55,7 +65,7 @@ class Trained:
     run: Run
     predictor: Predictor
     pictures: str
-    """Digest of the names of the pictures it was trained on."""
+    """Digest of the names, sizes and times of the pictures it was trained on."""
 
 
 class Teacher:
@@ -80,8 +90,7 @@ class Teacher:
         network, self._info = feature_network()
         self._network = placed(network, pick_device(device))
         self._known: dict[Path, Known] = {}
-        self._check: Check | None = None
-        self._checked: dict[str, list[str]] = {}
+        self._checked = Checked({}, {}, None)
         self._trained = self._last_trained()
         self._trainer: Thread | None = None
         self._error, self._stopped, self._answering = "", False, Lock()
@@ -145,7 +154,8 @@ class Teacher:
                 raise UserError("The model is being trained already.")
             if sum(map(bool, classes.values())) < 2:
                 raise UserError("A model needs at least two classes with pictures.")
-            self._error, self._trainer = "", Thread(target=self._train, args=(_digest(classes),))
+            pictures, self._error = self._digest(classes), ""
+            self._trainer = Thread(target=self._train, args=(pictures,))
             self._trainer.start()
 
     def state(self) -> dict[str, Any]:
@@ -153,9 +163,9 @@ class Teacher:
         with self._lock:
             classes = self._album.classes()
             undo = self._album.changes[-1].what if self._album.changes else None
-        known, check = self._known, self._check
+        known, (checked, stamps, check) = self._known, self._checked
         paths = [path for _, path in self._paths(classes)]
-        notes = dict(zip(self._checked, check.notes, strict=True)) if check else {}
+        notes = dict(zip(checked, check.notes, strict=True)) if check else {}
         return {
             "folder": str(self._album.folder),
             "classes": [
@@ -166,7 +176,7 @@ class Teacher:
             "unreadable": [
                 known[path].error for path in paths if path in known and known[path].error
             ],
-            "is_checked": classes == self._checked,
+            "is_checked": classes == checked and _stamps(known) == stamps,
             "accuracy": check and check.accuracy,
             "interval": check and check.interval,
             "judged": check.count if check else 0,
@@ -187,13 +197,23 @@ class Teacher:
         return {
             "run": str(trained.run),
             "classes": list(trained.predictor.info.classes),
-            "is_current": trained.pictures == _digest(classes),
+            "is_current": trained.pictures == self._digest(classes),
         }
 
     def _paths(self, classes: Mapping[str, Sequence[str]]) -> list[tuple[str, Path]]:
         """Return the class and the path of each picture."""
         folder = self._album.folder
         return [(label, folder / label / name) for label in classes for name in classes[label]]
+
+    def _digest(self, classes: Mapping[str, Sequence[str]]) -> str:
+        """Return a digest of the names, sizes and times of the pictures of each class."""
+        facts: list[object] = [list(classes)]
+        for label, path in self._paths(classes):
+            stamp: tuple[int, ...] = ()
+            with suppress(OSError):  # moved just now
+                stamp = file_stamp(path)[:2]  # deleting and undoing change the others
+            facts.append((label, path.name, stamp))
+        return fingerprint(*facts).hex()
 
     def _watch(self) -> None:
         while not self._stopped:
@@ -222,8 +242,9 @@ class Teacher:
             self._known = known | self._computed({path: stamps[path] for path in missing})
             if missing:
                 continue
-            if classes != self._checked:
-                self._check, self._checked = self._checked_pictures(classes), classes
+            stamps = _stamps(self._known)
+            if (classes, stamps) != self._checked[:2]:
+                self._checked = Checked(classes, stamps, self._checked_pictures(classes))
             return
 
     def _computed(self, stamps: Mapping[Path, tuple[int, ...]]) -> dict[Path, Known]:
@@ -283,6 +304,5 @@ class Teacher:
         return None
 
 
-def _digest(classes: Mapping[str, Sequence[str]]) -> str:
-    """Return a digest of the names of the pictures of each class."""
-    return fingerprint(json.dumps(classes)).hex()
+def _stamps(known: Mapping[Path, Known]) -> dict[Path, tuple[int, ...]]:
+    return {path: found.stamp for path, found in known.items()}
