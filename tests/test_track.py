@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.making import unfinish
+from support.making import Train, unfinish
 from support.stopping import Stopper
 
 from hundredfold import Config, Dataset, Epoch, Run, UserError, resume, train
@@ -104,6 +104,16 @@ def test_mlflow_store_needs_no_server(run: Run, capsys: pytest.CaptureFixture[st
     assert main(["track", str(run), "--to", "mlflow"]) == 0
     assert f"{run} is in mlflow" in capsys.readouterr().out
     check(mlflow.MlflowClient("sqlite:///mlflow.db"), run)
+
+
+def test_runs_of_one_name_stay_apart(trained: Train) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    runs = [trained(seed=seed, out=f"{seed}").path for seed in (0, 1)]
+    for number, path in enumerate(runs):
+        same = path.rename(path.with_name("baseline"))
+        send_run(Run(same), open_tracker("mlflow:sqlite:///apart.db"))
+        found = mlflow.MlflowClient("sqlite:///apart.db").search_runs(["1"])
+        assert len(found) == number + 1
 
 
 def test_tensorboard_reads_the_written_events(tiny: Dataset, tiny_config: Config) -> None:

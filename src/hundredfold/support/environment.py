@@ -2,6 +2,7 @@
 
 import os
 import platform
+import secrets
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +22,7 @@ def describe_environment(
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
     commit = _git("rev-parse", "HEAD") if tracked else None
     return {
+        "id": secrets.token_hex(8),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "hundredfold": version("hundredfold"),
         "commit": commit,

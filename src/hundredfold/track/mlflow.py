@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hundredfold.data.addresses import without_key
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
 from hundredfold.support.errors import UserError, extra
@@ -14,7 +15,7 @@ from hundredfold.track.base import epoch_metrics, final_metrics
 
 EXPERIMENT = "hundredfold"
 TAG = "hundredfold.run"
-"""Tag with the run directory's name, which finds a run that is resumed or sent again."""
+"""Tag with the id of a run, which finds a run that is resumed or sent again."""
 QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """By default, MLflow keeps trying to reach a dead server for many minutes."""
 
@@ -43,15 +44,14 @@ class MLflow:
         self.client = _client(self.address)
         experiment = self._experiment()
         name = run.path.resolve().name
-        known = self.client.search_runs([experiment], f"tags.`{TAG}` = '{name}'", max_results=1)
+        key = run.environment().get("id", name)  # earlier versions gave their runs no id
+        known = self.client.search_runs([experiment], f"tags.`{TAG}` = '{key}'", max_results=1)
         if known:
             self.id = known[0].info.run_id
             points = self.client.get_metric_history(self.id, "train_loss")
             self.sent = max((point.step for point in points), default=0)
         else:
-            self.id = self.client.create_run(
-                experiment, run_name=name, tags={TAG: name}
-            ).info.run_id
+            self.id = self.client.create_run(experiment, run_name=name, tags={TAG: key}).info.run_id
             self._parameters(run)
 
     def epoch(self, epoch: Epoch) -> None:
@@ -80,7 +80,8 @@ class MLflow:
     def _parameters(self, run: Run) -> None:
         from mlflow.entities import Param  # noqa: PLC0415  # an extra
 
-        values = dataclasses.asdict(run.config())
+        config = run.config()
+        values = dataclasses.asdict(config) | {"data": without_key(config.data)}
         given = [Param(name, str(value)) for name, value in values.items() if value != ""]
         self.client.log_batch(self.id, params=given)
 
