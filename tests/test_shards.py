@@ -127,6 +127,16 @@ def test_classes_of_one_name_stay_apart(root: Path, tmp_path: Path, load: Load) 
     assert found.train.labels.equal(before.train.labels)
 
 
+def test_names_of_classes_are_read_above_a_folder_of_a_split(
+    root: Path, tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "set").mkdir()
+    folder = write_tars(root, tmp_path / "set/train")
+    (folder / "classnames.txt").unlink()
+    (tmp_path / "set/classes.txt").write_text("crane\nswan\n")
+    assert load(folder).classes == ("crane", "swan")
+
+
 def test_what_macos_adds_to_an_archive_is_ignored(root: Path, tmp_path: Path, load: Load) -> None:
     folder = write_tars(root, tmp_path / "shards")
     before = load(folder)
@@ -167,10 +177,14 @@ def test_linked_folders_of_shards_are_read(root: Path, tmp_path: Path, load: Loa
     assert load(linked, strict=True).digest() == load(folder).digest()
 
 
-def test_the_audit_reads_shards(root: Path, tmp_path: Path) -> None:
+def test_the_audit_reads_shards(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_tars(root, tmp_path / "shards")
     assert main(["audit", str(folder), "--out", "out"]) == 0
     assert json.loads(Path("out/audit.json").read_text())["pictures"] == 16
+    assert main(["audit", str(folder), "--fix", "clean.csv"]) == 2
+    assert "has its pictures in shards" in capsys.readouterr().err
 
 
 @pytest.mark.long

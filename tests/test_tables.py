@@ -47,6 +47,13 @@ def test_an_unquoted_comma_in_a_path_is_refused(tmp_path: Path, load: Load) -> N
         load(table)
 
 
+@pytest.mark.parametrize("header", ["path,label,label", "path,label, LABEL"])
+def test_two_columns_of_one_name_are_refused(header: str, tmp_path: Path, load: Load) -> None:
+    table = write(tmp_path / "list.csv", header, "a.png,cat,dog")
+    with pytest.raises(UserError, match=r"has 2 columns named label\. "):
+        load(table)
+
+
 def test_paths_may_have_backslashes_or_another_unicode_form(tmp_path: Path, load: Load) -> None:
     pictures(tmp_path, {"cat": 4})
     picture(tmp_path / unicodedata.normalize("NFD", "café") / "ü.png")

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from hundredfold.data.download import TIMEOUT, download, partial_path
 from hundredfold.data.huggingface import SUFFIXES
+from hundredfold.data.layout import parse_split_name
 from hundredfold.data.shard_index import INDEX
 from hundredfold.data.shards import CLASS_NAMES, expand_text
 from hundredfold.data.webdataset import TARS
@@ -116,8 +117,12 @@ def _web_files(address: str) -> tuple[str, str, list[_RemoteFile]]:
 
 
 def _beside(names: Sequence[str]) -> list[str]:
-    """Return the files that may be beside shards: class names and checksums."""
+    """Return the files that may be beside shards, or above a folder such as `train`.
+
+    They are class names and checksums.
+    """
     folders = {PurePosixPath(name).parent for name in names if name.lower().endswith(TARS)}
+    folders |= {folder.parent for folder in folders if parse_split_name(folder.name)}
     return [str(folder / name) for folder in sorted(folders) for name in (*CLASS_NAMES, INDEX)]
 
 

@@ -73,7 +73,13 @@ def _name_decoder(
     The guess is UTF-8 if all such names are valid UTF-8 (macOS writes them so), else GB2312 if
     that is valid, else the name as `zipfile` reads it. An uncertain guess is added to the remarks.
     """
-    unstated = [m for m in members if not m.flag_bits & 0x800 and not m.filename.isascii()]
+    unstated = [
+        m
+        for m in members
+        if not m.flag_bits & 0x800
+        and not m.filename.isascii()
+        and m.filename == m.orig_filename  # Python 3.12 and newer reads the field of UTF-8 names
+    ]
     if not unstated:
         return lambda info: info.filename
     raw = [info.filename.encode("cp437") for info in unstated]

@@ -15,7 +15,7 @@ from hundredfold.data.listing import Entry, Listing, list_folder
 from hundredfold.data.pixel_cache import read_pictures
 from hundredfold.data.shards import describe_unused_shards, find_shards, list_shards
 from hundredfold.data.table import list_table
-from hundredfold.data.unpack import TABLES
+from hundredfold.data.unpack import TABLES, unpacked_folder
 from hundredfold.pictures.pixels import Fit, open_picture
 from hundredfold.pictures.walk import Skipped, in_natural_order, is_hidden, natural_key, walk
 from hundredfold.support.errors import UserError
@@ -126,7 +126,7 @@ def list_archive(path: Path) -> Listing:
     Raises:
         UserError: as `unpack_archive`, `list_table` and `list_folder` do.
     """
-    unpacked = unpack_archive(path, cache_folder() / "unpacked")
+    unpacked = unpack_archive(path, unpacked_folder())
     table = _only_table(unpacked.folder)
     if table is None:
         listing = list_folder(unpacked.folder, str(path), unpacked.skipped)

@@ -244,10 +244,10 @@ def _hold_out_groups(labels: Tensor, groups: Tensor, share: float, order: Tensor
     chosen: set[int] = set()
 
     def take(group: int, most: Mapping[int, int]) -> None:
-        after = taken + inside[group]
-        if group not in chosen and all(after[label] <= most[label] for label in inside[group]):
+        own = inside[group]
+        if group not in chosen and all(taken[c] + n <= most[c] for c, n in own.items()):
             chosen.add(group)
-            taken.update(inside[group])
+            taken.update(own)
 
     for group in inside:
         take(group, wanted)

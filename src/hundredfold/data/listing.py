@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from sys import intern
 from typing import NamedTuple
@@ -281,26 +282,31 @@ def _find_empty_classes(
     holding = {folder[:depth] for folder in filled for depth in range(len(folder) + 1)}
     classes = {within(folder) for folder in holding}
     depth = max(len(inside) for folder in filled if (inside := within(folder)) is not None)
-    empty = []
+    empty, reasons = [], _count_reasons(skipped)
     for name in in_natural_order("/".join(folder) for folder in distinct - holding):
-        folder, reason = tuple(name.split("/")), _why_empty(f"{name}/", skipped)
+        folder = tuple(name.split("/"))
         inside = within(folder)
         if inside is None:  # beside the splits: a split itself, or pictures that cannot be read
             split = parse_split_name(folder[-1])
-            is_class = folder[:-1] in holding and (split or HEIC_REASON in reason)
+            is_class = folder[:-1] in holding and (split or HEIC_REASON in reasons[name])
         else:
             leaf = len(inside) == depth or (len(inside) < depth and folder not in parents)
             is_class = leaf and inside not in classes
         if is_class:
-            empty.append(Skipped(name, reason))
+            empty.append(Skipped(name, _describe(reasons[name])))
     return empty
 
 
-def _why_empty(prefix: str, skipped: Iterable[Skipped]) -> str:
-    """Return a description of the files in a folder without pictures."""
-    reasons = Counter(
-        item.reason
-        for item in skipped
-        if item.reason != HIDDEN and to_nfc(item.name).startswith(prefix)
-    )
+def _count_reasons(skipped: Iterable[Skipped]) -> dict[str, Counter[str]]:
+    """Return why files are no pictures, and of how many, for each folder that they are below."""
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in skipped:
+        if item.reason != HIDDEN:
+            parts = to_nfc(item.name).split("/")[:-1]
+            for folder in accumulate(parts, "{}/{}".format):
+                reasons[folder][item.reason] += 1
+    return reasons
+
+
+def _describe(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{plural(n, 'file')}: {reason}" for reason, n in reasons.items()) or "empty"

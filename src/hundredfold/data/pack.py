@@ -19,7 +19,7 @@ from hundredfold.data.collection import list_pictures
 from hundredfold.data.listing import Entry
 from hundredfold.data.shard_index import INDEX, Shard, checksum, read_index
 from hundredfold.data.shards import CLASS_NAMES
-from hundredfold.data.table import MISSING
+from hundredfold.data.table import is_kept
 from hundredfold.pictures.load import is_picture
 from hundredfold.pictures.pixels import open_picture
 from hundredfold.pictures.walk import in_natural_order
@@ -141,8 +141,7 @@ def _existing(source: Path, tell: Callable[[str], None]) -> list[Entry]:
 def _refuse_names(entries: Sequence[Entry]) -> None:
     """Raise a UserError if the name of a class or superclass would be read as another one."""
     for name in sorted({name for entry in entries for name in (entry.label, entry.parent)} - {""}):
-        plain = name.splitlines() == [name.strip()]
-        if not plain or name in MISSING or unescape_formula(name) != name:
+        if not is_kept(name) or unescape_formula(name) != name:
             raise UserError(f"The class name {name!r} cannot be kept in shards. Change it.")
 
 

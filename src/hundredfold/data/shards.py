@@ -20,12 +20,11 @@ from hundredfold.data.listing import (
 )
 from hundredfold.data.shard_index import read_index
 from hundredfold.data.table import COLUMNS, read_entries
-from hundredfold.data.unpack import UNPACKED_TABLE, UnpackedFolder
+from hundredfold.data.unpack import UNPACKED_TABLE, UnpackedFolder, unpacked_folder
 from hundredfold.data.webdataset import TARS, is_webdataset, unpack_webdataset
 from hundredfold.pictures.walk import HIDDEN, FolderContents, in_natural_order, walk
 from hundredfold.support.console import counted
 from hundredfold.support.errors import DamagedFileError, UserError, first_few
-from hundredfold.support.files import cache_folder
 from hundredfold.support.text import plural
 
 PARQUET = ".parquet"
@@ -243,7 +242,7 @@ def _list_shard(shard: Path, root: Path, left_out: list[str]) -> list[Entry]:
 
 
 def _unpack(shard: Path, root: Path) -> UnpackedFolder:
-    folder = cache_folder() / "unpacked"
+    folder = unpacked_folder()
     if shard.suffix.lower() == PARQUET:
         return parquet.unpack_parquet(shard, folder, COLUMNS["path"])
     return unpack_webdataset(shard, folder, _read_class_names(shard, root))
@@ -257,9 +256,12 @@ def _split_of(name: str) -> str:
 def _read_class_names(shard: Path, root: Path) -> list[str]:
     """Return the names of classes 0, 1, ..., from a file beside a shard; empty if there is none.
 
-    A name that several classes have is followed by the number of the class.
+    The file may also be in the folder that the user passed, or above a folder such as `train`. A
+    name that several classes have is followed by the number of the class.
     """
     folders = [shard.parent, root] if shard.is_relative_to(root) else [shard.parent]
+    if _split_of(shard.parent.name):
+        folders.append(shard.parent.parent)
     for path in (folder / name for folder in folders for name in CLASS_NAMES):
         if path.is_file():
             try:

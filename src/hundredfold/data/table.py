@@ -3,8 +3,10 @@
 import csv
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from sys import intern
 
@@ -17,9 +19,8 @@ from hundredfold.data.listing import (
     qualify_shared_names,
     sort_entries,
 )
-from hundredfold.data.unpack import UNPACKED_TABLE
+from hundredfold.data.unpack import UNPACKED_TABLE, unpacked_folder
 from hundredfold.support.errors import UserError, first_few, shortened
-from hundredfold.support.files import cache_folder
 from hundredfold.support.text import unescape_formula
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -61,7 +62,7 @@ def list_table(path: Path, source: str = "", root: Path | None = None) -> Listin
     """
     source = source or str(path)
     if path.suffix.lower() == ".parquet" and parquet.holds_pictures(path, COLUMNS["path"]):
-        unpacked = parquet.unpack_parquet(path, cache_folder() / "unpacked", COLUMNS["path"])
+        unpacked = parquet.unpack_parquet(path, unpacked_folder(), COLUMNS["path"])
         listing = list_table(unpacked.folder / UNPACKED_TABLE, source, unpacked.folder)
         return replace(listing, left_out=unpacked.left_out)
     entries, _ = read_entries(path, source, root)
@@ -110,6 +111,11 @@ def read_entries(
     return entries, unlabelled
 
 
+def is_kept(name: str) -> bool:
+    """Return whether the name of a class is read from a table as it was written."""
+    return name.splitlines() == [name.strip()] and name not in MISSING
+
+
 def _is_label(cell: str) -> bool:
     """Return whether a cell can be the name of a class."""
     return cell not in MISSING and "\0" not in cell and _is_short_line(cell, MAX_NAME)
@@ -135,6 +141,7 @@ def _text_rows(path: Path, source: str) -> Numbered:
         with path.open(encoding="utf-8-sig", newline="") as file:
             kind = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
             reader = csv.DictReader(file, dialect=kind, restval="")
+            _refuse_repeated(source, reader.fieldnames or ())
             for row in reader:
                 if any(row.pop(None, ())):  # cells without a header
                     raise UserError(
@@ -151,6 +158,7 @@ def _text_rows(path: Path, source: str) -> Numbered:
 
 def _columns(source: str, names: Sequence[str]) -> dict[str, str]:
     """Return the table's own name of each known column."""
+    _refuse_repeated(source, names)
     lower = {to_nfc(name).strip().lower(): name for name in names}
     columns = {
         kind: lower[alias]
@@ -165,6 +173,16 @@ def _columns(source: str, names: Sequence[str]) -> dict[str, str]:
                 f"are {first_few(map(shortened, names), 10)}."
             )
     return columns
+
+
+def _refuse_repeated(source: str, names: Sequence[str]) -> None:
+    """Raise a UserError if two columns have the same known name, as only one could be read."""
+    counts = Counter(to_nfc(name).strip().lower() for name in names)
+    for alias in chain.from_iterable(COLUMNS.values()):
+        if counts[alias] > 1:
+            raise UserError(
+                f"{source} has {counts[alias]} columns named {alias}. Rename all but one."
+            )
 
 
 def _entry(path: Path, where: str, row: Row, columns: Mapping[str, str]) -> Entry:

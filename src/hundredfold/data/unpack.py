@@ -16,7 +16,7 @@ from hundredfold.data.decompress import LimitedStream, SizeLimit
 from hundredfold.pictures.load import is_picture
 from hundredfold.pictures.walk import HIDDEN, Skipped, as_text, has_suffix, is_hidden, why_skipped
 from hundredfold.support.errors import DamagedFileError, UserError, first_line, shortened
-from hundredfold.support.files import file_stamp, fingerprint, process_lock
+from hundredfold.support.files import cache_folder, file_stamp, fingerprint, process_lock
 
 VERSION = 6
 """Version of the layout of unpacked files in the cache."""
@@ -30,6 +30,11 @@ TABLES = (".csv", ".tsv", ".parquet")
 UNPACKED_TABLE = "table.csv"
 """Name of the table that is written for pictures whose labels were not in file names."""
 FILES, NOTES = "files", "notes.json"
+
+
+def unpacked_folder() -> Path:
+    """Return the folder of everything that is unpacked."""
+    return cache_folder() / "unpacked"
 
 
 @dataclass(frozen=True)
