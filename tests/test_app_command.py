@@ -50,6 +50,8 @@ def test_the_command_explains_mistakes(
         assert main(["app", "--port", str(taken.getsockname()[1])]) == 2
         assert "Cannot listen at 127.0.0.1" in capsys.readouterr().err
     assert main(["app", "--port", "70000"]) == 2
+    assert main(["app", "--host", ""]) == 2
+    assert "--host is empty" in capsys.readouterr().err
     assert main(["app", "nowhere"]) == 2
     monkeypatch.setattr("hundredfold.cli.serving._run", lambda *_: None)
     assert main(["app", str(trained().path), "--port", "0"]) == 0

@@ -118,6 +118,15 @@ def test_the_cleaned_list_trains_without_what_is_wrong(faulty: Path, tmp_path: P
     assert (faulty / "train/cat/broken.jpg").exists()
 
 
+@pytest.mark.parametrize("name", ["None", "cat "])
+def test_a_class_that_a_table_cannot_name_is_refused(name: str, tmp_path: Path) -> None:
+    for i in range(4):
+        save(scene(i), tmp_path / "pets" / ("cat", name)[i % 2] / f"{i}.png")
+    pictures = load_audited_pictures(str(tmp_path / "pets"))
+    with pytest.raises(UserError, match=f"The class name '{name}' would be another one in a table"):
+        cleaned_list(audit(pictures, labels=False, near=False))
+
+
 def test_the_command_writes_a_page_and_with_strict_fails_on_findings(
     faulty: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

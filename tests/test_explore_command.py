@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.exploring import SAMPLES, cards, headings, make_setup_of, section
 
-from hundredfold import Dataset, Split, fast
+from hundredfold import Config, Dataset, Split, fast
 from hundredfold.cli.explore import show_facts
 from hundredfold.cli.main import main
 from hundredfold.experiments.explore import choose_pictures, explore, training_split
@@ -31,6 +31,23 @@ def test_the_command_on_the_sample(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Every class has 25 training pictures and 5 test pictures" in out
     assert [path.name for path in Path("seen").iterdir()] == ["explore.html"]
     assert Path("seen/explore.html").stat().st_size < 5e6
+
+
+def test_pictures_are_those_that_the_recipe_trains_on(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explore", str(root), "--recipe", "finetune"]) == 0
+    assert re.search(r"size in pixels +224 x 224", capsys.readouterr().out)
+
+
+def test_a_key_in_an_address_is_not_shown(
+    tiny: Dataset, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = dataclasses.replace(tiny, source="https://host/pets.zip?key=secret")
+    show_facts(data)
+    page = explore(data, tiny_config, "seen").read_text()
+    for text in (page, capsys.readouterr().out):
+        assert "https://host/pets.zip" in text and "secret" not in text
 
 
 def test_the_table_has_the_channels_of_a_loop(

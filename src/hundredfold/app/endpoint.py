@@ -13,6 +13,7 @@ from hundredfold.app.served_model import Explanation, ServedModel
 from hundredfold.evaluation.explain import caption_similar
 from hundredfold.figures.explanation import heat_picture
 from hundredfold.pictures.load import as_tensor, data_uri
+from hundredfold.support.errors import UserError
 
 HEAT_SIDE = 320
 """Side of the heat map in pixels."""
@@ -75,7 +76,10 @@ def _explain(served: ServedModel, picture: bytes, top: int) -> dict[str, Any]:
 def _similar(served: ServedModel, found: Explanation) -> dict[str, list[dict[str, str]]]:
     if not (served.dataset and found.similar):
         return {}
-    pictures = caption_similar(found.similar, served.dataset.train, served.dataset.classes)
+    try:
+        pictures = caption_similar(found.similar, served.dataset.train, served.dataset.classes)
+    except UserError:  # a file changed or is gone, and its path is nobody's business
+        return {}
     return {
         "similar": [{"picture": data_uri(image), "caption": caption} for image, caption in pictures]
     }

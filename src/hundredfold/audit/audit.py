@@ -38,6 +38,8 @@ from hundredfold.audit.labels import (
 from hundredfold.audit.pictures import AuditedPictures
 from hundredfold.data.archive import is_archive
 from hundredfold.data.dataset import Dataset, Split
+from hundredfold.data.table import is_kept
+from hundredfold.data.unpack import unpacked_folder
 from hundredfold.models.whitenet import WhiteNet
 from hundredfold.recipes import quick
 from hundredfold.support.console import counted
@@ -201,8 +203,8 @@ def refuse_list(pictures: AuditedPictures) -> None:
     """Refuse to list pictures that a table cannot name.
 
     Raises:
-        UserError: the pictures are not files, are in an archive, or have a file whose name is not
-            one line of UTF-8 text.
+        UserError: the pictures are not files, are in an archive or in shards, or a class or a file
+            has a name that a table cannot hold.
     """
     if not pictures.paths:
         raise UserError(f"{pictures.source} is not a folder of files, so no list can be written.")
@@ -211,10 +213,21 @@ def refuse_list(pictures: AuditedPictures) -> None:
             f"{pictures.source} is an archive, and a table cannot name files in an archive. Unpack "
             "it, and audit the folder."
         )
+    if pictures.paths[0].is_relative_to(unpacked_folder()):
+        raise UserError(
+            f"{pictures.source} has its pictures in shards, and a table cannot name files in "
+            "shards. Audit the folder that they were made from."
+        )
     for path, name in zip(pictures.paths, pictures.names, strict=True):
         if NOT_TEXT.search(str(path)):
             raise UserError(
                 f"The name of {name} contains a line break or is not valid UTF-8: rename the file."
+            )
+    for name in sorted({*pictures.classes, *pictures.parents} - {""}):
+        if not is_kept(name):
+            raise UserError(
+                f"The class name {name!r} would be another one in a table, or none: rename the "
+                "folder."
             )
 
 

@@ -12,7 +12,7 @@ import tyro
 
 from hundredfold.cli.lookup import look_up
 from hundredfold.config import FlexibleFloat
-from hundredfold.data.load import load_data
+from hundredfold.data.load import load_to_train
 from hundredfold.experiments.ablate import (
     AblationResult,
     VariantSummary,
@@ -66,14 +66,16 @@ def main(arguments: Sequence[str]) -> None:
     if options.seeds < 1:
         raise UserError(f"--seeds is {options.seeds}, but must be at least 1.")
     recipe = look_up("recipe", options.recipe, RECIPES)
-    dataset = load_data(options.data)
+    epochs = options.epochs or (EPOCHS if recipe().epochs else 0.0)  # `probe` has none
     config = recipe(
-        epochs=options.epochs or EPOCHS,
+        data=options.data,
+        epochs=epochs,
         out=options.out,
         device=options.device,
         validation=options.validation,
         validate_on="validation",
     )
+    config, dataset = load_to_train(config)
     config = fitted(config, len(dataset.train))
     results: list[AblationResult] = []
     for result in ablate(config, dataset, options.seeds):

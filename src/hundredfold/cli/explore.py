@@ -8,8 +8,9 @@ from typing import Annotated
 import tyro
 
 from hundredfold.cli.lookup import look_up
+from hundredfold.data.addresses import without_key
 from hundredfold.data.dataset import Dataset, Split
-from hundredfold.data.load import load_data
+from hundredfold.data.load import load_to_train
 from hundredfold.experiments.explore import (
     choose_classes,
     class_counts,
@@ -39,8 +40,7 @@ def explore_data(
         recipe: The recipe whose augmentation is shown.
         out: Folder for the page, explore.html.
     """
-    config = look_up("recipe", recipe, RECIPES)()
-    dataset = load_data(data)
+    config, dataset = load_to_train(look_up("recipe", recipe, RECIPES)(data=data))
     path = explore(dataset, config, out)
     show_facts(dataset)
     console.print(f"Page    {escape(str(path))}")
@@ -70,7 +70,7 @@ def show_facts(dataset: Dataset) -> None:
     training = _facts(dataset.train, counts["training"], dataset.parents)
     test = _facts(dataset.test, counts["test"], dataset.parents)
     rows = [(name, value, test[name]) for name, value in training.items()]
-    console.print(make_table([dataset.source, "training", "test"], rows))
+    console.print(make_table([without_key(dataset.source), "training", "test"], rows))
 
 
 def _facts(split: Split, counts: Sequence[int], parents: Sequence[int]) -> dict[str, str]:

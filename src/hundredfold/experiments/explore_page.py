@@ -7,6 +7,7 @@ from itertools import groupby
 import numpy as np
 from torch import Tensor
 
+from hundredfold.data.addresses import without_key
 from hundredfold.data.dataset import Dataset
 from hundredfold.pictures.load import as_tensor, data_uri, to_image
 from hundredfold.support.html import render_page
@@ -62,6 +63,7 @@ def render_exploration(
         "hundredfold.experiments",
         "explore.html",
         dataset=dataset,
+        source=without_key(dataset.source),
         classes=classes,
         superclasses=[(name, list(members)) for name, members in superclasses],
         augmented=augmented,

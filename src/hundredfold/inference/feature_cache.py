@@ -59,16 +59,16 @@ class FeatureCache:
         return found
 
     def write(self, features: Mapping[bytes, Tensor]) -> None:
-        """Add features, (D,) float32 each, by their keys."""
+        """Add features, (D,) float32 each, by their keys; none if the file is large enough."""
         rows = []
         for key, value in features.items():
             content = value.contiguous().numpy().tobytes()
             rows.append((key, zlib.crc32(content).to_bytes(4, "big") + content))
         try:
-            if self.database:
+            if self.database and self.path.stat().st_size <= MAX_BYTES:
                 with self.database:
                     self.database.executemany("REPLACE INTO features VALUES (?, ?)", rows)
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
             self._give_up()
 
     def _open(self) -> None:
