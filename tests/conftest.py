@@ -13,7 +13,7 @@ import torch
 from hypothesis import settings
 from playwright.sync_api import Browser, expect, sync_playwright
 from support.making import Load, Train, make_config, make_tiny
-from support.pets import pictures
+from support.pets import RNG, START, pictures
 
 from hundredfold import Config, Dataset, Run, load_cifar100, load_data, train
 from hundredfold.data import cifar100
@@ -46,6 +46,12 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     )  # share the list of fonts, which takes 0.7 s to make
     monkeypatch.chdir(tmp_path)
     yield
+
+
+@pytest.fixture(autouse=True)
+def same_pixels() -> None:
+    """Give each test the same random pixels, whichever tests ran before it."""
+    RNG.bit_generator.state = START
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 
 RNG = np.random.default_rng(1)
+"""Source of the pixels. Each test starts it anew."""
+START = RNG.bit_generator.state
 
 
 def picture(path: Path, side: int = 32) -> Path:
