@@ -230,6 +230,13 @@ def test_exported_model_that_differs_is_deleted(
     assert not (run.path / "export" / "model.onnx").exists()
 
 
+def test_files_of_an_earlier_export_do_not_stay(run: Run, tiny: Dataset) -> None:
+    export(run, "onnx", tiny, int8=True)
+    assert (run.path / "export/model-int8.onnx").exists()
+    export(run, "onnx", tiny)
+    assert not (run.path / "export/model-int8.onnx").exists()
+
+
 def test_export_without_the_data_compares_random_pictures(run: Run, said: list[str]) -> None:
     found = export(run, "onnx", tell=said.append)  # its data has no path
     assert found.accuracy == {}

@@ -13,6 +13,8 @@ from support.stopping import interrupted
 from hundredfold import Config, Dataset, evaluate, finetune, resume, train
 from hundredfold.augment import NO_AUGMENTATION
 from hundredfold.experiments.ablate import ablate, variants
+from hundredfold.export.export import export
+from hundredfold.inference.features import last_linear
 from hundredfold.inference.predict import Predictor
 from hundredfold.support.errors import UserError
 from hundredfold.training.loop import train_events
@@ -315,6 +317,19 @@ def test_a_run_resumes_without_its_file_of_pretrained_weights(
     ours, its = resume(run, tiny, quiet=True).model(), whole.model()
     for name, value in ours.state_dict().items():
         assert value.equal(its.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("name", ["dla46_c", "deit_tiny_distilled_patch16_224"])
+def test_features_need_a_single_linear_head(name: str) -> None:
+    model = pytest.importorskip("timm").create_model(name, num_classes=3)
+    with pytest.raises(UserError, match="does not end with a single linear layer"):
+        last_linear(model)
+
+
+def test_a_model_without_a_linear_head_is_exported(config: Config, tiny: Dataset) -> None:
+    plain = dataclasses.replace(config, model="timm:dla46_c", weights="", frozen=0, layer_decay=1)
+    found = export(train(plain, tiny, quiet=True), "torch", tiny)
+    assert found.accuracy["exported"]["fine_top1"] == found.accuracy["predictor"]["fine_top1"]
 
 
 def test_weights_that_the_end_needs_again_must_be_the_same(

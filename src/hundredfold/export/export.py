@@ -16,7 +16,7 @@ from hundredfold.data.dataset import Dataset, Split
 from hundredfold.evaluation.evaluate import run_data_if_any
 from hundredfold.export.deployed import DeployedModel, trace
 from hundredfold.export.onnx import OnnxModel, split_pictures, write_int8, write_onnx
-from hundredfold.inference.features import predict_with_features
+from hundredfold.inference.features import predict_features
 from hundredfold.inference.logits import predict_logits
 from hundredfold.inference.predict import Predictor
 from hundredfold.metrics.scores import measure
@@ -99,12 +99,17 @@ def export(
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     program = trace(DeployedModel(plain, info, known), info.image_size)
     path = folder / ("model.onnx" if to == "onnx" else "model.pt2")
+    path.with_name(f"{path.name}.json").unlink(missing_ok=True)
+    small = folder / "model-int8.onnx"
+    if to == "onnx":  # one of an earlier export may be of other weights
+        small.unlink(missing_ok=True)
     exported = _write(program, info, path)
     images = _pictures(dataset, info)
-    logits, features = predict_with_features(model, images, info)
+    logits = predict_logits(model, images, info)
     parity = _parity(exported, logits / info.temperature, images)
     _refuse_differences(parity, LIMIT, path)
     if known:
+        features = predict_features(model, images, info)
         expected = known(logits, features).numpy()
         familiar = {"known": float(np.abs(exported(_pixels(images))[1] - expected).max())}
         _refuse_differences(familiar, 1.5 / len(known.scores), path)  # rounding may move it by one
@@ -113,7 +118,6 @@ def export(
     if int8 and dataset:
         chosen = torch.randperm(len(dataset.train), generator=generator(0, "int8"))
         chosen = chosen[:CALIBRATION_PICTURES]
-        small = folder / "model-int8.onnx"
         write_int8(path, small, _pixels(dataset.train.select(chosen).images))
         models["int8"] = OnnxModel(small).outputs
     accuracy = {}

@@ -12,6 +12,7 @@ from hundredfold.models.build import build_model
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.timm import normalisation
 from hundredfold.recipes import probe
+from hundredfold.support.errors import UserError
 from hundredfold.support.files import fingerprint
 
 
@@ -50,8 +51,19 @@ def predict_with_features(
 
 
 def last_linear(model: nn.Module) -> nn.Linear:
-    """Return the last linear layer of a model, which maps features to logits."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    """Return the last linear layer of a model, which maps features to logits.
+
+    Raises:
+        UserError: the model ends otherwise, as some of timm do: with a convolution, or two heads.
+    """
+    own = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    head = model.get_classifier() if hasattr(model, "get_classifier") else own[-1]  # type: ignore[operator]
+    if not isinstance(head, nn.Linear):
+        raise UserError(
+            f"{type(model).__name__} does not end with a single linear layer, which this needs. "
+            "Choose another model."
+        )
+    return head
 
 
 def feature_network() -> tuple[nn.Module, ModelInfo]:
