@@ -74,7 +74,7 @@ def configuring(root: Path | str, **changes: Any) -> Callable[[str], Config]:
 @pytest.fixture
 def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training from scratch that is too short for a step, and so never better."""
-    monkeypatch.setattr(choosing, "SHORT", "0.01s")
+    monkeypatch.setattr(choosing, "SHORT", 0.01)
 
 
 def chosen(root: Path | str, **changes: Any) -> tuple[Loaded, list[str]]:
@@ -93,7 +93,7 @@ def test_photos_that_features_tell_apart_start_from_them(tmp_path: Path) -> None
 def test_small_pictures_unlike_photos_are_learned_from_scratch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "SHORT", "6s")
+    monkeypatch.setattr(choosing, "SHORT", 6.0)
     root = write(tmp_path / "pictures", shades, {"": 80}, classes=5)
     found, said = chosen(root, size=32, batch_size=32)
     assert found.config.name == "fast" and not found.config.weights and not found.config.budget
@@ -107,6 +107,21 @@ def test_small_pictures_of_which_features_know_more_start_from_them(
     found, said = chosen(root, size=32)
     assert found.config.name == "finetune"
     assert "Training from scratch for 0.01s: 0.0%." in said[-1]
+
+
+def test_the_comparison_leaves_most_of_a_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "SHORT_SHARE", 0.001)  # too short for a step
+    root = write(tmp_path / "pictures", shades, {"": 20})
+    found, said = chosen(root, size=32, budget="20s")
+    assert found.config.name == "finetune"
+    assert "Training from scratch for 0.02s: 0.0%." in said[-1]
+
+
+def test_cifar_100_may_be_fine_tuned_from_its_path(official: Path) -> None:
+    config = RECIPES["finetune"](data=str(official), device="cpu")
+    assert len(load_with_best_fit(config).dataset.train) == 50_000
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hundredfold.models.installed import INSTALLED, can_fold, is_installed
 from hundredfold.support.console import say
 from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.errors import UserError
+from hundredfold.support.units import parse_duration
 from hundredfold.training.budget import choose_recipe, plan_budget
 from hundredfold.training.choose_fit import Loaded, load_with_best_fit
 from hundredfold.training.head import SAMPLE, head_order
@@ -31,8 +32,9 @@ SMALL = 48
 made for photos."""
 UNLIKE_PHOTOS = 0.6
 """Accuracy of a head on pretrained features below which the pictures may be unlike photos."""
-SHORT = "20s"
-"""Time for a training from scratch that is compared with pretrained features."""
+SHORT, SHORT_SHARE = 20.0, 0.2
+"""Time in seconds for a training from scratch that is compared with pretrained features, and the
+largest share of a budget that it takes."""
 
 Configure = Callable[[str], Config]
 """Function that returns the configuration of a recipe with the user's changes."""
@@ -111,11 +113,12 @@ def _weigh(tuned: Config, path: Path, configure: Configure, tell: Callable[[str]
             replace(other.config, validation=config.validation), other.dataset
         )
     if accuracy <= features:
-        tell(f"{_describe(features)} Training from scratch for {SHORT}: {accuracy:.1%}.")
+        tell(f"{_describe(features)} Training from scratch for {_short(tuned)}: {accuracy:.1%}.")
         return loaded
     tell(
         f"The network is trained from scratch: {accuracy:.1%} of the validation pictures are "
-        f"correct after {SHORT}, and {features:.1%} with pretrained features (`train finetune`)."
+        f"correct after {_short(tuned)}, and {features:.1%} with pretrained features "
+        "(`train finetune`)."
     )
     return other._replace(started=loaded.started)
 
@@ -181,7 +184,7 @@ def _features_accuracy(config: Config, dataset: Dataset) -> float | None:
 
 def _short_accuracy(config: Config, dataset: Dataset) -> float:
     """Return the validation accuracy after a short training from scratch (0..1)."""
-    setup = _setup(replace(config, budget=SHORT), dataset)
+    setup = _setup(replace(config, budget=_short(config)), dataset)
     try:
         setup, clock = plan_budget(setup, 0, time.perf_counter())
     except UserError:  # the machine is too slow for a training that short
@@ -190,6 +193,12 @@ def _short_accuracy(config: Config, dataset: Dataset) -> float:
     for epoch in train_epochs(state, setup, clock):
         metrics = epoch.validation
     return metrics[learned_top1(metrics)]
+
+
+def _short(config: Config) -> str:
+    """Return the time for the short training, as `Config.budget`."""
+    seconds = SHORT_SHARE * parse_duration(config.budget) if config.budget else SHORT
+    return f"{min(SHORT, seconds):g}s"
 
 
 def _setup(config: Config, dataset: Dataset) -> Setup:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hundredfold.augment import generator
 from hundredfold.config import Config
+from hundredfold.data import cifar100
 from hundredfold.data.collection import list_pictures, median_ratio
 from hundredfold.data.dataset import Dataset
 from hundredfold.data.load import find_source, load_to_train
@@ -69,7 +70,7 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loa
     if config.fit != "auto" or not config.weights or not sample:
         return loaded
     path, dataset = find_source(config.data), loaded.dataset
-    if path is None:
+    if path is None or cifar100.is_at(path):
         return loaded
     by_name = {entry.name: entry.path for entry in list_pictures(path).entries}
     paths = [by_name[name] for name in dataset.train.names]  # no test pictures
