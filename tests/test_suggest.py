@@ -98,6 +98,16 @@ def test_the_command_writes_a_page_and_a_table(
     assert first[0].path == least
 
 
+def test_suggestions_do_not_depend_on_the_batches(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, paths = Predictor.load(run), sorted(folder.glob("[0-9]*.png"))
+    monkeypatch.setattr("hundredfold.evaluation.suggest.UNSURE", 2)
+    whole = [found.path for found in suggest(predictor, paths, 3)]
+    monkeypatch.setattr("hundredfold.evaluation.suggest.batch_size", lambda _: 5)
+    assert [found.path for found in suggest(predictor, paths, 3)] == whole
+
+
 def test_mistakes_are_explained(
     trained: Train, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ from hundredfold.inference.predict import (
     rank_predictions,
     try_to_load,
 )
+from hundredfold.models.info import ModelInfo
 from hundredfold.pictures.load import data_uri, load_picture
 from hundredfold.support.console import say
 from hundredfold.support.errors import UserError
@@ -34,6 +35,16 @@ that differ most are suggested."""
 THUMBNAIL = 160
 """Side of a picture on the page in pixels."""
 HEADER = ("rank", "picture", "class", "probability", "second class", "its probability")
+
+
+class Candidates(NamedTuple):
+    """Pictures that may be suggested."""
+
+    paths: list[Path]
+    logits: Tensor
+    """(N, C), not calibrated."""
+    features: Tensor
+    """(N, D)."""
 
 
 class Suggestion(NamedTuple):
@@ -70,9 +81,8 @@ def suggest(
     """
     if count < 1:
         raise UserError(f"--count is {count}, but must be at least 1.")
-    info, paths = predictor.info, []
-    logits: list[Tensor] = []
-    features: list[Tensor] = []
+    info, kept = predictor.info, Candidates([], torch.empty(0), torch.empty(0))
+    total, read = torch.zeros(()), 0
     load = partial(try_to_load, size=info.image_size, fit=info.fit)
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(pictures), batch_size(info)):
@@ -83,20 +93,37 @@ def suggest(
                 tell(f"Left out: {loaded[path]}")
             if images:
                 both = predict_with_features(predictor.model, torch.stack([*images.values()]), info)
-                logits.append(both[0])
-                features.append(both[1])
-                paths += list(images)
+                kept = _least_sure(kept, Candidates([*images], *both), info, UNSURE * count)
+                total = total + both[1].double().sum(0)
+                read += len(images)
             advance(len(batch))
-    if not paths:
+    if not read:
         raise UserError("None of the pictures can be read.")
-    scores = torch.cat(logits)
-    probabilities = (scores / info.temperature).softmax(1)
-    chosen = choose_unsure_and_different(torch.cat(features), probabilities, count)
-    predictions = rank_predictions(scores[chosen], info)
-    return [Suggestion(paths[i], found) for i, found in zip(chosen, predictions, strict=True)]
+    probabilities = (kept.logits / info.temperature).softmax(1)
+    mean = (total / read).float()
+    chosen = choose_unsure_and_different(kept.features, probabilities, count, mean)
+    predictions = rank_predictions(kept.logits[chosen], info)
+    return [Suggestion(kept.paths[i], found) for i, found in zip(chosen, predictions, strict=True)]
 
 
-def choose_unsure_and_different(features: Tensor, probabilities: Tensor, count: int) -> list[int]:
+def _least_sure(kept: Candidates, new: Candidates, info: ModelInfo, most: int) -> Candidates:
+    """Return the least sure of two groups of pictures: there may be too many to keep all."""
+    paths = [*kept.paths, *new.paths]
+    logits = torch.cat([kept.logits.view(-1, new.logits.shape[1]), new.logits])
+    features = torch.cat([kept.features.view(-1, new.features.shape[1]), new.features])
+    unsure = _by_margin((logits / info.temperature).softmax(1))[:most]
+    return Candidates([paths[i] for i in unsure], logits[unsure], features[unsure])
+
+
+def _by_margin(probabilities: Tensor) -> Tensor:
+    """Return the pictures (N,) in the order of their margins: the least sure first."""
+    best = probabilities.topk(2, 1).values
+    return (best[:, 0] - best[:, 1]).argsort(stable=True)
+
+
+def choose_unsure_and_different(
+    features: Tensor, probabilities: Tensor, count: int, mean: Tensor | None = None
+) -> list[int]:
     """Return pictures that a model is unsure of and that differ from each other.
 
     A model is unsure where the two most probable classes are close (margin sampling; Settles,
@@ -109,13 +136,13 @@ def choose_unsure_and_different(features: Tensor, probabilities: Tensor, count: 
         features: (N, D).
         probabilities: (N, C), C at least 2.
         count: largest number of pictures.
+        mean: (D,) mean of the features of all pictures; None if these are all.
 
     Returns:
         Up to `count` different numbers below N, the most useful first.
     """
-    best = probabilities.topk(2, 1).values
-    unsure = (best[:, 0] - best[:, 1]).argsort(stable=True)[: UNSURE * count]
-    rows = F.normalize(features[unsure] - features.mean(0))
+    unsure = _by_margin(probabilities)[: UNSURE * count]
+    rows = F.normalize(features[unsure] - (features.mean(0) if mean is None else mean))
     distance, chosen = torch.full((len(unsure),), torch.inf), [0]
     while len(chosen) < min(count, len(unsure)):
         distance = torch.minimum(distance, 1 - rows @ rows[chosen[-1]])

@@ -52,11 +52,23 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
 
 def class_scores(confusion: Tensor) -> list[ClassScore]:
     """Return the scores of each class from a (C, C) confusion matrix."""
-    correct = confusion.diag().tolist()
+    return scores_from_counts(
+        confusion.diag().tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist()
+    )
+
+
+def scores_from_counts(
+    correct: Sequence[int], supports: Sequence[int], predictions: Sequence[int]
+) -> list[ClassScore]:
+    """Return the scores of each class.
+
+    Args:
+        correct: number of pictures of the class that are predicted correctly.
+        supports: number of pictures of the class.
+        predictions: number of pictures that are predicted to be of the class.
+    """
     scores = []
-    for hits, support, predicted in zip(
-        correct, confusion.sum(1).tolist(), confusion.sum(0).tolist(), strict=True
-    ):
+    for hits, support, predicted in zip(correct, supports, predictions, strict=True):
         total = support + predicted
         scores.append(
             ClassScore(

@@ -27,16 +27,18 @@ def stratified_folds(
     members: dict[int, list[int]] = defaultdict(list)
     for i, key in enumerate(keys):
         members[key].append(i)
-    order = [list(members.values())[i] for i in torch.randperm(len(members), generator=rng)]
+    all_groups = list(members.values())
+    order = [all_groups[i] for i in torch.randperm(len(all_groups), generator=rng).tolist()]
     order.sort(key=len, reverse=True)  # stable
     names, result = labels.tolist(), torch.zeros(len(labels), dtype=torch.int64)
-    counts = [Counter[int]() for _ in range(folds)]
+    counts, totals = [Counter[int]() for _ in range(folds)], [0] * folds
     for group in order:
         classes = {names[i] for i in group}
         fold = min(
             range(folds),
-            key=lambda f: (sum(counts[f][name] for name in classes), counts[f].total(), f),
+            key=lambda f: (sum(counts[f][name] for name in classes), totals[f], f),
         )
         result[group] = fold
         counts[fold].update(names[i] for i in group)
+        totals[fold] += len(group)
     return result

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hundredfold.metrics.calibration import expected_calibration_error
-from hundredfold.metrics.confusion import class_scores, confusion_matrix
+from hundredfold.metrics.confusion import scores_from_counts
 from hundredfold.metrics.intervals import CONFIDENCE, is_accuracy, wilson_interval
 from hundredfold.support.errors import UserError
 from hundredfold.support.text import plural
@@ -71,8 +71,13 @@ def macro(logits: Tensor, labels: Tensor) -> dict[str, float]:
         logits: (N, C).
         labels: (N,) int64.
     """
-    classes = logits.shape[1]
-    scores = class_scores(confusion_matrix(labels, logits.argmax(1), classes))
+    predicted, classes = logits.argmax(1), logits.shape[1]
+    scores = scores_from_counts(
+        *(
+            found.bincount(minlength=classes).tolist()
+            for found in (labels[labels == predicted], labels, predicted)
+        )
+    )
     present = [score for score in scores if score.support]
     return {
         "macro_recall": sum(score.recall or 0.0 for score in present) / len(present),
