@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from support.making import unfinish
 
-from hundredfold import Config, Dataset, UserError, fast, strong, tutorial
+from hundredfold import Config, Dataset, UserError, fast, strong, train, tutorial
 from hundredfold.cli.main import main
 from hundredfold.experiments.ablate import (
     AblationResult,
@@ -118,6 +118,19 @@ def test_a_summary_has_the_accuracies_of_the_seeds_that_trained() -> None:
         VariantSummary("", 2, (0.9, 0.8), (0.6, 0.7)),
         VariantSummary("batch norm", 2, (0.5,), (0.4,)),
     ]
+
+
+def test_the_balance_is_decided_by_the_labels_that_are_learned(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    kept = tiny.train.labels != 0
+    kept[tiny.train.labels.tolist().index(0)] = True
+    uneven = dataclasses.replace(tiny, train=tiny.train.select(kept.nonzero()[:, 0]))
+    assert uneven.train.labels.bincount().tolist() == [1, 16, 16, 16, 16, 16]
+    config = dataclasses.replace(tiny_config, labels="coarse", epochs=0.5)
+    found = next(ablate(config, uneven, 1, lambda _: None, quiet=True))
+    assert Run(found.run).config().balance == "none"
+    assert train(config, uneven, quiet=True).config().balance == "none"
 
 
 def test_other_errors_than_divergence_are_raised(tiny: Dataset, tiny_config: Config) -> None:

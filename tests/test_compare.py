@@ -148,6 +148,12 @@ def test_same_data_in_another_place_is_the_same_group(trained: Train) -> None:
     assert len(compare(runs).groups) == 1
 
 
+def test_the_key_of_an_address_is_not_shown(trained: Train, tiny: Dataset) -> None:
+    elsewhere = dataclasses.replace(tiny, source="https://host/pets.zip?key=SECRET")
+    found = compare([trained(), trained(elsewhere, lr=0.1)])
+    assert found.differences["data"] == ["tiny", "https://host/pets.zip"]
+
+
 def test_runs_with_a_time_budget_are_grouped_whatever_their_planned_epochs(trained: Train) -> None:
     runs = [trained(seed=seed) for seed in range(3)]
     for run, epochs in zip(runs, (3.4, 3.1), strict=False):

@@ -9,9 +9,10 @@ import pytest
 from support.making import Train, update_digests
 from support.stopping import interrupted
 
-from hundredfold import Config, Dataset, Predictor, UserError
+from hundredfold import Config, Dataset, Predictor, Run, UserError
 from hundredfold.cli.main import main
 from hundredfold.export.hub import card, push, write_folder
+from hundredfold.runs.table import list_runs
 from hundredfold.support.jsonio import to_json
 
 
@@ -60,6 +61,19 @@ def test_what_is_published_has_no_key_of_an_address(trained: Train) -> None:
         assert b"SECRET" not in file.read_bytes()
     assert "pets.zip" in (folder / "README.md").read_text()
     assert "https://example.org/pets.zip" in (run.path / "report.html").read_text()
+
+
+def test_a_published_run_is_listed_as_finished(run: Run, tmp_path: Path) -> None:
+    write_folder(run, "me/pets", tmp_path / "published" / "pets")
+    (row,) = list_runs(tmp_path / "published")
+    assert (row.state, row.started, row.epochs_done) == ("finished", None, run.config().epochs)
+    assert row.fine_top1 == run.metrics()["test"]["fine_top1"]
+
+
+def test_names_of_classes_are_no_markup_in_the_card(trained: Train, tiny: Dataset) -> None:
+    name = "a` [free](https://evil.example) `"
+    odd = dataclasses.replace(tiny, classes=(name, *tiny.classes[1:]))
+    assert f"`{name.replace('`', chr(39))}`, `" in card(trained(odd), "me/pets")
 
 
 def test_card_of_a_run_on_coarse_labels_lists_the_accuracy_once(trained: Train) -> None:

@@ -73,6 +73,12 @@ def test_the_suggestion_is_where_the_loss_falls_most_steeply() -> None:
         _ = LrCurve((1.0, 2.0), (1.0, 9.0)).steepest
 
 
+def test_there_is_no_suggestion_if_the_loss_never_falls() -> None:
+    curve = LrCurve(tuple(1.1**i for i in range(20)), tuple(1 + i / 10 for i in range(20)))
+    with pytest.raises(UserError, match="falls at no learning rate"):
+        print(curve.steepest)
+
+
 def test_it_stops_if_the_loss_diverges(tiny: Dataset, tiny_config: Config) -> None:
     config = Config(**vars(tiny_config) | {"optimizer": "sgd", "batch_norm": False})
     setup = make_setup(config, tiny, torch.device("cpu"))

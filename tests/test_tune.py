@@ -14,7 +14,7 @@ import optuna
 import pytest
 from PIL import Image
 
-from hundredfold import Config, Dataset, Run, UserError, fast, train, tutorial
+from hundredfold import Config, Dataset, Run, UserError, fast, finetune, train, tutorial
 from hundredfold.cli.main import main
 from hundredfold.cli.tune import _csv, _summary
 from hundredfold.experiments.tune import SearchRange, Trial, TuningResult, search_space, tune
@@ -38,6 +38,11 @@ def test_it_searches_around_the_values_of_the_recipe() -> None:
         search_space(fast(), ("colour",))
     with pytest.raises(UserError, match="--vary muon_lr"):
         search_space(tutorial(), ("muon_lr",))
+
+
+def test_a_border_that_crops_replace_is_not_searched() -> None:
+    with pytest.raises(UserError, match="--vary pad: the fields of finetune that can be varied"):
+        search_space(finetune(), ["pad"])
 
 
 def test_it_continues_and_never_reads_the_test_set(tiny: Dataset, tiny_config: Config) -> None:

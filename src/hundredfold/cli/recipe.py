@@ -33,7 +33,7 @@ def named_config(name: str) -> Config:
     if not name.endswith(".json"):
         return look_up("recipe", name, RECIPES)()
     try:
-        text = expanded(name).read_text()
+        text = expanded(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read the configuration {name}: {error}.") from error
     return config_from_json(text, name)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from hundredfold.data.addresses import without_key
 from hundredfold.evaluation.predictions import scored_predictions
 from hundredfold.metrics.confusion import McNemar, mcnemar
 from hundredfold.metrics.scores import top1_key
@@ -192,6 +193,7 @@ def _group(name: str, settings: Mapping[str, str], members: Sequence[Run]) -> Ru
 def _settings(run: Run) -> dict[str, str]:
     """Return the settings of a run as text, without its seed."""
     config = dataclasses.asdict(run.config())
+    config["data"] = without_key(config["data"])
     if config["budget"]:
         config["epochs"] = "by time budget"  # the planned number differs from run to run
     return {

@@ -117,7 +117,8 @@ def ablate(
     finished, digest = _finished_runs(expanded(config.out)), dataset.digest()
     for seed in range(seeds):
         for part, variant in variants(config).items():
-            wanted = dataclasses.replace(as_recorded(variant, dataset), seed=seed)
+            learned = dataset.with_labels(variant.labels)
+            wanted = dataclasses.replace(as_recorded(variant, learned), seed=seed)
             run = finished.get((_key(wanted), digest))
             tell(
                 f"{config.name}, {variant_name(part)}, seed {seed}"

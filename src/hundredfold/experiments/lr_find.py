@@ -45,11 +45,13 @@ class LrCurve:
         """The suggested rate, at which the loss falls most steeply over the logarithm of the rate.
 
         Raises:
-            UserError: there are too few points.
+            UserError: there are too few points, or the loss never falls.
         """
         if len(self.lr) < MIN_STEPS:
             raise UserError("The loss diverged at once: there is no learning rate to suggest.")
         slopes = torch.gradient(torch.tensor(self.loss), spacing=(torch.tensor(self.lr).log(),))[0]
+        if slopes.min() >= 0:
+            raise UserError("The loss falls at no learning rate, so there is none to suggest.")
         return self.lr[int(slopes.argmin())]
 
     @property

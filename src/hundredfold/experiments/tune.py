@@ -96,13 +96,16 @@ def search_space(config: Config, names: Sequence[str]) -> dict[str, SearchRange]
         used.pop("muon_lr", None)
     if not names:
         return used
+    possible = used | RANGES
+    if config.crop_area < 1:  # such crops replace the border
+        del possible["pad"]
     for name in names:
-        if name not in used | RANGES:
+        if name not in possible:
             raise UserError(
                 f"--vary {name}: the fields of {config.name} that can be varied are "
-                f"{', '.join(used | RANGES)}."
+                f"{', '.join(possible)}."
             )
-    return {name: (used | RANGES)[name] for name in names}
+    return {name: possible[name] for name in names}
 
 
 def tune(

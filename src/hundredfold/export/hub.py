@@ -83,7 +83,8 @@ def card(run: Run, name: str) -> str:
     config, info, metrics = run.config(), run.info(), run.metrics()
     count = metrics["test_pictures"]
     rows = metric_rows(*(metrics[view] for view in VIEWS), count=count)
-    classes = ", ".join(f"`{printable(name)}`" for name in info.classes[:20])
+    shown = [printable(name).replace("`", "'") for name in info.classes[:20]]  # it ends a code span
+    classes = ", ".join(f"`{name}`" for name in shown)
     more = f" and {len(info.classes) - 20} more" if len(info.classes) > 20 else ""
     return CARD.format(
         name=name,

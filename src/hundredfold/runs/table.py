@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hundredfold.metrics.scores import top1_key
+from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run, is_run
-from hundredfold.support.errors import UserError
+from hundredfold.support.errors import DamagedError, UserError
 from hundredfold.support.files import expanded
 
 SCORES = ("fine_top1", "coarse_top1", "flip_fine_top1", "flip_coarse_top1", "ece", "seconds")
@@ -109,13 +110,32 @@ def _row(run: Run) -> RunRow:
             recipe=config.name,
             labels=config.labels,
             seed=config.seed,
-            epochs_done=history[-1].progress * config.epochs if history else 0.0,
+            epochs_done=_share_done(run, history) * config.epochs,
             epochs=config.epochs,
             fine_top1=scores.get("fine_top1"),
             coarse_top1=scores.get("coarse_top1"),
             ece=scores.get("ece"),
             seconds=scores.get("seconds"),
-            started=str(run.environment().get("started", "")) or None,
+            started=_started(run),
         )
     except UserError as error:
         return RunRow(name=run.path.name, state="damaged", reason=str(error))
+
+
+def _share_done(run: Run, history: Sequence[Epoch]) -> float:
+    """Return the share of the schedule that is done (0..1)."""
+    if history:
+        return history[-1].progress
+    return float(run.finished)  # a published run has no history
+
+
+def _started(run: Run) -> str | None:
+    """Return when a run started; None if it is published, which leaves its environment out."""
+    try:
+        return str(run.environment().get("started", "")) or None
+    except DamagedError:
+        raise
+    except UserError:
+        if not run.finished:
+            raise
+        return None

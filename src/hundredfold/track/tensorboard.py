@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hundredfold.data.addresses import without_key
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import TENSORBOARD_FOLDER, Run
 from hundredfold.support.errors import extra
@@ -46,7 +47,9 @@ class TensorBoard:
     def finish(self, run: Run) -> None:
         """Write the hyperparameters with the final metrics, and the figures."""
         if run.finished:
-            values = {k: _plain(v) for k, v in dataclasses.asdict(run.config()).items()}
+            config = run.config()
+            shown = dataclasses.asdict(config) | {"data": without_key(config.data)}
+            values = {k: _plain(v) for k, v in shown.items()}
             self.writer.add_hparams(values, final_metrics(run), run_name=".")
         for path in sorted(run.figures.glob("*.png")):
             self.writer.add_image(f"figures/{path.stem}", _pixels(path), dataformats="HWC")

@@ -2,6 +2,7 @@
 
 import torch
 
+from hundredfold.data.addresses import without_key
 from hundredfold.metrics.scores import format_metric, learned_top1
 from hundredfold.models.architectures import MODELS
 from hundredfold.models.build import count_parameters
@@ -34,7 +35,7 @@ def describe_training(setup: Setup, state: State) -> list[str]:
         steps = plural(setup.steps, "step")
         schedule = f"{about}{plural(config.epochs, 'epoch')}, {steps} of {config.batch_size}"
     lines = [
-        f"{config.data}: {len(setup.train_split):,} training{validation} pictures, "
+        f"{without_key(config.data)}: {len(setup.train_split):,} training{validation} pictures, "
         f"{plural(len(setup.info.classes), f'{config.labels} class')}{enlarged}",
         *_describe_balance(setup),
         f"{config.model}{', pretrained' if config.weights else ''}: "
