@@ -85,8 +85,8 @@ class Config:
     color_jitter: float = 0.0
     """Largest random change of brightness, contrast and saturation, as a share (0..1)."""
     cutmix: float = 0.0
-    """Share of the pictures (0..1) into which a box of another picture is pasted. Their labels are
-    mixed by area. It helps long trainings from scratch."""
+    """Share of the pictures (0..1) into which a box of another picture is pasted (CutMix). Their
+    labels are mixed by area."""
     flip: Literal["none", "random", "alternate"] = "alternate"
     """Horizontal flips. random: at random in each epoch. alternate: at random in the first epoch,
     and then in every other epoch."""
