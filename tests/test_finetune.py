@@ -166,8 +166,9 @@ def test_a_budget_that_allows_steps_is_kept_for_a_pretrained_model(
 
 
 def test_a_long_budget_ends_a_fine_tuning_after_twenty_epochs(
-    tiny: Dataset, tmp_path: Path
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hundredfold.training.budget.MOST_PROBE_SECONDS", 1.0)
     setup, _ = begin(configured(finetune, tmp_path, budget="10h"), tiny)
     planned, clock = plan_budget(setup, 24, time.perf_counter())
     assert clock is None and planned.config.epochs == 20

@@ -18,6 +18,7 @@ def test_the_notebook_runs_on_the_sample(tmp_path: Path) -> None:
     first.source = first.source.replace('"cifar100", 2.0', '"sample", 0.1')
     for cell in notebook.cells:
         cell.source = cell.source.replace("hf.fast(", "hf.fast(widths=(8, 16, 16), ")
+        cell.source = cell.source.replace("data=data, out=out)", "data=data, out=out, epochs=6.0)")
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
