@@ -8,7 +8,6 @@ If there is no room for the pixels, only the facts are kept, and pictures are de
 
 import dataclasses
 import errno
-import json
 import os
 import shutil
 import zlib
@@ -19,6 +18,7 @@ from functools import partial
 from itertools import chain
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import filelock
 import torch
@@ -30,6 +30,7 @@ from hundredfold.data.decode import FileInfo, Shape, decode, info_from, map_file
 from hundredfold.data.encoded import EncodedPictures
 from hundredfold.data.listing import Entry
 from hundredfold.data.passes import RESULTS, remembered
+from hundredfold.data.sealed import seal, unseal
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import file_stamp, fingerprint, fingerprint_of_each, process_lock
@@ -106,7 +107,8 @@ def read_pictures(
             return DecodedPictures(pixels, decode(paths, pixels, None, fit), IN_MEMORY)
         try:
             pixels = map_file(part, shape, new=True)
-            _append(part, state, decode(paths, pixels, part, fit), pixels)
+            infos = decode(paths, pixels, part, fit)
+            _append(part, seal(_values(infos), state, _checksum(pixels)))
             part.replace(file)
         except OSError as error:
             raise UserError(f"Cannot write {file}: {error.strerror}.") from error
@@ -125,8 +127,7 @@ def _facts(
 ) -> tuple[FileInfo, ...]:
     """Return facts about picture files: those of an earlier call, or by decoding each file once."""
     with suppress(OSError):
-        content = file.read_bytes()
-        if infos := _parse(content, state, _checksum(content[:-4], None)):
+        if infos := _infos(unseal(file.read_bytes(), state)):
             with suppress(OSError):
                 os.utime(file)  # marks the file as used last
             return infos
@@ -134,7 +135,7 @@ def _facts(
     infos = decode(paths, shared_rows(shape), part, fit)
     with suppress(OSError):  # they can be found out again
         part.unlink(missing_ok=True)
-        _append(part, state, infos)
+        _append(part, seal(_values(infos), state))
         part.replace(file)
     return infos
 
@@ -172,7 +173,7 @@ def _load(file: Path, shape: Shape, state: bytes, *, large: bool) -> DecodedPict
             return None
         mapped = map_file(file, shape)
         store = mapped if large else mapped.clone()
-        infos = _parse(trailer, state, _checksum(trailer[:-4], store))
+        infos = _infos(unseal(trailer, state, _checksum(store)))
         with suppress(OSError):
             os.utime(file)  # marks the file as used last
     except (OSError, RuntimeError):  # RuntimeError: the file was cut while it was being mapped
@@ -181,26 +182,24 @@ def _load(file: Path, shape: Shape, state: bytes, *, large: bool) -> DecodedPict
     return DecodedPictures(store, infos, where) if infos else None
 
 
-def _parse(trailer: bytes, state: bytes, checksum: int) -> tuple[FileInfo, ...]:
-    """Return the facts in a trailer; none if it is of other files, or damaged."""
-    if not trailer.startswith(state) or trailer[-4:] != checksum.to_bytes(4, "big"):
-        return ()
-    return tuple(map(info_from, json.loads(trailer[len(state) : -4])))
+def _values(infos: Sequence[FileInfo]) -> list[tuple[Any, ...]]:
+    return [dataclasses.astuple(info) for info in infos]
 
 
-def _append(
-    part: Path, state: bytes, infos: Sequence[FileInfo], store: Tensor | None = None
-) -> None:
-    """Append the trailer to a file: the fingerprint, the facts, and a checksum of all."""
-    trailer = state + json.dumps([dataclasses.astuple(info) for info in infos]).encode()
+def _infos(values: Sequence[Any] | None) -> tuple[FileInfo, ...]:
+    """Return facts from what `_values` returned; none without it."""
+    return tuple(map(info_from, values or ()))
+
+
+def _append(part: Path, trailer: bytes) -> None:
     with part.open("ab") as file:
-        file.write(trailer + _checksum(trailer, store).to_bytes(4, "big"))
+        file.write(trailer)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _checksum(trailer: bytes, store: Tensor | None) -> int:
-    return zlib.crc32(trailer, 0 if store is None else zlib.crc32(store.numpy().data))
+def _checksum(pixels: Tensor) -> int:
+    return zlib.crc32(pixels.numpy().data)
 
 
 def _make_room(folder: Path, prefix: str) -> None:
