@@ -30,6 +30,7 @@ SOURCES = (
     "audit/labels.py",
     "augment.py",
     "models/whitenet.py",
+    "pictures/transforms.py",
     "training/optim.py",
 )
 """Files of the package that decide the figures, besides the recipe `quick`."""

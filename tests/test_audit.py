@@ -123,7 +123,9 @@ def test_a_class_that_a_table_cannot_name_is_refused(name: str, tmp_path: Path) 
     for i in range(4):
         save(scene(i), tmp_path / "pets" / ("cat", name)[i % 2] / f"{i}.png")
     pictures = load_audited_pictures(str(tmp_path / "pets"))
-    with pytest.raises(UserError, match=f"The class name '{name}' would be another one in a table"):
+    with pytest.raises(
+        UserError, match=f"A table cannot hold the class name '{name}': it would be read as another"
+    ):
         cleaned_list(audit(pictures, labels=False, near=False))
 
 

@@ -226,8 +226,8 @@ def refuse_list(pictures: AuditedPictures) -> None:
     for name in sorted({*pictures.classes, *pictures.parents} - {""}):
         if not is_kept(name):
             raise UserError(
-                f"The class name {name!r} would be another one in a table, or none: rename the "
-                "folder."
+                f"A table cannot hold the class name {name!r}: it would be read as another name or "
+                "as a missing one. Rename the folder."
             )
 
 

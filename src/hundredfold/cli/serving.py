@@ -22,7 +22,9 @@ def bind(host: str, port: int) -> socket.socket:
         UserError: the address cannot be used.
     """
     if not host:  # it would be every address of this machine
-        raise UserError("--host is empty. Pass 127.0.0.1 for this machine alone, or its address.")
+        raise UserError(
+            "--host is empty. Pass 127.0.0.1 for this machine alone, or 0.0.0.0 for the network."
+        )
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -293,7 +293,7 @@ def _find_empty_classes(
             leaf = len(inside) == depth or (len(inside) < depth and folder not in parents)
             is_class = leaf and inside not in classes
         if is_class:
-            empty.append(Skipped(name, _describe(reasons[name])))
+            empty.append(Skipped(name, _describe_reasons(reasons[name])))
     return empty
 
 
@@ -308,5 +308,5 @@ def _count_reasons(skipped: Iterable[Skipped]) -> dict[str, Counter[str]]:
     return reasons
 
 
-def _describe(reasons: Mapping[str, int]) -> str:
+def _describe_reasons(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{plural(n, 'file')}: {reason}" for reason, n in reasons.items()) or "empty"

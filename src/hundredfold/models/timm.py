@@ -233,8 +233,9 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
 def digest_of_body(model: nn.Module) -> str:
     """Return the SHA-256, in hex digits, of all weights but those of the last layer, the head."""
     layers, digest = layer_numbers(model), hashlib.sha256()
+    last = max(layers.values())
     for name, value in model.state_dict().items():
-        if layers.get(name) != max(layers.values()):
+        if layers.get(name) != last:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.contiguous().cpu().numpy().data)
     return digest.hexdigest()

@@ -1,7 +1,9 @@
 """The interface of a tracker, and the numbers that trackers get."""
 
-from typing import Protocol
+import dataclasses
+from typing import Any, Protocol
 
+from hundredfold.data.addresses import without_key
 from hundredfold.metrics.scores import VIEWS
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
@@ -18,6 +20,12 @@ class Tracker(Protocol):
 
     def finish(self, run: Run) -> None:
         """Record the final metrics, the figures, the weights and the report."""
+
+
+def hyperparameters(run: Run) -> dict[str, Any]:
+    """Return a run's configuration by field, without the key that an address may hold."""
+    config = run.config()
+    return dataclasses.asdict(config) | {"data": without_key(config.data)}
 
 
 def epoch_metrics(epoch: Epoch) -> dict[str, float]:

@@ -1,17 +1,15 @@
 """Send a run to MLflow: parameters, metrics and files."""
 
-import dataclasses
 import logging
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from hundredfold.data.addresses import without_key
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import Run
 from hundredfold.support.errors import UserError, extra
-from hundredfold.track.base import epoch_metrics, final_metrics
+from hundredfold.track.base import epoch_metrics, final_metrics, hyperparameters
 
 EXPERIMENT = "hundredfold"
 TAG = "hundredfold.run"
@@ -80,9 +78,8 @@ class MLflow:
     def _parameters(self, run: Run) -> None:
         from mlflow.entities import Param  # noqa: PLC0415  # an extra
 
-        config = run.config()
-        values = dataclasses.asdict(config) | {"data": without_key(config.data)}
-        given = [Param(name, str(value)) for name, value in values.items() if value != ""]
+        values = hyperparameters(run).items()
+        given = [Param(name, str(value)) for name, value in values if value != ""]
         self.client.log_batch(self.id, params=given)
 
     def _metrics(self, values: dict[str, float], step: int) -> None:

@@ -1,6 +1,5 @@
 """Write a run for TensorBoard: scalars, hyperparameters with the final metrics, and figures."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hundredfold.data.addresses import without_key
 from hundredfold.runs.epoch import Epoch
 from hundredfold.runs.run import TENSORBOARD_FOLDER, Run
 from hundredfold.support.errors import extra
-from hundredfold.track.base import epoch_metrics, final_metrics
+from hundredfold.track.base import epoch_metrics, final_metrics, hyperparameters
 
 
 class TensorBoard:
@@ -47,9 +45,7 @@ class TensorBoard:
     def finish(self, run: Run) -> None:
         """Write the hyperparameters with the final metrics, and the figures."""
         if run.finished:
-            config = run.config()
-            shown = dataclasses.asdict(config) | {"data": without_key(config.data)}
-            values = {k: _plain(v) for k, v in shown.items()}
+            values = {name: _plain(value) for name, value in hyperparameters(run).items()}
             self.writer.add_hparams(values, final_metrics(run), run_name=".")
         for path in sorted(run.figures.glob("*.png")):
             self.writer.add_image(f"figures/{path.stem}", _pixels(path), dataformats="HWC")

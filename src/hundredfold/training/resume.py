@@ -211,8 +211,8 @@ def _refuse_other_weights(run: Run, setup: Setup, head: HeadRecord) -> None:
     digest = digest_of_body(build_model(setup.info, setup.config.weights))
     if head.weights_sha256 not in ("", digest):  # earlier versions did not record it
         raise UserError(
-            f"{run} began with other weights than those of --weights {setup.config.weights} now, "
-            "and its end needs them again. Put the former weights back, or start a new run."
+            f"The pretrained weights of --weights {setup.config.weights} have changed since {run} "
+            "began. The end of training needs the original ones: restore them, or start a new run."
         )
 
 

@@ -194,8 +194,8 @@ def _refuse_small_sizes(setup: Setup) -> None:
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--sizes {' '.join(map(str, setup.config.sizes))} begins with pictures of {side} px, "
-            f"because the last size stands for the whole {info.side} px. {info.model} cannot be "
-            "trained on pictures of that size: begin with a larger one."
+            f"because sizes are scaled so that the last is {info.side} px. {info.model} cannot be "
+            "trained on pictures that small: begin with a larger size."
         ) from error
 
 
