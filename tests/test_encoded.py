@@ -205,16 +205,23 @@ def test_near_duplicates_are_those_of_the_cache(tmp_path: Path, load: Load) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems start no processes")
-def test_a_killed_worker_ends_training_with_a_sentence(config: Config) -> None:
+def test_a_killed_worker_ends_training_with_a_sentence(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hundredfold.data.encoded.CHUNKS_AHEAD", 1)  # so that work is left
+
     class Killer(Notes):
+        killed = False
+
         def step(self, step: StepRecord, progress: float) -> None:
-            children = Path("/proc/self/task").glob("*/children")
-            (worker, *_) = (pid for path in children for pid in path.read_text().split())
-            os.kill(int(worker), signal.SIGKILL)
+            if not self.killed:  # the error may come at any moment after this
+                self.killed = True
+                children = list(Path("/proc/self/task").glob("*/children"))
+                (worker, *_) = (pid for path in children for pid in path.read_text().split())
+                os.kill(int(worker), signal.SIGKILL)
 
     with pytest.raises(UserError, match="A process that decodes pictures was killed"):
-        # In a single epoch, the worker may have decoded all pictures before it is killed.
-        train(dataclasses.replace(config, epochs=20), display=Killer())
+        train(dataclasses.replace(config, batch_size=2, checkpoint="1h"), display=Killer())
 
 
 SCRIPT = """
