@@ -215,11 +215,11 @@ def test_what_was_deleted_is_gone_when_the_album_is_opened_again(album: Album) -
 
 def test_folders_that_are_no_albums_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "loose.png")
-    with pytest.raises(UserError, match=r"does not fit loose\.png"):
+    with pytest.raises(UserError, match=r"do not fit: loose\.png"):
         open_album(tmp_path)
     (tmp_path / "loose.png").unlink()
     (tmp_path / "train" / "cup").mkdir(parents=True)
-    with pytest.raises(UserError, match="does not fit train/cup"):
+    with pytest.raises(UserError, match="do not fit: train/cup"):
         open_album(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot create the folder"):

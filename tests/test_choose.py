@@ -86,7 +86,7 @@ def test_photos_that_features_tell_apart_start_from_them(tmp_path: Path) -> None
     found, said = chosen(write(tmp_path / "pictures", patterns, {"": 24}), size=64)
     assert found.config.name == "finetune" and found.config.weights == "installed"
     assert len(found.dataset.classes) == 3
-    assert "Training starts from pretrained features: " in said[-1]
+    assert "Training starts from pretrained features (" in said[-1]
     assert "from scratch for" not in said[-1]
 
 

@@ -24,7 +24,7 @@ def said_by(load: Load, said: list[str], path: Path | str) -> tuple[Dataset, str
         load_data(str(path), strict=True)
     said.clear()
     dataset = load(path)
-    (sentence,) = [text for text in said if text.endswith("They are left out.")]
+    (sentence,) = [text for text in said if text.endswith("This data is left out.")]
     return dataset, sentence
 
 
@@ -45,7 +45,7 @@ def test_what_comes_before_the_cut_of_a_shard_is_used(
     found, sentence = said_by(load, said, folder)
     assert sentence == (
         f"The pictures after the first 2 of {shard}, which is cut short or damaged, cannot be "
-        "read. They are left out."
+        "read. This data is left out."
     )
     assert len(found.train) == 6 + 2 and len(found.test) == 4
 
@@ -81,7 +81,8 @@ def test_missing_shards_of_a_pattern_are_named(
     (folder / "train-001.tar").unlink()
     found, sentence = said_by(load, said, f"{folder}/{{train,test}}-{{000..001}}.tar")
     assert sentence == (
-        "The pictures of 2 of 4 shards are missing: train-001.tar, test-001.tar. They are left out."
+        "The pictures of 2 of 4 shards are missing: train-001.tar, test-001.tar. This data is left "
+        "out."
     )
     assert len(found.train) == 6 and len(found.test) == 4
 
@@ -142,7 +143,7 @@ def test_labels_outside_of_the_schema_are_named(
     found, sentence = said_by(load, said, folder)
     assert sentence == (
         f"{shard} has 2 pictures without a label of a known class: 0000001.png, 0000004.png. "
-        "They are left out."
+        "This data is left out."
     )
     assert len(found.train) == 6 + 10
 
@@ -163,10 +164,10 @@ def test_labels_that_have_no_class_name_are_named(
     said.clear()
     assert len(load(folder).train) == 12 + 2
     shard = folder / "train-002.tar"
-    assert [text for text in said if text.endswith("They are left out.")] == [
-        f"{shard} has 1 sample without a picture of a known kind: 4. They are left out.",
+    assert [text for text in said if text.endswith("This data is left out.")] == [
+        f"{shard} has 1 sample without a picture of a known kind: 4. This data is left out.",
         f"{shard} has 4 pictures without a label of a known class: 1.png, 2.png, 5.png, 6.png. "
-        "They are left out.",
+        "This data is left out.",
     ]
 
 

@@ -40,7 +40,7 @@ def test_every_empty_class_is_reported(tmp_path: Path, load: Load, said: list[st
     (root / "gone").mkdir()
     (root / "gone/1.png").symlink_to("nowhere.png")
     assert load(root).classes == ("cat", "dog")
-    assert f"{EMPTY}. They are left out." in said
+    assert f"{EMPTY}. This data is left out." in said
     with pytest.raises(UserError, match=r"empty \(empty\).* omit --strict"):
         load(root, strict=True)
 
@@ -61,7 +61,7 @@ def test_an_empty_split_is_reported(tmp_path: Path, load: Load, said: list[str])
     load(root)
     assert (
         "1 class has no usable picture: test (1 file: HEIC is not supported: convert it to "
-        "JPEG). They are left out." in said
+        "JPEG). This data is left out." in said
     )
 
 

@@ -57,7 +57,8 @@ def test_the_fitted_head_is_kept_if_fine_tuning_makes_the_model_worse(
     assert epoch.validation["fine_top1"] < before
     assert display.said[-1].startswith(
         f"Fine-tuning raised the loss on the validation pictures "
-        f"({epoch.validation['fine_top1']:.2%} of them are correct after it, {before:.2%} before)"
+        f"({before:.2%} of them were classified correctly before it, "
+        f"{epoch.validation['fine_top1']:.2%} after it)"
     )
     assert run.metrics()["interpolation"]["share"] == 0
     setup, first = begin(run.config(), data)

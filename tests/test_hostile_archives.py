@@ -52,7 +52,7 @@ def test_hard_links_are_copied_and_other_links_reported(
     folder = unpack_archive(path, cache_folder() / "unpacked").folder / "pets"
     assert (folder / "cat/1.png").read_bytes() == (folder / "store/1.png").read_bytes()
     assert (folder / "cat/0.png").read_bytes() != (folder / "store/0.png").read_bytes()
-    assert "pets/dog (4 files: a link or a device). They are left out." in said[0]
+    assert "pets/dog (4 files: a link or a device). This data is left out." in said[0]
     assert "4 other files skipped." in said[-1]
     with pytest.raises(UserError, match="1 class has no usable picture"):
         load(path, strict=True)
@@ -78,7 +78,7 @@ def test_an_empty_class_in_an_archive_is_reported(
     assert load(tmp_path / kind).classes == ("cat", "dog", "hen")
     assert said[0] == (
         "2 classes have no usable picture: a/b/pets/empty (empty), a/b/pets/owl (1 file: HEIC is "
-        "not supported: convert it to JPEG). They are left out."
+        "not supported: convert it to JPEG). This data is left out."
     )
 
 

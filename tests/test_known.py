@@ -170,7 +170,7 @@ def test_training_says_that_there_are_too_few_pictures(tiny: Dataset, tmp_path: 
     display = Notes()
     config = configured(finetune, tmp_path / "runs", epochs=1.0, batch_size=24, lr=1e-4)
     run = train(config, tiny, display=display)
-    assert 'There are too few pictures to learn to say "none of these".' in display.said
+    assert 'There are too few pictures, so the model cannot answer "none of these".' in display.said
     assert not (run.path / KNOWN_FILE).exists()
     assert "is_foreign" not in card(run, "me/tiny")
 

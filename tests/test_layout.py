@@ -121,7 +121,7 @@ def test_a_split_without_labels_is_left_out_and_reported(
     assert sizes(load(root)) == {"train": 18, "test": 1}
     top = Path(bare).parts[0]
     reason = f"4 pictures in {top} have no label, because they are not in a class folder"
-    assert f"{reason}. They are left out." in said
+    assert f"{reason}. This data is left out." in said
     with pytest.raises(UserError, match="have no label"):
         load(root, strict=True)
 
@@ -132,8 +132,8 @@ def test_pictures_outside_of_splits_are_left_out_and_reported(
     counts = {"train/cat": 3, "train/dog": 3, "test/cat": 2, "extra/cat": 2, "hen": 1}
     root = pictures(tmp_path / "pets", counts)
     assert sizes(load(root)) == {"train": 6, "test": 2}
-    assert "2 pictures in extra belong to none of the splits. They are left out." in said
-    assert "1 picture in hen belongs to none of the splits. They are left out." in said
+    assert "2 pictures in extra belong to none of the splits. This data is left out." in said
+    assert "1 picture in hen belongs to none of the splits. This data is left out." in said
 
 
 def test_two_folders_of_one_split_are_reported(tmp_path: Path, load: Load, said: list[str]) -> None:

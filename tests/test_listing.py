@@ -81,7 +81,10 @@ def test_classes_that_training_lacks_are_left_out(
     root = pictures(tmp_path, {"train/a": 2, "train/b": 2, "test/b": 2, "test/zebra": 3})
     found = load(root)
     assert found.classes == ("a", "b") and len(found.test) == 2
-    assert "classes that the training pictures lack: zebra (3). They are left out." in said[0]
+    assert (
+        "classes that the training pictures lack: zebra (3). These pictures are left out."
+        in said[0]
+    )
     with pytest.raises(UserError, match="zebra"):
         load(root, strict=True)
 

@@ -134,23 +134,23 @@ class Config:
     """sgd uses Nesterov momentum. adamw decouples the weight decay. muon orthogonalises the updates
     of the convolutions, and treats all other weights as sgd does."""
     lr: float = 0.15
-    """Peak learning rate, for the mean loss of a batch. With muon, that of all weights but the
-    convolutions."""
+    """Peak learning rate, for the mean loss of a batch. With muon, it is the rate of all weights
+    except those of convolutions."""
     muon_lr: float = 0.2
     """Peak learning rate of muon for the convolutions, whose norms it keeps constant."""
     bias_lr: float = 1.0
     """Learning rate of muon for biases, as a multiple of --lr."""
     layer_decay: float = 1.0
-    """Learning rate of each layer of a timm model, as a share of that of the next layer (0..1)."""
+    """Ratio of the learning rate of a layer to that of the next layer (0..1), for timm models."""
     momentum: float = 0.9
     """Momentum (0..1) of sgd, and of muon for all weights but the convolutions. The first beta of
     adam is 0.9, or follows the one-cycle schedule."""
     weight_decay: float = 5e-4
     """L2 penalty, added to the gradient. adamw shrinks the weights instead, but no biases."""
     lookahead: float = 0.0
-    """Averaging of the weights by lookahead: every 5 steps, slow weights move towards the weights,
-    which then continue from them. This is the share of themselves that the slow weights keep per
-    step at the end of the run (0..1); earlier they keep less. 0 for no averaging."""
+    """Averaging of the weights (lookahead). Every 5 steps, a slow copy of the weights moves towards
+    the weights, and training continues from the copy. This value (0..1) is the share that the copy
+    keeps of itself per step at the end of the run. Earlier it keeps less. 0 for no averaging."""
     clip_value: float = 0.0
     """Limit to which the absolute value of each gradient entry is clipped; 0 for no clipping."""
     schedule: Literal["one_cycle", "triangle"] = "triangle"
@@ -161,9 +161,9 @@ class Config:
     label_smoothing: float = 0.0
     """Probability mass spread evenly over all classes (0..1)."""
     sizes: tuple[int, ...] = ()
-    """Sides of the training pictures in equal parts of the run, in pixels, from small to large. The
-    last stands for the full size, and all are scaled if that differs. Empty for full size
-    throughout."""
+    """Sides of the training pictures in pixels, from small to large. The run has one part of equal
+    length for each. The last stands for the full size: if the pictures are larger or smaller than
+    it, all are scaled. Empty for full size throughout."""
 
     # Machine
     seed: int = 0

@@ -90,7 +90,9 @@ def download_address(address: str) -> Path:
             return folder / path
     except OSError as error:
         raise UnavailableError(f"Cannot write {folder}: {error.strerror or error}.") from error
-    raise UserError(f"There is no file at {address} that can be used, or you may not read it.")
+    raise UserError(
+        f"{address} has no file that can be used, or you lack the permission to read it."
+    )
 
 
 def _web_files(address: str) -> tuple[str, str, list[_RemoteFile]]:
@@ -234,7 +236,7 @@ def _update(files: Sequence[_RemoteFile], folder: Path) -> None:
         elif not (file.optional and kept):
             raise _unavailable(file.address, stamp) from stamp
     if kept:
-        say(f"Cannot be reached, so the earlier download is used: {first_few(kept)}.")
+        say(f"The earlier download is used, because these cannot be reached: {first_few(kept)}.")
 
 
 def _stamp_or_error(file: _RemoteFile) -> str | Exception:

@@ -57,7 +57,7 @@ def load_folder(
             "without them."
         )
     for sentence in left_out:
-        tell(f"{sentence}. They are left out.")
+        tell(f"{sentence}. This data is left out.")
     return build_dataset(collection, tell, strict=strict)
 
 
@@ -105,7 +105,7 @@ def build_dataset(
             )
             if strict:
                 raise UserError(f"{sentence}.")
-            tell(f"{sentence}. They are left out.")
+            tell(f"{sentence}. These pictures are left out.")
             rows[split] = [i for i in chosen if entries[i].label in known]
     if not rows["test"]:
         raise UserError(

@@ -129,7 +129,7 @@ def _pack(
 def _existing(source: Path, tell: Callable[[str], None]) -> list[Entry]:
     """Return the pictures of a source, and tell which are left out."""
     listing = list_pictures(source)
-    left_out = (f"{sentence}. They are left out." for sentence in listing.left_out)
+    left_out = (f"{sentence}. This data is left out." for sentence in listing.left_out)
     for sentence in (*listing.remarks, *left_out):
         tell(sentence)
     entries = [entry for entry in listing.entries if entry.path.is_file()]

@@ -52,7 +52,7 @@ def find_related(collection: PictureCollection, rows: Sequence[int]) -> RelatedP
     if len(places) > MAX_PICTURES:
         remarks.append(
             f"There are more than {MAX_PICTURES:,} pictures, so near duplicates are not searched "
-            "for and may be on both sides of a split; copies are not."
+            "for. They may be on both sides of a split. Exact copies are still kept together."
         )
     else:
         photos = torch.tensor([rows[i] for i in places], dtype=torch.int64)
@@ -62,8 +62,8 @@ def find_related(collection: PictureCollection, rows: Sequence[int]) -> RelatedP
         remarks.append(
             "Near duplicates form chains through more than half of the pictures of "
             f"{first_few(in_natural_order(chained))}. They may be on both sides of a split; only "
-            "copies are kept together there. A column `group` in a table says what belongs "
-            "together."
+            "exact copies are kept together there. To say which pictures belong together, use a "
+            "table with a column `group`."
         )
     groups = {row: rows[place] for row, place in zip(rows, lowest, strict=True)}
     return RelatedPictures(groups, tuple(remarks))

@@ -212,7 +212,7 @@ def describe_cross_validation(metrics: Mapping[str, Any]) -> str:
             f"The test has only {plural(metrics['test_pictures'], 'picture')}. A cross-validation "
             "of a head on the pretrained features, before any fine-tuning, uses all "
             f"{count:,} pictures ({found['folds']} folds, {found['repeats']} times): "
-            f"{format_metric('', accuracy)} are correct "
+            f"{format_metric('', accuracy)} are classified correctly "
             f"({INTERVAL} {format_interval(accuracy, count)} %)."
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -128,7 +128,7 @@ def _head(run: Run) -> str:
     interpolation = run.metrics().get("interpolation")
     if head.get("refitted"):
         rejected = (
-            " Fine-tuning raised the loss on them, so the model is that without it."
+            " Fine-tuning then raised the loss on these pictures, so it was discarded."
             if interpolation
             else ""
         )
@@ -141,8 +141,8 @@ def _head(run: Run) -> str:
         return text
     share, correct = interpolation["share"], percent(interpolation["validation"][key])
     return (
-        f"{text} The final weights are a mean, {share:.0%} after and {1 - share:.0%} before "
-        f"fine-tuning, and classify {correct} of them correctly."
+        f"{text} The final weights are a mean: {share:.0%} after and {1 - share:.0%} before "
+        f"fine-tuning. They classify {correct} of these pictures correctly."
     )
 
 

@@ -74,7 +74,7 @@ class Album:
         if misplaced:
             raise UserError(
                 f"{self.folder} must hold one folder for each class, with the pictures directly in "
-                f"it. That does not fit {first_few(misplaced)}."
+                f"it. These do not fit: {first_few(misplaced)}."
             )
         pictures: dict[str, list[str]] = {name: [] for name in found.folders}
         for _, name in found.pictures:

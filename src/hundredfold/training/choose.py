@@ -116,9 +116,9 @@ def _weigh(tuned: Config, path: Path, configure: Configure, tell: Callable[[str]
         tell(f"{_describe(features)} Training from scratch for {_short(tuned)}: {accuracy:.1%}.")
         return loaded
     tell(
-        f"The network is trained from scratch: {accuracy:.1%} of the validation pictures are "
-        f"correct after {_short(tuned)}, and {features:.1%} with pretrained features "
-        "(`train finetune`)."
+        f"The network is trained from scratch: after {_short(tuned)}, it classifies {accuracy:.1%} "
+        "of the validation pictures correctly. A linear head on pretrained features (`train "
+        f"finetune`) classifies {features:.1%}."
     )
     return other._replace(started=loaded.started)
 
@@ -146,10 +146,14 @@ def _only_pretrained(configure: Configure, error: UserError, tell: Callable[[str
 
 def _describe(accuracy: float | None) -> str:
     """Return a sentence about the choice of pretrained features."""
-    correct = "" if accuracy is None else f": {accuracy:.1%} of the validation pictures are correct"
+    sentence = (
+        "Training starts from pretrained features (--model whitenet would start from scratch)."
+    )
+    if accuracy is None:
+        return sentence
     return (
-        f"Training starts from pretrained features{correct} with a linear head "
-        "(--model whitenet would start from scratch)."
+        f"{sentence} A linear head on them classifies {accuracy:.1%} of the validation pictures "
+        "correctly."
     )
 
 

@@ -90,8 +90,8 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loa
     low, high = wilson_interval(accuracy, len(labels))
     tell(
         f"The pictures are oblong and become squares by --fit {best}. In a cross-validation of "
-        f"pretrained features, {accuracy:.1%} of {len(labels):,} training pictures are correct "
-        f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), with the losses {means}."
+        f"pretrained features, {accuracy:.1%} of {len(labels):,} training pictures are classified "
+        f"correctly (95 % interval {100 * low:.1f} to {100 * high:.1f}). The losses: {means}."
     )
     if best != "crop":
         loaded = Loaded(*load_to_train(replace(config, fit=best), lambda _: None))

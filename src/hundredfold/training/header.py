@@ -55,8 +55,8 @@ def _describe_head(head: HeadRecord) -> str:
     accuracy = format_metric(key, head.validation[key])
     if head.refitted:
         when = "before it was fitted to the validation pictures as well"
-        return f"{line}; {when}, {accuracy} of them were correct"
-    return f"{line}; {accuracy} of the validation pictures are correct with it"
+        return f"{line}; {when}, it classified {accuracy} of them correctly"
+    return f"{line}; it classifies {accuracy} of the validation pictures correctly"
 
 
 def _describe_balance(setup: Setup) -> list[str]:

@@ -80,17 +80,17 @@ def describe(interpolation: Interpolation, state: State) -> str:
     after = format_metric(key, state.history[-1].validation[key])
     if not interpolation.share:
         return (
-            f"Fine-tuning raised the loss on the validation pictures ({after} of them are correct "
-            f"after it, {before} before), so the model is kept as it was before. Its head is now "
-            "fitted to the validation pictures as well."
+            f"Fine-tuning raised the loss on the validation pictures ({before} of them were "
+            f"classified correctly before it, {after} after it), so the model is kept as it was "
+            "before. Its head is now fitted to the validation pictures as well."
         )
     if interpolation.share == 1:
         return ""
     share, correct = interpolation.share, format_metric(key, interpolation.validation[key])
     return (
-        f"The weights are a mean: {share:.0%} after and {1 - share:.0%} before fine-tuning. With "
-        f"them, {correct} of the validation pictures are correct (after fine-tuning {after}, "
-        f"before {before})."
+        f"The weights are a mean: {share:.0%} after and {1 - share:.0%} before fine-tuning. They "
+        f"classify {correct} of the validation pictures correctly (before fine-tuning {before}, "
+        f"after {after})."
     )
 
 

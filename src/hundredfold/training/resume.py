@@ -180,7 +180,8 @@ def _refuse_changes(run: Run, setup: Setup, last: Checkpoint | None) -> None:
         )
     if not last and setup.config.budget:
         raise UserError(
-            f"{run} follows the clock and has no checkpoint, so it cannot be resumed: start again."
+            f"{run} has a time budget (--budget) and no checkpoint, so it cannot be resumed. Start "
+            "a new training."
         )
 
 
@@ -262,7 +263,10 @@ def reproduce(
     if not run.finished:
         raise UserError(f"{run} is not finished: hundredfold resume {shlex.quote(str(run))}")
     if config.budget:
-        raise UserError(f"{run} followed the clock (--budget): no two such runs are the same.")
+        raise UserError(
+            f"{run} was trained with a time budget (--budget). Its number of steps depended on the "
+            "speed of the machine, so it cannot be repeated exactly."
+        )
     dataset, history = run_data(run, data), run.history()
     with explained_memory(config), fork_rng(device):
         setup = make_setup(config, dataset, device)

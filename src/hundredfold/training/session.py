@@ -200,7 +200,7 @@ def _finish(
         calibration_pictures = held_out
     known = fit_known(setup, state, logits)
     if state.head and not known:
-        note('There are too few pictures to learn to say "none of these".')
+        note('There are too few pictures, so the model cannot answer "none of these".')
     metrics, tensors = measure_model(state.model, session.test, info, known)
     now = time.perf_counter()
     train_seconds = math.fsum(epoch.seconds for epoch in state.history)

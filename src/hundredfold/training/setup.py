@@ -174,8 +174,8 @@ def make_setup(
     _refuse_small_sizes(setup)
     if config.compile and not setup.uses_cuda_graphs:
         raise UserError(
-            "--compile needs one CUDA GPU and --optimizer muon, which the tutorial's recipes and "
-            "finetune do not use: leave it out."
+            "--compile needs one CUDA GPU and --optimizer muon. The tutorial's recipes and "
+            "finetune use another optimizer. Omit --compile."
         )
     return setup
 
