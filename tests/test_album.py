@@ -202,6 +202,56 @@ def test_a_change_that_fails_half_way_is_taken_back(album: Album) -> None:
     assert sorted(map(str, before.values())) == sorted(
         [*map(str, tree(album.folder).values()), "None"]
     )
+    album.undo()
+    assert tree(album.folder) == before
+
+
+def test_a_merge_keeps_files_that_are_no_pictures(album: Album) -> None:
+    for name in ("clip.mov", ".notes"):
+        (album.folder / "cup" / name).write_text("from cup")
+    (album.folder / "key" / "clip.mov").write_text("from key")
+    before = tree(album.folder)
+    album.merge("cup", "key")
+    album = open_album(album.folder)
+    assert tree(album.folder) == {
+        name: value for name, value in before.items() if name.startswith(("key", "empty"))
+    } | {
+        f"key/{'_' * (name == 'cup/clip.mov')}{name[4:]}": value
+        for name, value in before.items()
+        if name.startswith("cup/")
+    }
+
+
+def test_adding_a_class_is_not_undone_once_it_holds_files(album: Album) -> None:
+    album.add_class("pen")
+    (album.folder / "pen" / "1.jpg").write_bytes(content(9))
+    with pytest.raises(UserError, match="pen holds files that another program put there"):
+        album.undo()
+    assert album.classes()["pen"] == ["1.jpg"]
+    (album.folder / "pen" / "1.jpg").unlink()
+    (album.folder / "pen" / ".DS_Store").write_text("")
+    album.undo()
+    assert "pen" not in album.classes()
+
+
+def test_a_change_whose_files_are_gone_makes_room_for_the_one_before(album: Album) -> None:
+    before = tree(album.folder)
+    album.add_picture("key", content(8))
+    album.add_class("pen")
+    (album.folder / "pen").rmdir()
+    with pytest.raises(UserError, match="so this cannot be undone: adding the class pen"):
+        album.undo()
+    album.undo()
+    assert tree(album.folder) == before
+
+
+def test_files_that_are_not_used_are_known(album: Album) -> None:
+    for name in ("cup/IMG_1.heic", "cup/.hidden", "key/clip.mov", "list.txt"):
+        (album.folder / name).write_text("")
+    assert album.contents().unused == [
+        ("cup/IMG_1.heic", "HEIC is not supported: convert it to JPEG"),
+        ("key/clip.mov", "not a picture by its name"),
+    ]
 
 
 def test_what_was_deleted_is_gone_when_the_album_is_opened_again(album: Album) -> None:

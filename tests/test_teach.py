@@ -154,9 +154,9 @@ def test_files_of_other_programs_are_noticed(client: TestClient, tmp_path: Path)
     (folder / "broken.jpg").write_bytes(picture("cold", 2)[:300])
     state = wait(client, lambda state: state["is_checked"])
     assert state["classes"][0]["pictures"] == ["1.jpg", "broken.jpg"]
-    assert "broken.jpg cannot be read as a picture" in state["unreadable"][0]
+    assert "broken.jpg cannot be read as a picture" in state["unusable"][0]
     (folder / "broken.jpg").write_bytes(picture("cold", 2))
-    state = wait(client, lambda state: not state["unreadable"])
+    state = wait(client, lambda state: not state["unusable"])
     assert state["accuracy"] is None
 
 

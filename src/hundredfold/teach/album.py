@@ -10,17 +10,17 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from hundredfold.pictures.load import load_picture, picture_errors
 from hundredfold.pictures.pixels import open_picture
-from hundredfold.pictures.walk import is_hidden, walk
+from hundredfold.pictures.walk import HIDDEN, Skipped, is_hidden, walk
 from hundredfold.support.errors import UserError, first_few
 from hundredfold.support.files import make_folder, save_file
 from hundredfold.support.text import plural, printable
+from hundredfold.teach.changes import Change, Move, entries_of, rename
 
 STATE = ".teach"
 """Hidden folder of an album: what was deleted, and what the page remembers."""
@@ -32,24 +32,13 @@ SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2"}
 """Suffixes of files by Pillow's name of the format, if they are not the name in small letters."""
 
 
-class Move(NamedTuple):
-    """A file or a folder that was renamed."""
+class Contents(NamedTuple):
+    """What is in an album."""
 
-    before: Path
-    after: Path
-
-
-@dataclass
-class Change:
-    """A change to an album."""
-
-    what: str
-    """What was done, as in `undo adding 3 pictures to cup`."""
-    moves: list[Move]
-    burst: str = ""
-    """Pictures with the same burst are undone together; empty for any other change."""
-    added: int = 0
-    """Number of pictures that were added."""
+    classes: dict[str, list[str]]
+    """Names of the picture files of each class, all in natural order."""
+    unused: list[Skipped]
+    """Other files in the folders of the classes, without hidden ones."""
 
 
 @dataclass
@@ -62,8 +51,8 @@ class Album:
     deleted: int = 0
     """Number of names that were given in the folder of deleted pictures."""
 
-    def classes(self) -> dict[str, list[str]]:
-        """Return the names of the picture files of each class, all in natural order.
+    def contents(self) -> Contents:
+        """Return the classes, their pictures, and files that are not used.
 
         Raises:
             UserError: the folder has pictures elsewhere than in the subfolders of classes.
@@ -80,7 +69,12 @@ class Album:
         for _, name in found.pictures:
             label, _, file = name.partition("/")
             pictures[label].append(file)
-        return pictures
+        unused = [skip for skip in found.skipped if "/" in skip.name and skip.reason != HIDDEN]
+        return Contents(pictures, unused)
+
+    def classes(self) -> dict[str, list[str]]:
+        """Return the classes of `contents`, or raise as it does."""
+        return self.contents().classes
 
     def path(self, label: str, picture: str) -> Path:
         """Return the path of a picture of a class.
@@ -100,7 +94,8 @@ class Album:
         """
         name = self._new_name(name)
         make_folder(self.folder / name)
-        self._record(f"adding the class {name}", [Move(self._bin(name), self.folder / name)])
+        move = Move(self._bin(name), self.folder / name)
+        self.changes.append(Change(f"adding the class {name}", [move], makes_class=True))
         return name
 
     def rename_class(self, label: str, name: str) -> str:
@@ -125,21 +120,23 @@ class Album:
         self._do(f"deleting {label}", [Move(self.folder / label, self._bin(label))])
 
     def merge(self, label: str, into: str) -> None:
-        """Move all pictures of a class into another class, and delete the first.
+        """Move all files of a class into another class, and delete the first.
 
         Raises:
-            UserError: there are no two such classes.
+            UserError: there are no two such classes, or a folder cannot be read.
         """
-        pictures, taken = self._pictures(label), set(self._pictures(into))
+        self._pictures(label)
+        self._pictures(into)
         if label == into:
             raise UserError("A class cannot be merged with itself.")
+        taken = {path.name for path in entries_of(self.folder / into)}
         moves = []
-        for picture in pictures:
-            free = picture
+        for path in entries_of(self.folder / label):
+            free = path.name
             while free in taken:
                 free = f"_{free}"
             taken.add(free)
-            moves.append(Move(self.folder / label / picture, self.folder / into / free))
+            moves.append(Move(path, self.folder / into / free))
         moves.append(Move(self.folder / label, self._bin(label)))
         self._do(f"merging {label} into {into}", moves)
 
@@ -173,9 +170,8 @@ class Album:
             last.added += 1
             last.moves.append(move)
         else:
-            self._record("", [move], burst)
-            last = self.changes[-1]
-            last.added = 1
+            last = Change("", [move], burst, added=1)
+            self.changes.append(last)
         last.what = f"adding {plural(last.added, 'picture')} to {label}"
         return file
 
@@ -193,12 +189,26 @@ class Album:
         """Undo the last change.
 
         Raises:
-            UserError: there is none, or files have been changed by another program since.
+            UserError: there is none, or another program has changed files since. If it can be
+                undone once they are changed back, the change is kept.
         """
         if not self.changes:
             raise UserError("There is nothing to undo.")
-        change = self.changes.pop()
-        _rename([Move(after, before) for before, after in reversed(change.moves)])
+        change = self.changes[-1]
+        left = [move for move in change.moves if move.after.exists() or move.after.is_symlink()]
+        moves = [Move(after, before) for before, after in reversed(left)]
+        if not moves:
+            self.changes.pop()
+            raise UserError(
+                f"Another program took the files away, so this cannot be undone: {change.what}."
+            )
+        if change.makes_class and any(not is_hidden(path.name) for path in entries_of(moves[0][0])):
+            raise UserError(
+                f"{printable(moves[0].before.name)} holds files that another program put there, so "
+                "adding it cannot be undone. Remove these files first, or delete the class."
+            )
+        rename(moves)
+        self.changes.pop()
 
     def _pictures(self, label: str) -> list[str]:
         """Return the pictures of a class, which must exist."""
@@ -233,11 +243,8 @@ class Album:
         return self.folder / STATE / "deleted" / str(self.deleted) / name
 
     def _do(self, what: str, moves: list[Move]) -> None:
-        _rename(moves)
-        self._record(what, moves)
-
-    def _record(self, what: str, moves: list[Move], burst: str = "") -> None:
-        self.changes.append(Change(what, moves, burst))
+        rename(moves)
+        self.changes.append(Change(what, moves))
 
 
 def open_album(folder: Path) -> Album:
@@ -256,25 +263,12 @@ def open_album(folder: Path) -> Album:
     return album
 
 
-def _rename(moves: Sequence[Move]) -> None:
-    """Rename files and folders in order; if one cannot be renamed, undo those before it.
-
-    Raises:
-        UserError: one cannot be renamed.
-    """
-    for done, (before, after) in enumerate(moves):
-        try:
-            after.parent.mkdir(parents=True, exist_ok=True)
-            if after.exists() and not after.samefile(
-                before
-            ):  # the same: only letters' case differs
-                raise FileExistsError(0, "the new name is taken")
-            before.rename(after)
-        except OSError as error:
-            with suppress(OSError):
-                for earlier in reversed(moves[:done]):
-                    earlier.after.rename(earlier.before)
-            raise UserError(f"Cannot move {before} to {after}: {error.strerror}.") from error
+def describe_unused(unused: Sequence[Skipped]) -> list[str]:
+    """Return a sentence about the files of an album that are not used, or none."""
+    if not unused:
+        return []
+    named = first_few(f"{name} ({reason})" for name, reason in unused)
+    return [f"{plural(len(unused), 'file is', 'files are')} not used: {named}."]
 
 
 def _suffix(content: bytes) -> str:

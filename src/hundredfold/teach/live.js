@@ -10,6 +10,8 @@ const side = 448; // pixels of a picture of the webcam, which is cropped to a sq
 let stream = null; // of the webcam
 let webcamWanted = false; // also true while the browser asks for permission
 let recording = ""; // class whose button is held
+let tested = null; // the picture file that is shown
+let model; // run of the model that the server uses
 
 // Webcam
 
@@ -36,8 +38,10 @@ async function openWebcam() {
   } finally {
     webcamWanted = false;
   }
+  tested = null;
   show(true, "video");
   show(false, "tested");
+  byId("answer").ariaLive = "off";
   byId("webcam").textContent = "Turn the webcam off";
   classifyLive();
   return true;
@@ -127,12 +131,24 @@ async function classifyLive() {
 /** Classify a picture file. */
 async function classifyFile(file) {
   closeWebcam();
+  URL.revokeObjectURL(byId("tested").src);
   byId("tested").src = URL.createObjectURL(file);
   show(true, "tested");
+  byId("answer").ariaLive = "polite"; // a webcam's answers change too often to be read out
+  tested = file;
   try {
-    showAnswer(await send("/api/predict", file));
+    const answer = await send("/api/predict", file);
+    if (tested !== file) return;
+    showAnswer(answer);
     showError("");
   } catch (error) {
-    showError(error.message);
+    if (tested === file) showError(error.message);
   }
+}
+
+/** Notice which model the server uses; a new one classifies the picture file again. */
+function useModel(run) {
+  const isOther = run !== model;
+  model = run;
+  if (isOther && tested) classifyFile(tested);
 }

@@ -14,31 +14,40 @@ function showError(sentence) {
   show(Boolean(sentence), "error");
 }
 
+/** Show what is wrong with the folder or the training until that changes. A text that stays is not announced again. */
+function showProblems(sentences) {
+  if (byId("problems").textContent !== sentences) byId("problems").textContent = sentences;
+}
+
 /** Return an address with parameters. */
 const address = (path, parameters) => `${path}?${new URLSearchParams(parameters)}`;
 
-/** Ask the server for a change and show what came of it; return whether it was done. */
-async function change(path, parameters = {}, file = undefined) {
+/** Ask the server for a change and show the new state; return why it was refused, or an empty text. */
+async function attempt(path, parameters = {}, file = undefined) {
   try {
     showState(await send(address(path, parameters), file));
-    showError("");
-    return true;
+    return "";
   } catch (error) {
-    showError(error.message);
-    return false;
+    return error.message;
   }
+}
+
+/** Ask the server for a change and show what came of it; return whether it was done. */
+async function change(path, parameters = {}, file = undefined) {
+  const refusal = await attempt(path, parameters, file);
+  showError(refusal);
+  return !refusal;
 }
 
 // The state
 
 /** Ask for the state, show it, and do so again later. */
 async function watchState() {
-  try {
-    const response = await fetch("/api/state");
-    if (!response.ok) throw new Error();
-    showState(await response.json());
-  } catch {
-    showError("The server does not answer. Is it still running?");
+  const response = await fetch("/api/state").catch(() => null);
+  const answer = await response?.json().catch(() => null);
+  if (response?.ok && answer) showState(answer);
+  else {
+    showProblems(answer?.error ?? "The server does not answer. Is it still running?");
     state = null;
   }
   const busy = state && (state.is_training || state.waiting || !state.is_checked);
@@ -47,7 +56,6 @@ async function watchState() {
 
 /** Show a state of the server. */
 function showState(next) {
-  if (!state) showError("");
   state = next;
   byId("folder").textContent = next.folder;
   const names = next.classes.map((each) => each.name);
@@ -73,7 +81,7 @@ function showUndo(what) {
 }
 
 /** Show the accuracy to be expected, the training and the model. */
-function showModel({ classes, waiting, unreadable, accuracy, interval, judged, is_training, error, model }) {
+function showModel({ classes, waiting, unusable, accuracy, interval, judged, is_training, error, model }) {
   const filled = classes.filter((each) => each.pictures.length).length;
   byId("train").disabled = is_training || filled < fewPictures;
   byId("train").textContent = is_training ? "Training …" : model ? "Train again" : "Train";
@@ -89,10 +97,11 @@ function showModel({ classes, waiting, unreadable, accuracy, interval, judged, i
       ? ""
       : `Of ${judged} pictures, ${percent(accuracy)} are recognised by a model that has not seen them ` +
         `(95% interval: ${percent(interval[0])} to ${percent(interval[1])}). Near duplicates count as one picture.`;
-  if (error || unreadable.length) showError([error, ...unreadable].filter(Boolean).join(" "));
+  showProblems([error, ...unusable].filter(Boolean).join(" "));
   show(Boolean(model), "model");
   byId("run").textContent = model?.run ?? "";
   show(Boolean(model) && !model.is_current, "outdated");
+  useModel(model?.run);
 }
 
 // Classes
@@ -101,7 +110,9 @@ function showModel({ classes, waiting, unreadable, accuracy, interval, judged, i
 function makeCard(label) {
   const name = element("input", { value: label, ariaLabel: "Name of the class", maxLength: 60 });
   name.addEventListener("change", async () => {
-    if (!(await change("/api/classes/rename", { label, name: name.value }))) name.value = label;
+    const wanted = name.value;
+    if (!(await change("/api/classes/rename", { label, name: wanted }))) name.value = label;
+    else if (document.activeElement === document.body) cards.get(classOf(wanted))?.name.focus();
   });
   const record = element("button", { textContent: "Hold to record", ariaLabel: `Hold to record ${label}` });
   holdable(record, label);
@@ -110,8 +121,10 @@ function makeCard(label) {
     addFiles([...files.files].map((file) => ({ label, file })));
     files.value = "";
   });
-  const merge = element("select", { ariaLabel: `Merge ${label} into another class` });
-  merge.addEventListener("change", () => change("/api/classes/merge", { label, into: merge.value }));
+  const into = element("select", { ariaLabel: `Class into which ${label} is merged` });
+  const merge = element("button", { textContent: "Merge", ariaLabel: `Merge ${label} into the chosen class` });
+  into.addEventListener("change", () => (merge.hidden = !into.value));
+  merge.addEventListener("click", () => change("/api/classes/merge", { label, into: into.value }));
   const remove = element("button", { textContent: "Delete", ariaLabel: `Delete the class ${label}` });
   remove.addEventListener("click", () => change("/api/classes/delete", { label }));
   const count = element("span", { className: "count" });
@@ -126,6 +139,7 @@ function makeCard(label) {
       { className: "buttons" },
       record,
       element("label", { className: "button", textContent: "Add files" }, files),
+      into,
       merge,
       remove,
     ),
@@ -133,19 +147,17 @@ function makeCard(label) {
     pictures,
   );
   card.dataset.label = label;
-  return { element: card, count, notes, merge, pictures, items: new Map() };
+  return { element: card, name, count, notes, into, merge, others: null, pictures, items: new Map() };
 }
 
 /** Show a class as it is now. */
 function showClass(card, { name, pictures, notes }, names) {
   card.count.textContent = pictures.length === 1 ? "1 picture" : `${pictures.length} pictures`;
   card.notes.replaceChildren(...notes.map((note) => element("li", { textContent: note })));
-  const others = names.filter((other) => other !== name);
-  card.merge.replaceChildren(
-    element("option", { textContent: "Merge into …", value: "", disabled: true, selected: true }),
-    ...others.map((other) => element("option", { textContent: other, value: other })),
+  showOthers(
+    card,
+    names.filter((other) => other !== name),
   );
-  card.merge.hidden = !others.length;
   for (const [picture, item] of card.items) {
     if (pictures.includes(picture)) continue;
     item.remove();
@@ -158,27 +170,56 @@ function showClass(card, { name, pictures, notes }, names) {
   }
 }
 
+/** Offer the classes that a class can be merged into. The list is made anew only if they have changed. */
+function showOthers(card, others) {
+  if (card.others?.join("/") === others.join("/")) return;
+  card.others = others;
+  card.into.replaceChildren(
+    element("option", { textContent: "Merge into …", value: "" }),
+    ...others.map((other) => element("option", { textContent: other, value: other })),
+  );
+  card.into.hidden = !others.length;
+  card.merge.hidden = true;
+}
+
 /** Return a picture with the button that deletes it. */
 function pictureItem(label, picture) {
   const remove = element("button", { textContent: "×", title: "Delete", ariaLabel: `Delete the picture ${picture}` });
-  remove.addEventListener("click", () => change("/api/pictures/delete", { label, picture }));
   const image = element("img", { alt: picture, loading: "lazy", src: address("/thumbnail", { label, picture }) });
-  return element("li", {}, image, remove);
+  const item = element("li", {}, image, remove);
+  remove.addEventListener("click", async () => {
+    const next = item.nextElementSibling ?? item.previousElementSibling;
+    const done = await change("/api/pictures/delete", { label, picture });
+    if (done && document.activeElement === document.body) next?.querySelector("button").focus();
+  });
+  return item;
 }
 
 // Files
+
+/** Return a name as the server tidies it up. */
+const tidy = (name) => name.normalize("NFC").split(/\s+/).filter(Boolean).join(" ");
+
+/** Return the class of that name, or undefined. */
+const classOf = (label) => [...cards.keys()].find((name) => tidy(name) === tidy(label));
 
 /** Add files to classes, one after the other; classes that do not exist are created. */
 async function addFiles(pairs) {
   const burst = String(Date.now());
   const problems = [];
+  const found = new Map(); // label to whether there is a class for it
   for (const { label, file } of pairs) {
-    if (!cards.has(label) && !(await change("/api/classes", { name: label }))) {
-      problems.push(byId("error").textContent);
-      break;
+    if (!found.has(label)) {
+      const refusal = classOf(label) ? "" : await attempt("/api/classes", { name: label });
+      found.set(label, !refusal);
+      if (refusal) problems.push(refusal);
+    } else if (found.get(label) && !classOf(label)) {
+      found.set(label, false);
+      problems.push(`${label} was renamed or deleted, so its other files are not added.`);
     }
-    if (!(await change("/api/pictures", { label, name: file.name, burst }, file)))
-      problems.push(`${file.name}: ${byId("error").textContent}`);
+    if (!found.get(label)) continue;
+    const refusal = await attempt("/api/pictures", { label: classOf(label), name: file.name, burst }, file);
+    if (refusal) problems.push(`${file.name}: ${refusal}`);
   }
   showError(problems.join(" "));
 }
@@ -209,10 +250,14 @@ async function receiveDrop(event) {
   document.body.classList.remove("dragging");
   const label = event.target.closest?.(".class")?.dataset.label ?? "";
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-  const pairs = await filesOf(entries, label);
-  if (pairs.some((pair) => !pair.label)) showError("Drop pictures on a class, or drop folders.");
-  else if (!pairs.length) showError("There are no pictures among these files.");
-  else await addFiles(pairs);
+  try {
+    const pairs = await filesOf(entries, label);
+    if (pairs.some((pair) => !pair.label)) showError("Drop pictures on a class, or drop folders.");
+    else if (!pairs.length) showError("There are no pictures among these files.");
+    else await addFiles(pairs);
+  } catch (error) {
+    showError(`The browser cannot read what was dropped: ${error.message}`);
+  }
 }
 
 // The page
@@ -236,7 +281,8 @@ byId("undo").addEventListener("click", () => change("/api/undo"));
 byId("train").addEventListener("click", () => change("/api/train"));
 byId("webcam").addEventListener("click", toggleWebcam);
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.target.tagName === "INPUT") return;
+  const isTyping = event.target.matches?.("input:not([type=file])") && event.target.value;
+  if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || isTyping) return;
   event.preventDefault();
   if (state?.undo) change("/api/undo");
 });

@@ -20,7 +20,7 @@ from hundredfold.support.device import keep_memory, pick_device, placed
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import file_stamp, fingerprint, save_file
 from hundredfold.support.jsonio import as_json, parse_object
-from hundredfold.teach.album import STATE, Album
+from hundredfold.teach.album import STATE, Album, describe_unused
 from hundredfold.teach.check import Check, check_pictures
 from hundredfold.training.train import train
 
@@ -38,7 +38,7 @@ class Known(NamedTuple):
     """What is known about a picture file."""
 
     stamp: tuple[int, ...]
-    """Changes when the file does (`file_stamp`)."""
+    """Changes when the file does (`file_stamp`); empty for a broken link."""
     features: Tensor
     """(D,) float32; empty if the file cannot be read."""
     thumbnail: Tensor
@@ -93,7 +93,8 @@ class Teacher:
         self._checked = Checked({}, {}, None)
         self._trained = self._last_trained()
         self._trainer: Thread | None = None
-        self._error, self._stopped, self._answering = "", False, Lock()
+        self._error = self._watch_error = ""
+        self._stopped, self._answering = False, Lock()
 
     @contextmanager
     def learning(self) -> Iterator[None]:
@@ -161,7 +162,7 @@ class Teacher:
     def state(self) -> dict[str, Any]:
         """Return what the page shows, as values that JSON can hold."""
         with self._lock:
-            classes = self._album.classes()
+            classes, unused = self._album.contents()
             undo = self._album.changes[-1].what if self._album.changes else None
         known, (checked, stamps, check) = self._known, self._checked
         paths = [path for _, path in self._paths(classes)]
@@ -173,15 +174,14 @@ class Teacher:
                 for name, pictures in classes.items()
             ],
             "waiting": sum(path not in known for path in paths),
-            "unreadable": [
-                known[path].error for path in paths if path in known and known[path].error
-            ],
+            "unusable": [known[path].error for path in paths if path in known and known[path].error]
+            + describe_unused(unused),
             "is_checked": classes == checked and _stamps(known) == stamps,
             "accuracy": check and check.accuracy,
             "interval": check and check.interval,
             "judged": check.count if check else 0,
             "is_training": self._is_training,
-            "error": self._error,
+            "error": self._error or self._watch_error,
             "model": self._describe_model(classes),
             "undo": undo,
         }
@@ -209,9 +209,7 @@ class Teacher:
         """Return a digest of the names, sizes and times of the pictures of each class."""
         facts: list[object] = [list(classes)]
         for label, path in self._paths(classes):
-            stamp: tuple[int, ...] = ()
-            with suppress(OSError):  # moved just now
-                stamp = file_stamp(path)[:2]  # deleting and undoing change the others
+            stamp = _stamp(path)[:2]  # deleting and undoing change the others
             facts.append((label, path.name, stamp))
         return fingerprint(*facts).hex()
 
@@ -219,11 +217,14 @@ class Teacher:
         while not self._stopped:
             try:
                 self._look()
+                self._watch_error = ""
             except UserError as error:
-                self._error = str(error)
+                self._watch_error = str(error)
             except Exception:
                 traceback.print_exc()
-                self._error = "The pictures cannot be checked. The terminal shows the details."
+                self._watch_error = (
+                    "The pictures cannot be checked. The terminal shows the details."
+                )
             self._changed.wait(PAUSE)
             self._changed.clear()
 
@@ -233,10 +234,7 @@ class Teacher:
             with self._lock:
                 classes = self._album.classes()
             pairs = self._paths(classes)
-            stamps = {}
-            for _, path in pairs:
-                with suppress(OSError):  # moved just now
-                    stamps[path] = file_stamp(path)
+            stamps = {path: _stamp(path) for _, path in pairs}
             known = {p: k for p, k in self._known.items() if stamps.get(p) == k.stamp}
             missing = [path for path in stamps if path not in known][:AT_ONCE]
             self._known = known | self._computed({path: stamps[path] for path in missing})
@@ -292,7 +290,7 @@ class Teacher:
             self._error = str(error)
         except Exception:
             traceback.print_exc()
-            self._error = "The training failed. The terminal shows the details."
+            self._error = "The training failed. The terminal says why."
 
     def _last_trained(self) -> Trained | None:
         """Return the model that an earlier session trained on the album, if it is still there."""
@@ -306,3 +304,11 @@ class Teacher:
 
 def _stamps(known: Mapping[Path, Known]) -> dict[Path, tuple[int, ...]]:
     return {path: found.stamp for path, found in known.items()}
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return the stamp of a file; empty if there is none, because it was moved just now."""
+    try:
+        return file_stamp(path)
+    except OSError:
+        return ()
