@@ -1,5 +1,6 @@
 """Tables and archives of pictures."""
 
+import gzip
 import io
 import os
 import shutil
@@ -217,6 +218,47 @@ def test_damaged_archives_are_refused(kind: str, tmp_path: Path, load: Load) -> 
     (tmp_path / kind).write_bytes(b"not an archive")
     with pytest.raises(UserError, match="cut short or damaged"):
         load(tmp_path / kind)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tgz"])
+@pytest.mark.parametrize("damage", ["header", "end", "checksum"])
+def test_damage_that_tarfile_takes_for_the_end_is_noticed(
+    damage: str, suffix: str, tmp_path: Path, load: Load
+) -> None:
+    plain = archive(tmp_path / "x.tar", {f"a/{i}.png": RNG.bytes(2_000) for i in range(9)})
+    with tarfile.open(plain) as tar:
+        last = tar.getmembers()[-1]
+    content = bytearray(plain.read_bytes())
+    if damage == "header":
+        content[last.offset] ^= 1
+    elif damage == "end":
+        content = content[: last.offset]
+    path, whole = tmp_path / f"damaged.{suffix}", bytes(content)
+    if suffix == "tgz":
+        whole = gzip.compress(whole)
+    if damage == "checksum" and suffix == "tgz":
+        whole = whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]  # the CRC is before the length
+    elif damage == "checksum":
+        whole = whole[: last.offset + 300]
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"Cannot unpack .*CRC|cut short or damaged"):
+        load(path)
+
+
+def test_a_folder_that_a_tool_for_windows_packed_is_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name in ("cat/", "cat/1.png", "empty/"):
+            info = zipfile.ZipInfo("x")
+            info.filename = name.replace("/", "\\")
+            zipped.writestr(info, b"")
+    unpacked = unpack_archive(path, tmp_path / "unpacked").folder
+    assert sorted(map(str, (file.relative_to(unpacked) for file in unpacked.rglob("*")))) == [
+        "cat",
+        "cat/1.png",
+        "empty",
+    ]
+    assert (unpacked / "empty").is_dir()
 
 
 def test_an_undecodable_name_in_an_archive_is_refused(tmp_path: Path, load: Load) -> None:

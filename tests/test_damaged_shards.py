@@ -97,6 +97,39 @@ def test_a_header_without_sense_is_damage(root: Path, tmp_path: Path, load: Load
     assert len(load(folder).train) == 6
 
 
+def test_a_damaged_header_in_the_middle_of_a_shard_is_named(
+    root: Path, tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    folder = write_tars(root, tmp_path / "shards")
+    shard = folder / "train-001.tar"
+    content = bytearray(shard.read_bytes())
+    with tarfile.open(shard) as tar:
+        content[tar.getmembers()[4].offset] ^= 1
+    shard.write_bytes(content)
+    found, sentence = said_by(load, said, folder)
+    assert "The pictures after the first 2 of " in sentence
+    assert len(found.train) == 6 + 2
+
+
+def test_names_and_labels_that_are_not_text_lose_one_picture_each(
+    root: Path, tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    folder = write_tars(root, tmp_path / "shards")
+    files, _ = rows(root, "train")
+    with tarfile.open(folder / "train-001.tar", "w") as tar:
+        labels = {"a": b"1", "caf\udce9": b"1", "c": rb'{"label": "\ud83d"}', "d": b"1"}
+        for key, label in labels.items():
+            kind = "json" if label.startswith(b"{") else "cls"
+            for name, content in ((f"{key}.png", files[0].read_bytes()), (f"{key}.{kind}", label)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    found = load(folder)
+    assert "1 sample with a name or a label that is not valid Unicode: caf\\xe9. This" in said[0]
+    assert "1 picture without a label of a known class: c.png. This" in said[1]
+    assert len(found.train) == 6 + 2
+
+
 def test_odd_labels_and_long_captions_lose_one_picture_at_most(
     root: Path, tmp_path: Path, load: Load, said: list[str]
 ) -> None:

@@ -49,6 +49,8 @@ def main(arguments: Sequence[str]) -> None:
         f"{', '.join(found.parity)}: probabilities differ by at most {most:.1e} "
         f"(limit {LIMIT:.0e})."
     )
+    if found.known is not None:
+        console.print(f"The values `known` differ by at most {found.known:.1e}.")
     if found.accuracy:
         rows = metric_rows(*found.accuracy.values())
         console.print(make_table(["test set", *found.accuracy], rows))

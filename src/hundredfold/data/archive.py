@@ -60,9 +60,14 @@ def _unpack_zip(path: Path, destination: Destination) -> None:
             name, kind = decoded_name(info), info.external_attr >> 28  # Unix: 4 folder, 8 file
             if kind not in (0, 4, 8):  # 0: not stated
                 _skip_special(name, destination)
-            elif target := destination.prepare(name, folder=info.is_dir()):
+            elif target := destination.prepare(name, folder=_is_folder(info)):
                 with archive.open(info) as content:
                     write_member(target, LimitedStream(content, destination.limit))
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    """Return whether a member is a folder, also if a tool for Windows wrote a backslash."""
+    return info.is_dir() or info.filename.endswith("\\") or bool(info.external_attr & 0x10)
 
 
 def _name_decoder(

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tarfile import HeaderError, ReadError, TarFile
 from typing import IO, Any, cast
 
 from hundredfold.support.errors import UserError
@@ -17,6 +18,7 @@ OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"\xfd7zXZ\0": lzma.open,
 }
 """Function that opens a compressed file, for each signature at the start of the file."""
+CHUNK = 2**20
 MAX_HEADER = 2**20
 """Maximum size in bytes of a .tar member's header, with its name. Headers are kept in memory."""
 
@@ -79,13 +81,32 @@ class _TarStream(LimitedStream):
         return chunk
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose header must be valid: `tarfile` takes an invalid one for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: TarFile) -> "_Member":
+        """Return the next member.
+
+        Raises:
+            tarfile.ReadError: its header is invalid or cut short, or the archive ends without the
+                blocks that mark its end.
+        """
+        try:
+            return super().fromtarfile(tarfile)
+        except HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the regular end
+                raise
+            raise ReadError(str(error)) from error
+
+
 def tar_members(path: Path, limit: SizeLimit) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """Yield the members of a .tar file, compressed or not. Read each one before the next.
 
     Raises:
         UserError: the file unpacks to more bytes than the limit allows, a member's header is too
             large, or a member is a sparse file, whose stated size is not the size that it takes.
-        Exception: whatever `tarfile` and the decompressors raise if the file is damaged.
+        Exception: whatever `tarfile` and the decompressors raise if the file is damaged or cut.
     """
     with path.open("rb") as file:
         start = file.read(6)
@@ -94,7 +115,7 @@ def tar_members(path: Path, limit: SizeLimit) -> Iterator[tuple[tarfile.TarFile,
         stream = _TarStream(file, limit)
         ahead = 2 * tarfile.RECORDSIZE  # tarfile reads a record at a time
         stream.max_position = ahead + MAX_HEADER
-        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
+        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=_Member) as tar:
             while member := tar.next():
                 if member.issparse():
                     raise UserError(
@@ -105,3 +126,6 @@ def tar_members(path: Path, limit: SizeLimit) -> Iterator[tuple[tarfile.TarFile,
                 yield tar, member
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
                 stream.max_position = limit.bytes + member.size + ahead + MAX_HEADER
+        stream.max_position = float("inf")
+        while stream.read(CHUNK):  # decompressors verify a checksum at the end
+            pass

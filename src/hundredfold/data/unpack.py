@@ -18,7 +18,7 @@ from hundredfold.pictures.walk import HIDDEN, Skipped, as_text, has_suffix, is_h
 from hundredfold.support.errors import DamagedFileError, UserError, first_line, shortened
 from hundredfold.support.files import cache_folder, file_stamp, fingerprint, process_lock
 
-VERSION = 6
+VERSION = 7
 """Version of the layout of unpacked files in the cache."""
 MAX_GROWTH = 50
 """Number of times its own size that a file may unpack to, beyond FREE_BYTES. Pictures are already

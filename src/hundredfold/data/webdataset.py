@@ -25,7 +25,7 @@ from hundredfold.data.unpack import (
     write_member,
 )
 from hundredfold.pictures.load import is_picture
-from hundredfold.pictures.walk import is_hidden
+from hundredfold.pictures.walk import as_text, is_hidden
 from hundredfold.support.errors import UserError, first_few
 from hundredfold.support.text import plural
 
@@ -38,8 +38,6 @@ PEEKED = 20
 """Number of members that are looked at to recognise a shard."""
 MAX_PEEKED = 2**30
 """Maximum number of bytes that those members may unpack to."""
-END = bytes(1024)
-"""The end of a .tar archive."""
 DAMAGED = (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 """Exceptions that a damaged archive raises; ValueError if a number in a header is none."""
 
@@ -83,18 +81,20 @@ def unpack_webdataset(path: Path, folder: Path, class_names: Sequence[str] = ())
 
     def unpack(path: Path, destination: Destination) -> None:
         verify(path)
-        count, key, without = 0, "", list[str]()
+        count, key, without, unwritable = 0, "", list[str](), list[str]()
         with (destination.folder / UNPACKED_TABLE).open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, tuple(COLUMNS))
             table.writeheader()
             try:
                 for key, sample in _samples(path, destination, class_names):
-                    if "path" in sample:
+                    if "path" not in sample:
+                        without += [key] if "label" in sample else []
+                    elif not _is_text(sample):
+                        unwritable.append(as_text(key))
+                    else:
                         table.writerow(sample)
                         count += 1
-                    elif "label" in sample:
-                        without.append(key)
-                whole = _is_whole(path)
+                whole = True
             except OSError as error:
                 if error.errno is not None:  # of the disk; decompressors raise others
                     raise
@@ -113,20 +113,23 @@ def unpack_webdataset(path: Path, folder: Path, class_names: Sequence[str] = ())
             destination.left_out.append(
                 f"{path} has {samples} without a picture of a known kind: {first_few(without)}"
             )
+        if unwritable:
+            samples = plural(len(unwritable), "sample")
+            destination.left_out.append(
+                f"{path} has {samples} with a name or a label that is not valid Unicode: "
+                f"{first_few(unwritable)}"
+            )
 
     return unpack_once(path, folder, unpack, tuple(class_names))
 
 
-def _is_whole(path: Path) -> bool:
-    """Return whether an archive has an end, without which it may have been cut between two files.
-
-    Compressed archives have a checksum instead, which was verified when they were read.
-    """
-    if not path.name.lower().endswith(".tar"):
-        return True
-    with path.open("rb") as file:
-        file.seek(-min(len(END), path.stat().st_size), 2)
-        return file.read() == END
+def _is_text(sample: Sample) -> bool:
+    """Return whether the cells of a sample can be written to a table."""
+    try:
+        "".join(sample.values()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _samples(
@@ -134,18 +137,23 @@ def _samples(
 ) -> Iterator[tuple[str, Sample]]:
     """Write the picture of each sample to a file, and yield its key and its cells."""
     last, sample = "", Sample()
-    for tar, member in tar_members(path, destination.limit):
-        if not member.isreg() or is_hidden(PurePosixPath(member.name).name):
-            continue  # macOS writes ._0001.jpg beside 0001.jpg
-        key, kind = _parse(member.name)
-        if key != last:
+    try:
+        for tar, member in tar_members(path, destination.limit):
+            if not member.isreg() or is_hidden(PurePosixPath(member.name).name):
+                continue  # macOS writes ._0001.jpg beside 0001.jpg
+            key, kind = _parse(member.name)
+            if key != last:
+                yield last, sample
+                last, sample = key, Sample()
+            content = cast("IO[bytes]", tar.extractfile(member))
+            if kind in KINDS:
+                sample = _read_label(kind, content.read(MAX_LABEL), class_names) | sample
+            elif "path" not in sample and _is_the_picture(kind):
+                sample |= _write_picture(member.name, content, destination)
+    except (OSError, *DAMAGED):
+        if sample.keys() >= {"path", "label"}:  # complete before the damage
             yield last, sample
-            last, sample = key, Sample()
-        content = cast("IO[bytes]", tar.extractfile(member))
-        if kind in KINDS:
-            sample = _read_label(kind, content.read(MAX_LABEL), class_names) | sample
-        elif "path" not in sample and _is_the_picture(kind):
-            sample |= _write_picture(member.name, content, destination)
+        raise
     yield last, sample
 
 

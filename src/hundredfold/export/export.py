@@ -54,8 +54,9 @@ class ExportResult:
     pictures: int
     """Number of pictures that the models were compared on."""
     parity: dict[str, float]
-    """Largest difference of a probability from the predictor's, by batch size. `known` is the
-    largest difference of `Prediction.known`, if the model can say."""
+    """Largest difference of a probability from the predictor's, by batch size."""
+    known: float | None
+    """Largest difference of `Prediction.known`; None if the model cannot say."""
     accuracy: dict[str, dict[str, float]]
     """Test metrics that `measure` returns, by model: `predictor`, `exported`, `int8`; empty
     if the run's data is not available."""
@@ -107,13 +108,14 @@ def export(
     images = _pictures(dataset, info)
     logits = predict_logits(model, images, info)
     parity = _parity(exported, logits / info.temperature, images)
-    _refuse_differences(parity, LIMIT, path)
+    _refuse_differences("probabilities", max(parity.values()), LIMIT, path)
+    difference = None
     if known:
         features = predict_features(model, images, info)
         expected = known(logits, features).numpy()
-        familiar = {"known": float(np.abs(exported(_pixels(images))[1] - expected).max())}
-        _refuse_differences(familiar, 1.5 / len(known.scores), path)  # rounding may move it by one
-        parity |= familiar
+        difference = float(np.abs(exported(_pixels(images))[1] - expected).max())
+        limit = 1.5 / len(known.scores)  # rounding may move the rank of a picture by one
+        _refuse_differences("values `known`", difference, limit, path)
     models = {"exported": exported}
     if int8 and dataset:
         chosen = torch.randperm(len(dataset.train), generator=generator(0, "int8"))
@@ -125,8 +127,9 @@ def export(
         logits = predict_logits(model, dataset.test.parts(), info) / info.temperature
         accuracy = _accuracy(models, logits, dataset.test, info)
     record = {"pictures": len(images), "parity": parity, "limit": LIMIT, "test": accuracy}
+    record |= {} if difference is None else {"known": difference}
     save_file(path.with_name(f"{path.name}.json"), as_json(record))
-    return ExportResult(path, len(images), parity, accuracy)
+    return ExportResult(path, len(images), parity, difference, accuracy)
 
 
 def _write(program: torch.export.ExportedProgram, info: ModelInfo, path: Path) -> ExportedModel:
@@ -174,17 +177,17 @@ def _parity(
     return parity
 
 
-def _refuse_differences(parity: dict[str, float], limit: float, path: Path) -> None:
-    """Delete an exported model whose probabilities, or values of `known`, differ by more.
+def _refuse_differences(what: str, difference: float, limit: float, path: Path) -> None:
+    """Delete an exported model whose answers differ from the predictor's by more than a limit.
 
     Raises:
         CheckFailed: they do.
     """
-    if not max(parity.values()) <= limit:  # also true for NaN
+    if not difference <= limit:  # also true for NaN
         path.unlink()
         raise CheckFailed(
-            f"{path.name} was deleted: its probabilities differ from the predictor's by up to "
-            f"{max(parity.values()):.2g}."
+            f"{path.name} was deleted: its {what} differ from the predictor's by up to "
+            f"{difference:.2g}."
         )
 
 

@@ -1,5 +1,6 @@
 """The figure of an explanation: a picture, its occlusion map, and similar training pictures."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,9 @@ from hundredfold.pictures.load import to_image
 HEAT = LinearSegmentedColormap.from_list(
     "for and against", [(0.0, BLUE), (0.5, "#ffffff00"), (1.0, ORANGE)]
 )
+
+TITLE_WIDTH = 44
+"""Number of characters of a title that fit over a picture."""
 
 
 @rc_context(STYLE)
@@ -90,4 +94,4 @@ def _show(axes: Axes, image: Tensor, title: str, *, small: bool = False) -> None
     if small:
         axes.set_title(title, fontsize=9, fontweight="normal", color=GREY, loc="center")
     else:
-        axes.set_title(title)
+        axes.set_title("\n".join(textwrap.wrap(title, TITLE_WIDTH)))

@@ -117,7 +117,7 @@ def draw_reliability(before: Reliability, after: Reliability, labels: str) -> Fi
         panel_axes.set_ylabel(label)
         panel_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylim(0, 1)
-    axes.legend(loc="upper left", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     counts.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     counts.set_xlabel("confidence")
     return figure
@@ -148,8 +148,9 @@ def draw_coverage(curves: Mapping[str, Tensor]) -> Figure:
 def draw_prediction(image: Tensor, label: str, predicted: str) -> Figure:
     """Draw a picture, (3, H, W) uint8, with its label and the predicted class."""
     figure, axes = panel(3.6, 4)
+    correct = label == predicted
+    label, predicted = clipped_name(label), clipped_name(predicted)
     axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_axis_off()
-    correct = label == predicted
     axes.set_title(f"label: {label}\npredicted: {predicted}", color=GREEN if correct else ORANGE)
     return figure
