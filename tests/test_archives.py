@@ -165,6 +165,24 @@ def test_an_archive_may_hold_a_table(tmp_path: Path, load: Load) -> None:
             load(archive(tmp_path / f"{len(outside)}.zip", files))
 
 
+def test_a_table_in_an_archive_that_lists_no_pictures_or_not_all_of_them(
+    tmp_path: Path, load: Load, said: list[str]
+) -> None:
+    root = pictures(tmp_path / "pets", {"a": 4, "b": 4})
+    files = {f"{p.relative_to(root)}": p.read_bytes() for p in root.rglob("*.png")}
+    whole = load(archive(tmp_path / "whole.zip", files)).digest()
+    sizes = archive(tmp_path / "sizes.zip", files | {"sizes.csv": b"name,width\nx,3\n"})
+    assert load(sizes).digest() == whole
+    rows = [f"{label}/{label}-{i}.png,{label}" for label in "ab" for i in range(3)]
+    listed = files | {"few.csv": ("path,label\n" + "\n".join(rows)).encode()}
+    few = load(archive(tmp_path / "few.zip", listed))
+    assert len(few.train) + len(few.test) == 6
+    assert any("2 pictures in" in line and "because few.csv, the only" in line for line in said)
+    flat = archive(tmp_path / "flat.zip", {"all/1.png": files["a/a-0.png"], "x.csv": b"id\n1\n"})
+    with pytest.raises(UserError, match=r"x\.csv has no column path"):
+        load(flat)
+
+
 def test_other_files_are_refused(tmp_path: Path, load: Load) -> None:
     (tmp_path / "cat.jpg").write_bytes(b"x")
     with pytest.raises(UserError, match="is not a folder, an archive"):

@@ -15,6 +15,7 @@ from support.pets import scene
 
 from hundredfold import Dataset, Split
 from hundredfold.audit.audit import AuditResult, audit, cleaned_list
+from hundredfold.audit.findings import count_by_split
 from hundredfold.audit.page import render_audit
 from hundredfold.audit.pictures import AuditedPictures, from_dataset, load_audited_pictures
 from hundredfold.cli.audit import show_findings
@@ -148,6 +149,49 @@ def test_the_command_writes_a_page_and_with_strict_fails_on_findings(
         assert main(["audit", what, "--fix", "x.csv", "--out", "none"]) == 2
         assert why in capsys.readouterr().err
     assert not Path("none").exists()  # refused before the audit
+
+
+def test_a_list_is_written_only_where_it_is_safe_and_useful(
+    faulty: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text(cleaned_list(audit(load_audited_pictures(str(faulty)), labels=False)))
+    before = table.read_text()
+    for fix, why in (
+        ("list.csv", "list.csv is the audited table"),
+        ("clean.tsv", "must end with .csv"),
+        ("nowhere/clean.csv", "There is no folder nowhere"),
+    ):
+        assert main(["audit", "list.csv", "--fix", fix, "--out", "none"]) == 2
+        assert why in capsys.readouterr().err
+    assert table.read_text() == before
+    assert not Path("none").exists()
+
+
+def test_what_a_training_leaves_out_is_found(
+    faulty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (faulty / "loose.png", faulty / "train/Cat/1.png"):
+        save(scene(400), path)
+    found = audit(load_audited_pictures(str(faulty)), labels=False, near=False)
+    (left_out,), (remark,) = items(found, "left_out"), items(found, "remarks")
+    assert left_out == "pets: 1 picture outside of any folder belongs to none of the splits"
+    assert "Cat" in remark and "cat" in remark
+    assert "left_out" in {finding.key for finding in found.wrong}
+
+
+def test_rows_without_a_split_are_training_pictures(faulty: Path, tmp_path: Path) -> None:
+    rows = ["path,label,split"]
+    for i in range(10):
+        rows.append(f"{faulty}/train/{'cat' if i % 2 else 'dog'}/{i}.png,{'ab'[i % 2]},")
+    rows += [f"{faulty}/test/dog/100.png,a,test", f"{faulty}/test/dog/copy.png,a,test"]
+    (tmp_path / "some.csv").write_text("\n".join(rows))
+    pictures = load_audited_pictures(str(tmp_path / "some.csv"))
+    found = audit(pictures, labels=False, near=False)
+    assert count_by_split(pictures) == {"train": {"a": 5, "b": 5}, "test": {"a": 2, "b": 0}}
+    assert items(found, "unknown") == []
+    assert items(found, "missing") == ["b: none in test"]
+    assert len(items(found, "exact_splits")) == 1
 
 
 def zipped(folder: Path) -> str:

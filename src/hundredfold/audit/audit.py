@@ -231,6 +231,20 @@ def refuse_list(pictures: AuditedPictures) -> None:
             )
 
 
+def refuse_target(pictures: AuditedPictures, path: Path) -> None:
+    """Refuse to write a list over the audited table, or to a file that cannot be trained on.
+
+    Raises:
+        UserError: the file is the source or no .csv, or its folder does not exist.
+    """
+    if path.suffix.lower() != ".csv":
+        raise UserError(f"--fix writes a table with commas, so {path} must end with .csv.")
+    if path.resolve() == Path(pictures.source).resolve():
+        raise UserError(f"{path} is the audited table. Name another file for --fix.")
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder {path.parent} for --fix.")
+
+
 def cleaned_list(result: AuditResult) -> str:
     """Return a table, for `--data`, of the pictures without those that are certainly wrong.
 

@@ -56,7 +56,14 @@ def file_findings(pictures: AuditedPictures) -> list[Finding]:
     """Return what was found about the files."""
     unusable = [FindingItem(*entry) for entry in pictures.unusable]
     other = [FindingItem(*entry) for entry in pictures.other_files]
-    findings = [Finding("unusable", "pictures that cannot be used", True, unusable)]
+    source = Path(pictures.source).name
+    left_out = [FindingItem(source, sentence) for sentence in pictures.left_out]
+    remarks = [FindingItem(source, sentence) for sentence in pictures.remarks]
+    findings = [
+        Finding("unusable", "pictures that cannot be used", True, unusable),
+        Finding("left_out", "pictures that are left out", True, left_out),
+        Finding("remarks", "remarks about names and folders", False, remarks),
+    ]
     for key, (title, check) in CHECKS.items():
         details = map(check, pictures.facts, pictures.paths)
         items = [

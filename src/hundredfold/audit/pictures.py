@@ -49,6 +49,10 @@ class AuditedPictures:
     """Classes without a usable picture, each with the reason."""
     other_files: tuple[Skipped, ...] = ()
     """Files that are not pictures, each with the reason."""
+    left_out: tuple[str, ...] = ()
+    """Sentences, without full stops, about pictures that a training leaves out."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about names and folders that were guessed or may be mistakes."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,13 +81,14 @@ def _from_files(path: Path) -> AuditedPictures:
     classes = in_natural_order(entry.label for entry in entries)
     index = {name: i for i, name in enumerate(classes)}
     facts = tuple(source.infos[i] for i in usable)
+    rest = "train" if any(entry.split for entry in entries) else ""  # as for a training
     return AuditedPictures(
         source=str(source.path),
         store=source.store[torch.tensor(usable, dtype=torch.int64)],
         labels=torch.tensor([index[entry.label] for entry in entries], dtype=torch.int64),
         classes=tuple(classes),
         parents=tuple(entry.parent for entry in entries),
-        splits=tuple(entry.split for entry in entries),
+        splits=tuple(entry.split or rest for entry in entries),
         names=tuple(entry.name for entry in entries),
         digests=tuple(fact.digest for fact in facts),
         groups=tuple(entry.group for entry in entries),
@@ -92,6 +97,8 @@ def _from_files(path: Path) -> AuditedPictures:
         unusable=tuple(source.unusable),
         lost_classes=tuple(source.empty_classes),
         other_files=source.skipped,
+        left_out=source.listing.left_out,
+        remarks=source.listing.remarks,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.audit.audit import AuditResult, audit, cleaned_list, refuse_list
+from hundredfold.audit.audit import AuditResult, audit, cleaned_list, refuse_list, refuse_target
 from hundredfold.audit.page import audit_json, render_audit
 from hundredfold.audit.pictures import load_audited_pictures
 from hundredfold.support.console import console, escape
@@ -40,14 +40,15 @@ def audit_data(
         near: Search for near duplicates as well as for copies.
         labels: Search for labels that are likely wrong. For both, pretrained features of photos
             are computed; for other pictures, three small networks are trained.
-        fix: File to which a table of the pictures is written, without those that are certainly
-            wrong. Train on it with --data.
+        fix: File (.csv) to which a table of the pictures is written, without those that are
+            certainly wrong. Train on it with --data.
         strict: Exit with code 1 if something should be fixed before training.
         out: Folder for audit.html and audit.json.
     """
     pictures = load_audited_pictures(data)
     if fix:
         refuse_list(pictures)
+        refuse_target(pictures, expanded(fix))
     folder = make_folder(expanded(out))
     result = audit(pictures, near=near, labels=labels)
     save_file(folder / "audit.html", render_audit(result))

@@ -1,5 +1,6 @@
 """Read a collection of your own pictures from a folder, an archive, or a table."""
 
+import os
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from hundredfold.data.encoded import EncodedPictures
 from hundredfold.data.listing import Entry, Listing, list_folder
 from hundredfold.data.pixel_cache import read_pictures
 from hundredfold.data.shards import describe_unused_shards, find_shards, list_shards
-from hundredfold.data.table import list_table
+from hundredfold.data.table import list_table, lists_pictures
 from hundredfold.data.unpack import TABLES, unpacked_folder
 from hundredfold.pictures.pixels import Fit, open_picture
 from hundredfold.pictures.walk import Skipped, in_natural_order, is_hidden, natural_key, walk
@@ -128,12 +129,35 @@ def list_archive(path: Path) -> Listing:
     """
     unpacked = unpack_archive(path, unpacked_folder())
     table = _only_table(unpacked.folder)
-    if table is None:
-        listing = list_folder(unpacked.folder, str(path), unpacked.skipped)
-    else:
+    if table and (lists_pictures(table) or not _has_classes(unpacked.folder)):
         listing = list_table(table, f"{path}: {table.name}", unpacked.folder)
         listing = replace(listing, skipped=(*unpacked.skipped, *listing.skipped))
-    return replace(listing, remarks=(*unpacked.remarks, *listing.remarks))
+        remarks = _describe_unlisted(path, table, listing, unpacked.folder)
+    else:
+        listing = list_folder(unpacked.folder, str(path), unpacked.skipped)
+        remarks = []
+    return replace(listing, remarks=(*unpacked.remarks, *remarks, *listing.remarks))
+
+
+def _has_classes(folder: Path) -> bool:
+    """Return whether a folder has pictures in the folders of at least two classes."""
+    try:
+        return len({entry.label for entry in list_folder(folder).entries}) > 1
+    except UserError:
+        return False
+
+
+def _describe_unlisted(path: Path, table: Path, listing: Listing, folder: Path) -> list[str]:
+    """Return a sentence about the pictures of an archive that its table does not list, or none."""
+    listed = {os.path.normpath(entry.file) for entry in listing.entries}
+    others = sum(str(picture) not in listed for picture, _ in walk(folder).pictures)
+    if not others:
+        return []
+    verb = "is" if others == 1 else "are"
+    return [
+        f"{plural(others, 'picture')} in {path} {verb} not used, because {table.name}, the only "
+        "table there, does not list them."
+    ]
 
 
 def _only_table(folder: Path) -> Path | None:

@@ -70,6 +70,19 @@ def list_table(path: Path, source: str = "", root: Path | None = None) -> Listin
     return Listing(sort_entries(qualify_shared_names(entries)), remarks=remarks)
 
 
+def lists_pictures(path: Path) -> bool:
+    """Return whether a table has a column of paths and one of labels, as far as can be told."""
+    if path.suffix.lower() == ".parquet":
+        return True
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            names = next(csv.reader(file, "excel-tab" if path.suffix == ".tsv" else "excel"), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return True
+    known = {to_nfc(name).strip().lower() for name in names}
+    return all(known.intersection(COLUMNS[kind]) for kind in ("path", "label"))
+
+
 def read_entries(
     path: Path, source: str, root: Path | None = None, *, lenient: bool = False
 ) -> tuple[list[Entry], list[str]]:
