@@ -120,12 +120,43 @@ def test_without_a_network_the_earlier_download_is_used(
     capsys.readouterr()
     again = load_data(f"{url}/shards/train-{{000..001}}.tar")
     assert again.digest() == first.digest()
-    assert (
-        "The earlier download is used, because these cannot be reached: " in capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "The earlier download is used, because these cannot be read now: " in out
     with pytest.raises(UnavailableError, match=r"Cannot read http://.*test-000\.tar: .*refused"):
         load_data(f"{url}/shards/test-000.tar")
     assert shards.exists()
+
+
+def test_an_expired_address_does_not_delete_the_earlier_download(
+    web: tuple[Path, str], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = web
+    archive = zipped(root, folder)
+    path = find_source(f"{url}/my%20pets.zip")
+
+    def deny(handler: http.server.SimpleHTTPRequestHandler) -> None:
+        handler.send_error(403)
+
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "do_GET", deny)
+    assert find_source(f"{url}/my%20pets.zip") == path
+    assert path and path.read_bytes() == archive.read_bytes()
+    with pytest.raises(UserError, match="lack the permission"):
+        find_source(f"{url}/other.zip")
+
+
+def test_all_kinds_of_pictures_of_a_store_are_downloaded(
+    store: fsspec.AbstractFileSystem, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in "ab":
+        for number, suffix in enumerate(("ppm", "Jpg", "jfif", "webp")):
+            picture(tmp_path / "pets" / label / f"{number}.png").rename(
+                tmp_path / "pets" / label / f"{number}.{suffix}"
+            )
+    store.put(f"{tmp_path}/pets/", "/bucket/pets", recursive=True)
+    store.pipe("/bucket/pets/weights.bin", b"x")
+    path = find_source("memory://bucket/pets")
+    assert path and len(list(path.rglob("*.*"))) == 8
+    assert "1 file at memory://bucket/pets is not downloaded" in capsys.readouterr().out
 
 
 def test_a_folder_of_a_store_equals_the_folder(

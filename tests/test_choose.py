@@ -82,6 +82,12 @@ def chosen(root: Path | str, **changes: Any) -> tuple[Loaded, list[str]]:
     return choose(configuring(root, **changes), said.append), said
 
 
+def test_without_weights_the_network_is_trained_from_scratch(tmp_path: Path) -> None:
+    found, said = chosen(write(tmp_path / "pictures", patterns, {"": 24}), size=64, weights="")
+    assert found.config.name == "fast"
+    assert not any("pretrained" in sentence for sentence in said)
+
+
 def test_photos_that_features_tell_apart_start_from_them(tmp_path: Path) -> None:
     found, said = chosen(write(tmp_path / "pictures", patterns, {"": 24}), size=64)
     assert found.config.name == "finetune" and found.config.weights == "installed"

@@ -241,6 +241,26 @@ def test_a_restart_by_torchrun_resumes_to_the_same_bits() -> None:
     assert mended.environment()["processes"] == 2
 
 
+@needs_proc
+@pytest.mark.long
+def test_processes_with_other_settings_or_data_are_refused() -> None:
+    code = (
+        "import os, sys; from hundredfold.cli.main import main; "
+        "sys.exit(main(['train', 'fast', *sys.argv[1:], '--lr', '0.1' + os.environ['RANK']]))"
+    )
+    Path("different.py").write_text(code)
+    done = subprocess.run(
+        [*LAUNCH, "--nproc-per-node=2", "different.py", *SMALL, "--epochs", "1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("different data or different settings") == 2
+    assert not Path("runs").exists()
+
+
 def test_several_processes_refuse_a_budget_and_need_torchrun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

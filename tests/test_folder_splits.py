@@ -8,7 +8,7 @@ import torch
 from support.making import Load
 from support.pets import pictures, scene
 
-from hundredfold import Config, train
+from hundredfold import Config, UserError, train
 from hundredfold.audit.audit import audit, cleaned_list
 from hundredfold.audit.pictures import load_audited_pictures
 from hundredfold.data import related
@@ -33,7 +33,7 @@ def test_near_duplicates_in_a_folder_stay_on_one_side(
     tmp_path: Path, load: Load, said: list[str]
 ) -> None:
     dataset = load(photo_folder(tmp_path / "pets"))
-    assert "Copies, near duplicates and pictures of one group stay together" in said[0]
+    assert "Copies, near duplicates and pictures of one group stay on one side" in said[0]
     for seed in range(5):
         config = Config(validation=0.2, seed=seed)
         rest, validation = split_dataset(dataset, config)
@@ -127,6 +127,12 @@ def test_many_pictures_are_only_searched_for_copies(
     assert any(
         "more than 20 pictures, so near duplicates are not searched" in line for line in said
     )
+
+
+def test_test_pictures_of_other_classes_are_named(tmp_path: Path, load: Load) -> None:
+    counts = {"train/a": 3, "train/b": 3, "val/a": 2, "val/b": 2, "test/unknown": 4}
+    with pytest.raises(UserError, match=r"No test picture of .* has a class of the training"):
+        load(pictures(tmp_path / "pets", counts))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hundredfold.cli.main import main
 from hundredfold.data.dataset import Split
 from hundredfold.evaluation.compare import compare
 from hundredfold.experiments.ablate import ablate
+from hundredfold.experiments.lr_find import find_lr
 from hundredfold.experiments.tune import search_space, tune
 from hundredfold.export.export import export
 from hundredfold.inference.features import cached_features, last_linear, predict_features
@@ -101,6 +102,15 @@ def test_there_is_nothing_to_tune_without_epochs(tiny: Dataset, tmp_path: Path) 
     config = configured(probe, tmp_path)
     with pytest.raises(UserError, match="--epochs is 0: only the head is trained"):
         tune(config, tiny, search_space(config, ["lr"]), 1, f"sqlite:///{tmp_path}/s.db")
+
+
+def test_a_budget_and_a_search_for_a_rate_need_epochs(tiny: Dataset, tmp_path: Path) -> None:
+    config = configured(probe, tmp_path, budget="10s")
+    with pytest.raises(UserError, match="--budget has no effect with --epochs 0"):
+        train(config, tiny)
+    setup, state = begin(configured(probe, tmp_path), tiny)
+    with pytest.raises(UserError, match="only the head is trained, which needs no learning rate"):
+        find_lr(state, setup)
 
 
 def test_the_commands_accept_a_run_without_epochs(

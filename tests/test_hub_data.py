@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from support.pets import picture, pictures
 from support.shards import write_parquet
 
 from hundredfold import UserError
-from hundredfold.data.huggingface import download_dataset
+from hundredfold.data.huggingface import _patterns, download_dataset
+from hundredfold.pictures.load import picture_suffixes
 
 COMMIT = "0" * 40
 
@@ -119,6 +121,15 @@ def test_a_data_set_of_the_hub_is_downloaded_once(hub: Hub, tmp_path: Path) -> N
     assert "Cannot download pets/others from the Hugging Face Hub" in offline.stderr
     with pytest.raises(UserError, match="not of the form hf:OWNER/NAME"):
         download_dataset("hf:pets")
+
+
+def test_patterns_match_every_kind_of_picture_in_either_case() -> None:
+    patterns = _patterns("main", (*picture_suffixes(), ".tar.gz"))
+    for name, is_wanted in (
+        ("main/cat/1.jpg", True), ("main/cat/1.JPG", True), ("main/cat/1.Jpg", True),
+        ("main/1.ppm", True), ("main/x.TAR.gz", True), ("main/x.bin", False), ("1.jpg", False),
+    ):  # fmt: skip
+        assert any(fnmatchcase(name, pattern) for pattern in patterns) == is_wanted, name
 
 
 @pytest.mark.long

@@ -1,10 +1,12 @@
 """The cache of decoded pictures is used only if it is intact and of the same files."""
 
+import errno
 import os
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 
 import filelock
@@ -15,8 +17,9 @@ from PIL import Image
 from support.making import Load
 from support.pets import picture, pictures
 
-from hundredfold import Dataset
+from hundredfold import Dataset, load_data
 from hundredfold.data.pixel_cache import MAX_LISTS, PREFIX_DIGITS
+from hundredfold.pictures.pixels import open_file
 from hundredfold.support.files import cache_folder
 
 SPLITS = {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1}
@@ -49,6 +52,27 @@ def assert_is_of(dataset: Dataset, root: Path) -> None:
         for image, name in zip(split.images, split.names, strict=True):
             with Image.open(root / name) as file:
                 assert image.equal(torch.from_numpy(np.array(file)).permute(2, 0, 1)), name
+
+
+@pytest.mark.parametrize("most", ["", "0"])
+def test_a_problem_of_the_disk_is_not_remembered(
+    most: str, root: Path, load: Load, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "train-a-0.png"
+
+    def open_or_fail(path: Path) -> BufferedReader:
+        if path.name == name:
+            raise OSError(errno.EIO, "Input/output error")
+        return open_file(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hundredfold.data.decode.open_file", open_or_fail)
+        assert len(load_data(str(root), said.append, cache=most).train) == 3
+    assert "train-a-0.png (cannot be read: Input/output error)" in said[0]
+    dataset = load_data(str(root), said.append, cache=most)
+    assert len(dataset.train) == 4
+    assert_is_of(dataset, root)
+    assert load_data(str(root), cache=most).digest() == load(root).digest()
 
 
 def test_replaced_files_are_read_again(root: Path, load: Load) -> None:

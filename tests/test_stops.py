@@ -11,6 +11,7 @@ import pytest
 from support.stopping import Stopper
 
 from hundredfold import Config, Dataset, Run, UserError, train
+from hundredfold.support.errors import DivergedError
 from hundredfold.support.signals import deferred_stop
 from hundredfold.training.loop import StepRecord
 from hundredfold.training.progress import Display
@@ -80,6 +81,30 @@ def test_a_loss_that_is_not_finite_names_its_step_and_saves_its_batch(
         train(config, tiny, quiet=True)
     (path,) = Path(tiny_config.out).iterdir()
     assert (path / "diverged.safetensors").stat().st_size > 16 * 3 * 32 * 32
+
+
+def test_a_full_disk_does_not_hide_that_the_loss_is_not_finite(
+    tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise UserError("Cannot write x: No space left on device.")
+
+    monkeypatch.setattr(Run, "save_batch", full)
+    config = dataclasses.replace(tiny_config, lr=1e30, epochs=3)
+    with pytest.raises(DivergedError, match=r"lower --lr .* That batch is not kept: Cannot write"):
+        train(config, tiny, quiet=True)
+
+
+def test_ctrl_c_of_a_script_does_not_stop_a_training_in_its_background() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with deferred_stop() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop.number == 0
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.number == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_error_about_memory_says_which_settings_to_lower(tmp_path: Path) -> None:

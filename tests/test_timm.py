@@ -208,7 +208,7 @@ def test_a_model_without_pretrained_weights_counts_statistics(
 def test_pictures_are_normalised_as_the_weights_expect(config: Config, tiny: Dataset) -> None:
     info = setup_of(config, tiny).info
     assert info.mean == (0.485, 0.456, 0.406) and info.std == (0.229, 0.224, 0.225)
-    plain = dataclasses.replace(config, weights="")
+    plain = dataclasses.replace(config, weights="", frozen=0.0)
     assert setup_of(plain, tiny).info.mean != info.mean
 
 
@@ -244,10 +244,19 @@ def test_weights_and_freezing_are_only_for_timm() -> None:
     for changes in ({"weights": "x"}, {"frozen": 0.3}, {"layer_decay": 0.9}):
         with pytest.raises(UserError, match="unless --model is timm:NAME"):
             Config(**changes)
+    with pytest.raises(UserError, match=r"--frozen is 0\.33, but must be 0 unless there are"):
+        finetune(weights="")
     with pytest.raises(UserError, match=r"--layer-decay is 0\.9, but must be 1 unless"):
         finetune(optimizer="sgd")
     with pytest.raises(UserError, match="--model is 'resnet'"):
         Config(model="resnet")
+
+
+def test_pictures_too_small_for_a_network_are_refused(config: Config, tiny: Dataset) -> None:
+    for name, size in (("inception_v3", 32), ("nest_tiny", 100)):
+        other = dataclasses.replace(config, model=f"timm:{name}", weights="", frozen=0, size=size)
+        with pytest.raises(UserError, match=f"timm:{name} cannot be trained on pictures of {size}"):
+            setup_of(other, tiny)
 
 
 def test_options_that_timm_models_do_not_have_are_refused(config: Config) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.making import make_split, update_digests
+from support.making import Notes, make_split, update_digests
 
 from hundredfold import Config, Dataset, UserError, evaluate, train
 from hundredfold.data.dataset import Split
@@ -154,6 +154,25 @@ def test_two_pictures_are_enough_for_a_step(tiny_config: Config) -> None:
         train(tiny_config, one, quiet=True)
 
 
+def test_validation_pictures_that_are_missing_or_not_used_are_said(
+    tiny: Dataset, tiny_config: Config
+) -> None:
+    own = dataclasses.replace(tiny, validation=make_split(12, 6, 3))
+    few = dataclasses.replace(tiny, train=tiny.train[:12])
+    for dataset, changes, sentence in (
+        (tiny, {"validation": 0.2}, None),
+        (own, {"validation": 0.2}, None),
+        (own, {"validation": 0.0}, "--validation 0 has no effect"),
+        (own, {"validation": 0.0, "validate_on": "test"}, "because of --validate-on test"),
+        (few, {"validation": 0.01}, "no class is large enough for a share of 0.01"),
+    ):
+        display = Notes()
+        config = dataclasses.replace(tiny_config, epochs=0.1, **changes)
+        train(config, dataset, display=display)
+        said = " ".join(display.said)
+        assert (sentence in said) if sentence else ("validation" not in said), said
+
+
 @pytest.mark.parametrize(("epochs", "steps"), [(0.5, [2]), (0.01, [1]), (2.4, [5, 5, 2])])
 def test_a_run_may_end_within_an_epoch(
     epochs: float, steps: list[int], tiny: Dataset, tiny_config: Config
@@ -168,7 +187,7 @@ def test_a_run_may_end_within_an_epoch(
 def test_devices_are_chosen_or_refused() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
-    for name in ("cuda:99", "abacus", "xpu"):
+    for name in ("cuda:99", "cuda:256", "abacus", "xpu"):
         with pytest.raises(UserError, match=f"--device {name} (is|must be)"):
             pick_device(name)
     assert not uses_bfloat16(Config(), torch.device("cpu"))

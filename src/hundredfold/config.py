@@ -221,6 +221,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("sync_batch_norm", not (timm and c.sync_batch_norm), f"False if --model is {TIMM}NAME"),
         ("frozen", timm or not c.frozen, f"0 unless --model is {TIMM}NAME"),
         ("frozen", 0 <= c.frozen < 1, "at least 0 and below 1"),
+        ("frozen", not c.frozen or c.weights != "", "0 unless there are --weights"),
         ("layer_decay", timm or c.layer_decay == 1, f"1 unless --model is {TIMM}NAME"),
         ("layer_decay", 0 < c.layer_decay <= 1, "above 0 and at most 1"),
         (

@@ -185,6 +185,8 @@ def _judge_by_networks(
         steps = count_audit_steps(len(pictures), setup.config)
         with counted("Checking labels", steps) as advance:
             probabilities, states = predict_out_of_sample(setup, advance)
+        alone = pictures.labels.bincount()[pictures.labels] == 1
+        probabilities[alone] = 1 / len(pictures.classes)  # the network never saw the class
         issues = find_label_issues(probabilities, pictures.labels)
     if near:
         pairs = _near_duplicates(setup, states or [first_state(setup)])

@@ -15,7 +15,7 @@ from hundredfold.training.choose import choose
 from hundredfold.training.choose_fit import Loaded, load_with_best_fit
 from hundredfold.training.resume import resume as resume_run
 from hundredfold.training.resume import run_before_restart
-from hundredfold.training.train import train
+from hundredfold.training.train import explained_memory, train
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def _train(arguments: Sequence[str], processes: Processes) -> None:
             data,
         )
         return
-    config, dataset, started = _load(arguments, processes, display.note)
+    with explained_memory(config):
+        config, dataset, started = _load(arguments, processes, display.note)
     train_with_trackers(
         lambda trackers: train(
             config, dataset, display=display, trackers=trackers, started=started

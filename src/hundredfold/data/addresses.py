@@ -12,25 +12,23 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from hundredfold.data.download import TIMEOUT, download, partial_path
-from hundredfold.data.huggingface import SUFFIXES
+from hundredfold.data.huggingface import is_data
 from hundredfold.data.layout import parse_split_name
 from hundredfold.data.shard_index import INDEX
 from hundredfold.data.shards import CLASS_NAMES, expand_text
 from hundredfold.data.webdataset import TARS
 from hundredfold.pictures.urls import is_url
+from hundredfold.pictures.walk import is_hidden
 from hundredfold.support.console import byte_progress, say
 from hundredfold.support.errors import UnavailableError, UserError, first_few, first_line
-from hundredfold.support.files import (
-    cache_folder,
-    fingerprint,
-    process_lock,
-    save_file,
-)
+from hundredfold.support.files import cache_folder, fingerprint, process_lock, save_file
+from hundredfold.support.text import plural
 
 CONNECTIONS = 16
 """Number of files that are asked at a time whether they have changed."""
-MISSING = (403, 404, 410)
-"""HTTP statuses of a file that does not exist. Some stores answer 403 for it."""
+DENIED, MISSING = 403, (404, 410)
+"""HTTP statuses of a file that may not be read, or that does not exist. Some stores answer with the
+first for a file that does not exist."""
 
 
 class _RemoteFile(NamedTuple):
@@ -40,7 +38,8 @@ class _RemoteFile(NamedTuple):
     name: str
     """Path below the local folder."""
     stamp: Callable[[], str]
-    """Returns a text that changes when the file changes; raises FileNotFoundError."""
+    """Returns a text that changes when the file changes; raises FileNotFoundError, or
+    PermissionError if the file may not exist either."""
     fetch: Callable[[Path], None]
     """Writes the file to a path, or raises an UnavailableError."""
     optional: bool = False
@@ -91,7 +90,7 @@ def download_address(address: str) -> Path:
     except OSError as error:
         raise UnavailableError(f"Cannot write {folder}: {error.strerror or error}.") from error
     raise UserError(
-        f"{address} has no file that can be used, or you lack the permission to read it."
+        f"There is no file at {address} that can be used, or you lack the permission to read it."
     )
 
 
@@ -141,6 +140,8 @@ def _web_stamp(url: str) -> str:
         error.close()
         if error.code in MISSING:
             raise FileNotFoundError(url) from error
+        if error.code == DENIED:
+            raise PermissionError(url) from error
         raise
 
 
@@ -153,8 +154,10 @@ def _store_files(address: str) -> tuple[str, str, list[_RemoteFile]]:
         store, path = fsspec.core.url_to_fs(address)
         if "{" not in path and store.isdir(path):
             root = path
-            found = [name for name in store.find(root) if name.lower().endswith(SUFFIXES)]
-            path, names, beside = "", [name[len(root) :].lstrip("/") for name in found], []
+            found = [name[len(root) :].lstrip("/") for name in store.find(root)]
+            names = [name for name in found if is_data(name)]
+            _tell_others(address, [name for name in found if name not in {*names}])
+            path, beside = "", list[str]()
         else:
             root = path.partition("{")[0].rpartition("/")[0]
             path = path[len(root) :].lstrip("/")
@@ -174,6 +177,17 @@ def _store_files(address: str) -> tuple[str, str, list[_RemoteFile]]:
         _store_file(store, protocol, f"{root}/{name}", name, optional=True) for name in beside
     ]
     return f"{protocol}://{root} {not path}", path, files
+
+
+def _tell_others(address: str, names: Sequence[str]) -> None:
+    """Say which files are not downloaded, apart from hidden ones."""
+    names = [name for name in names if not is_hidden(PurePosixPath(name).name)]
+    if names:
+        verb = "is" if len(names) == 1 else "are"
+        say(
+            f"{plural(len(names), 'file')} at {address} {verb} not downloaded, because the name is "
+            f"not that of a picture, a table or a shard: {first_few(names)}."
+        )
 
 
 def _store_file(
@@ -233,10 +247,10 @@ def _update(files: Sequence[_RemoteFile], folder: Path) -> None:
             _download(file, stamp, target, folder.with_suffix(".stamps") / file.name)
         elif target.exists():
             kept.append(file.address)
-        elif not (file.optional and kept):
+        elif not isinstance(stamp, PermissionError) and not (file.optional and kept):
             raise _unavailable(file.address, stamp) from stamp
     if kept:
-        say(f"The earlier download is used, because these cannot be reached: {first_few(kept)}.")
+        say(f"The earlier download is used, because these cannot be read now: {first_few(kept)}.")
 
 
 def _stamp_or_error(file: _RemoteFile) -> str | Exception:

@@ -62,6 +62,9 @@ class FileInfo:
     animated: bool = False
     problem: str = ""
     """Reason why the file cannot be used; empty if it can."""
+    may_pass: bool = False
+    """Whether the problem is one of the machine, such as an unreachable disk, and not of the
+    file."""
 
 
 def info_from(values: Sequence[Any]) -> FileInfo:
@@ -203,8 +206,15 @@ def _decode_file(path: Path, store: Tensor, fit: Fit, row: int) -> FileInfo:
                 store[row] = as_tensor(read_square(image, store.shape[-1], fit))
     except UserError as error:
         problem = str(error).removeprefix("The file ").removesuffix(".")
-        return dataclasses.replace(info, problem=problem)
+        return dataclasses.replace(info, problem=problem, may_pass=_may_pass(error.__cause__))
     return info
+
+
+def _may_pass(cause: BaseException | None) -> bool:
+    """Return whether an error may be gone another time, although the file does not change."""
+    if isinstance(cause, FileNotFoundError):  # a file that appears is a change
+        return False
+    return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and bool(cause.errno))
 
 
 def _file_info(file: BufferedReader) -> FileInfo:

@@ -95,7 +95,7 @@ def build_dataset(
             f"{collection.path} has {plural(len(classes), 'class')} with training pictures, but "
             "at least two are needed. Put the pictures of each class into a folder with its name."
         )
-    known = set(classes)
+    known, given = set(classes), bool(rows["test"])
     for split, chosen in rows.items():
         unknown = Counter(entries[i].label for i in chosen if entries[i].label not in known)
         if unknown:
@@ -107,6 +107,12 @@ def build_dataset(
                 raise UserError(f"{sentence}.")
             tell(f"{sentence}. These pictures are left out.")
             rows[split] = [i for i in chosen if entries[i].label in known]
+    if given and not rows["test"]:
+        raise UserError(
+            f"No test picture of {collection.path} has a class of the training pictures. Name the "
+            "folders of the test pictures like those of the training pictures, or move the test "
+            "pictures elsewhere."
+        )
     if not rows["test"]:
         raise UserError(
             f"{collection.path} has no picture left for testing: at least one class needs two "

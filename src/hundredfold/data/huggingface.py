@@ -2,20 +2,32 @@
 
 import re
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 from hundredfold.data.shards import find_shards
+from hundredfold.pictures.load import is_picture, picture_suffixes
 from hundredfold.support.errors import UnavailableError, UserError, extra
 
 PREFIX = "hf:"
 SHARDS = (".parquet", ".tar", ".tar.gz", ".tgz", ".txt", "shards.jsonl")
 """Files of shards, of their class names, and of their checksums."""
-SUFFIXES = (
-    *(*SHARDS, ".csv", ".tsv"),
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
-)
-"""Files to download: shards, tables and pictures."""
+TABLES = (".csv", ".tsv")
+
+
+def is_data(name: str) -> bool:
+    """Return whether a file is to be downloaded: a shard, a table or a picture, by its name."""
+    path = PurePosixPath(name)
+    return path.name.lower().endswith((*SHARDS, *TABLES)) or is_picture(Path(path.name))
+
+
+def _patterns(folder: str, suffixes: Iterable[str]) -> list[str]:
+    """Return patterns of files in a folder with these suffixes in upper or lower case."""
+    start = f"{folder}/*" if folder else "*"
+    either = (
+        "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix) for suffix in suffixes
+    )
+    return [start + suffix for suffix in either]
 
 
 def download_dataset(source: str) -> Path:
@@ -43,14 +55,17 @@ def download_dataset(source: str) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()
 
-    def download(kinds: Sequence[str]) -> Path:
-        suffixes = (*kinds, *(suffix.upper() for suffix in kinds))
-        patterns = [f"{folder}/*{suffix}" if folder else f"*{suffix}" for suffix in suffixes]
+    def download(suffixes: Iterable[str]) -> Path:
+        patterns = _patterns(folder, suffixes)
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns)) / folder
 
     try:
         path = download(SHARDS)
-        return path if path.is_dir() and find_shards(path) else download(SUFFIXES)
+        return (
+            path
+            if path.is_dir() and find_shards(path)
+            else download((*SHARDS, *TABLES, *picture_suffixes()))
+        )
     except UserError:
         raise
     except errors.GatedRepoError as error:

@@ -13,7 +13,7 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from math import prod
@@ -36,7 +36,7 @@ from hundredfold.support.errors import UserError
 from hundredfold.support.files import file_stamp, fingerprint, fingerprint_of_each, process_lock
 from hundredfold.support.units import parse_size
 
-VERSION = 3
+VERSION = 4
 """Version of the file format and of how pictures are decoded. Files of another one are not used."""
 SHARE = 0.9
 """Share of the free disk space that decoded pictures may take, unless another limit is given."""
@@ -91,7 +91,7 @@ def read_pictures(
     file = folder / f"{prefix}-{fingerprint_of_each(paths).hex()[:PREFIX_DIGITS]}{PIXELS}"
     with process_lock(folder / f"{prefix}.lock") as locked:
         if cached := _load(file, shape, state, large=large):
-            return cached
+            return _retried(cached, paths, fit)
         if locked:
             _make_room(folder, prefix)
         part = file.with_suffix(f".{os.getpid()}.part")
@@ -99,7 +99,8 @@ def read_pictures(
         if problem and (large or most):
             infos = _facts(file.with_suffix(FACTS), paths, shape, fit, state)
             digests = [info.digest for info in infos]
-            remember = partial(remembered, file.with_suffix(RESULTS), state)
+            unusable = [i for i, info in enumerate(infos) if info.problem]
+            remember = partial(remembered, file.with_suffix(RESULTS), fingerprint(state, unusable))
             store = EncodedPictures(paths, digests, size, fit, remember)
             return DecodedPictures(store, infos, problem)
         if problem:  # without a cache, loading only takes longer
@@ -130,7 +131,8 @@ def _facts(
         if infos := _infos(unseal(file.read_bytes(), state)):
             with suppress(OSError):
                 os.utime(file)  # marks the file as used last
-            return infos
+            cached = DecodedPictures(shared_rows(shape), infos, "")
+            return _retried(cached, paths, fit).infos
     part = file.with_suffix(f".{os.getpid()}.part")
     infos = decode(paths, shared_rows(shape), part, fit)
     with suppress(OSError):  # they can be found out again
@@ -138,6 +140,21 @@ def _facts(
         _append(part, seal(_values(infos), state))
         part.replace(file)
     return infos
+
+
+def _retried(cached: DecodedPictures, paths: Sequence[str], fit: Fit) -> DecodedPictures:
+    """Decode pictures again whose problem when they were cached may be gone by now."""
+    rows = [i for i, info in enumerate(cached.infos) if info.may_pass]
+    if not rows:
+        return cached
+    assert isinstance(cached.store, Tensor)  # noqa: S101
+    pixels = torch.zeros((len(rows), *cached.store.shape[1:]), dtype=torch.uint8)
+    infos = list(cached.infos)
+    for row, info in zip(rows, decode([paths[i] for i in rows], pixels, None, fit), strict=True):
+        infos[row] = info
+    if cached.store.stride(0):  # rows that share memory are not of interest
+        cached.store[rows] = pixels
+    return replace(cached, infos=tuple(infos))
 
 
 def _absolute(path: str) -> str:

@@ -74,7 +74,7 @@ def find_lr(
         advance: receives the number of steps just taken.
 
     Raises:
-        UserError: `steps` is less than MIN_STEPS.
+        UserError: `steps` is less than MIN_STEPS, or only the head is trained.
 
     Examples:
         >>> setup = make_setup(quick(device="cpu"), load_sample(), torch.device("cpu"))
@@ -84,6 +84,8 @@ def find_lr(
     """
     if steps < MIN_STEPS:
         raise UserError(f"--steps is {steps}, but must be at least {MIN_STEPS}.")
+    if not setup.steps:
+        raise UserError("--epochs is 0: only the head is trained, which needs no learning rate.")
     with fork_rng(setup.device):
         return _range_test(copy.deepcopy(state), setup, steps, advance)
 

@@ -135,6 +135,11 @@ def data_uri(image: Tensor, *, exact: bool = False) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def picture_suffixes() -> list[str]:
+    """Return the suffixes of picture files, in small letters."""
+    return [suffix for suffix, kind in Image.registered_extensions().items() if kind in formats()]
+
+
 def is_picture(path: Path) -> bool:
     """Return whether a file name is that of a picture. Hidden files do not count."""
     kind = Image.registered_extensions().get(path.suffix.lower())

@@ -64,8 +64,16 @@ def list_runs(folder: str | Path) -> list[RunRow]:
     path = expanded(folder)
     if not path.is_dir():
         raise UserError(f"There is no folder {path}: name one that `train --out` wrote to.")
-    runs = [Run(entry) for entry in sorted(path.iterdir()) if entry.is_dir()]
-    return [_row(run) for run in runs if is_run(run.path)]
+    entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    return [_row(Run(entry)) for entry in entries if _may_be_run(entry)]
+
+
+def _may_be_run(path: Path) -> bool:
+    """Return whether a path is a run, or a folder that may not be read."""
+    try:
+        return path.is_dir() and is_run(path)
+    except OSError:
+        return True
 
 
 def sort_rows(rows: Sequence[RunRow], key: SortKey) -> list[RunRow]:
@@ -118,7 +126,7 @@ def _row(run: Run) -> RunRow:
             seconds=scores.get("seconds"),
             started=_started(run),
         )
-    except UserError as error:
+    except (UserError, OSError) as error:
         return RunRow(name=run.path.name, state="damaged", reason=str(error))
 
 

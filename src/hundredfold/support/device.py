@@ -39,6 +39,9 @@ def pick_device(name: str) -> torch.device:
         raise UserError(
             f"--device {name} must be one of auto, cpu, cuda, cuda:N and mps."
         ) from error
+    number = name.partition(":")[2]
+    if number and number != str(device.index):  # torch keeps 8 bits of it
+        raise UserError(f"--device {name} is not available on this machine. Try --device auto.")
     available = {
         "cpu": True,
         "cuda": cuda and (device.index or 0) < torch.cuda.device_count(),

@@ -44,7 +44,10 @@ def deferred_stop() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.number = number
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script
+        numbers.remove(signal.SIGINT)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield stop
     except UserError:  # torchrun ends all processes when one ends, but each must report its error

@@ -101,16 +101,17 @@ def seconds_by_size(probe: State, setup: Setup, limit: float = 0.0) -> tuple[flo
         keep_memory()  # as in training
     times: list[float] = []
     first = WARM_UP_STEPS + 1 if setup.uses_cuda_graphs else 1
-    started = time.perf_counter()
+    started = last = time.perf_counter()
     full = min(setup.config.batch_size, len(setup.train_split))
     for images, labels in batches(setup, 0):
         if len(labels) < full:  # a smaller batch would be measured as too fast
             break
-        before = time.perf_counter()
         loss, _ = train_step(probe, setup, images, labels)
         loss.item()  # wait for a GPU to finish the step
-        times.append(time.perf_counter() - before)
-        if len(times) > first and time.perf_counter() - started > limit:
+        now = time.perf_counter()
+        times.append(now - last)  # with decoding and augmentation
+        last = now
+        if len(times) > first and now - started > limit:
             break
     return tuple(min(times[first:] or times) * (size / setup.sizes[0]) ** 2 for size in setup.sizes)
 

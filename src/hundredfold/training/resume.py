@@ -77,7 +77,7 @@ def _runs(folder: str | Path) -> list[Run]:
     """Return the runs in a folder by the time at which they started, the last at the end."""
     runs = []
     for path in expanded(folder).glob("[!.]*"):  # a hidden folder is not complete yet
-        with suppress(UserError):  # not a run, or damaged
+        with suppress(UserError, OSError):  # not a run, damaged, or somebody else's
             run = Run(path)
             runs.append((str(run.environment().get("started", "")), path.name, run))
     return [run for *_, run in sorted(runs)]

@@ -147,8 +147,11 @@ def _events(session: Session) -> Iterator[StepRecord | Epoch]:
     except DivergedError as error:
         if not error.batch:
             raise
-        path = session.run.save_batch(*error.batch)
-        raise DivergedError(f"{error} That batch is in {path}.") from error
+        try:
+            where = f"That batch is in {session.run.save_batch(*error.batch)}."
+        except UserError as unsaved:  # the disk is full
+            where = f"That batch is not kept: {unsaved}"
+        raise DivergedError(f"{error} {where}") from error
 
 
 def _try_to_write(write: Callable[[], None], display: Display) -> None:
@@ -200,7 +203,8 @@ def _finish(
         calibration_pictures = held_out
     known = fit_known(setup, state, logits)
     if state.head and not known:
-        note('There are too few pictures, so the model cannot answer "none of these".')
+        why = "There are too few pictures" if logits is not None else "No pictures are held out"
+        note(f'{why}, so the model cannot answer "none of these".')
     metrics, tensors = measure_model(state.model, session.test, info, known)
     now = time.perf_counter()
     train_seconds = math.fsum(epoch.seconds for epoch in state.history)

@@ -128,6 +128,21 @@ def require_validation(validation: Split, config: Config) -> None:
         )
 
 
+def validation_remarks(setup: Setup, dataset: Dataset) -> list[str]:
+    """Return sentences if validation pictures are missing, or are there but are not used."""
+    config, own = setup.config, dataset.validation is not None
+    if own and config.validate_on == "test":
+        return ["The validation pictures of the data are not used, because of --validate-on test."]
+    if own and not config.validation:
+        return ["The data has validation pictures of its own, so --validation 0 has no effect."]
+    if config.validation and not len(setup.validation_split):
+        return [
+            f"No pictures are held out for validation, because no class is large enough for a "
+            f"share of {config.validation:g}. So the probabilities are not calibrated."
+        ]
+    return []
+
+
 def make_setup(
     config: Config, dataset: Dataset, device: torch.device, processes: Processes = SINGLE_PROCESS
 ) -> Setup:
@@ -171,7 +186,7 @@ def make_setup(
     if config.weights:
         info = normalisation(info)
     setup = Setup(config, info, train, validation, device, processes)
-    _refuse_small_sizes(setup)
+    _refuse_small_pictures(setup)
     if config.compile and not setup.uses_cuda_graphs:
         raise UserError(
             "--compile needs one CUDA GPU and --optimizer muon. The tutorial's recipes and "
@@ -180,18 +195,22 @@ def make_setup(
     return setup
 
 
-def _refuse_small_sizes(setup: Setup) -> None:
+def _refuse_small_pictures(setup: Setup) -> None:
     """Check that the network can be trained on the smallest pictures of the schedule.
 
     Raises:
         UserError: it cannot.
     """
     side, info = min(setup.sizes), setup.info
-    if side == info.side or (side >= SAFE_SIDE and info.model in MODELS):
+    if side >= SAFE_SIDE and (info.model in MODELS or can_fold(info.model)):
         return
     try:
         build_model(info)(torch.zeros(2, 3, side, side))
     except (RuntimeError, AssertionError) as error:
+        if side == info.side:
+            raise UserError(
+                f"{info.model} cannot be trained on pictures of {side} px. Use another --size."
+            ) from error
         raise UserError(
             f"--sizes {' '.join(map(str, setup.config.sizes))} begins with pictures of {side} px, "
             f"because sizes are scaled so that the last is {info.side} px. {info.model} cannot be "

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,15 +14,16 @@ from hundredfold.data.encoded import WORKER_KILLED, is_killed_worker
 from hundredfold.runs.new_run import new_run
 from hundredfold.runs.run import Run
 from hundredfold.support.device import fork_rng, pick_device
-from hundredfold.support.distributed import join_processes
+from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.support.environment import describe_environment
 from hundredfold.support.errors import UserError
+from hundredfold.support.files import fingerprint
 from hundredfold.track.base import Tracker
 from hundredfold.training.budget import plan_budget
 from hundredfold.training.choose_fit import load_with_best_fit
 from hundredfold.training.progress import Display
 from hundredfold.training.session import Session, lock_run, run_session
-from hundredfold.training.setup import as_recorded, make_setup
+from hundredfold.training.setup import as_recorded, make_setup, validation_remarks
 from hundredfold.training.state import first_state
 
 
@@ -60,6 +62,11 @@ def train(
         >>> run.finished
         True
     """
+    if config.budget and not config.epochs:
+        raise UserError(
+            "--budget has no effect with --epochs 0, as in the recipe probe: only a head is "
+            "trained. Omit --budget, or use the recipe finetune."
+        )
     display, device = display or Display(quiet), pick_device(config.device)
     with join_processes() as processes, explained_memory(config), fork_rng(device):
         if dataset is None:
@@ -69,6 +76,9 @@ def train(
         dataset = dataset.with_labels(config.labels)
         config = as_recorded(config, dataset)
         setup, clock = make_setup(config, dataset, device, processes), None
+        _refuse_different(processes, digest, setup.config)
+        for sentence in validation_remarks(setup, dataset):
+            display.note(sentence)
         started = started or time.perf_counter()
         state = first_state(setup)
         if config.budget and config.epochs:
@@ -82,6 +92,22 @@ def train(
         with lock_run(run, processes):
             session = Session(run, setup, state, dataset.test, clock, started)
             return run_session(session, display, trackers)
+
+
+def _refuse_different(processes: Processes, digest: str, config: Config) -> None:
+    """Check that all processes have the same data and settings, apart from places on their machine.
+
+    Raises:
+        UserError: they have not; all processes raise it.
+    """
+    places = {"data", "weights", "cache", "out", "device"}
+    values = [value for name, value in asdict(config).items() if name not in places]
+    mine = fingerprint(digest, values).hex()
+    if processes.all_max(processes.broadcast(lambda: mine) != mine):
+        raise UserError(
+            "The processes of this training have different data or different settings. Start all "
+            "of them with the same command, and give all machines the same pictures."
+        )
 
 
 @contextmanager
