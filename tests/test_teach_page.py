@@ -145,7 +145,7 @@ def test_files_and_folders_are_added_and_undone(
     page.keyboard.press("Enter")
     expect(card(page, "beta").get_by_label("Name of the class")).to_be_focused()
     card(page, "a").get_by_role("combobox").select_option("beta")
-    card(page, "a").get_by_role("button", name="Merge a into the chosen class").click()
+    card(page, "a").get_by_role("button", name="Merge a into beta").click()
     expect(card(page, "beta").get_by_text("200 pictures")).to_be_visible()
     expect(card(page, "a")).to_have_count(0)
     undo.click()

@@ -114,6 +114,8 @@ def ablate(
     config = fitted(config, len(dataset.train))
     full = variants(config)[""]
     require_validation(split_dataset(dataset, full)[1], full)
+    if full.validation != config.validation and dataset.validation is None:
+        tell(f"For the comparison, {full.validation:.0%} of the training pictures are held out.")
     finished, digest = _finished_runs(expanded(config.out)), dataset.digest()
     for seed in range(seeds):
         for part, variant in variants(config).items():

@@ -12,6 +12,7 @@ from hundredfold.models.build import build_model
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.timm import normalisation
 from hundredfold.recipes import probe
+from hundredfold.support.environment import device_name
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import fingerprint
 
@@ -101,7 +102,7 @@ def cached_features(
     """Return what `predict_features` does, and compute it only for pictures that are not cached.
 
     The cache knows a picture by its pixels, and the features also by the weights and the
-    normalisation of the model, the device, the number of threads and the version of torch.
+    normalisation of the model, the processor, the number of threads and the version of torch.
     Every forward pass has the same number of pictures, because other numbers may round differently.
     So cached features are the same to the bit as features that are computed anew.
 
@@ -143,7 +144,8 @@ def _salt(model: nn.Module, info: ModelInfo) -> bytes:
         if id(tensor) not in head:
             weights.update(name.encode())
             weights.update(tensor.detach().cpu().contiguous().numpy().data)
-    machine = (torch.__version__, torch.get_num_threads(), device.type, batch_size(info))
+    threads = torch.get_num_threads()
+    machine = (torch.__version__, threads, device.type, device_name(device), batch_size(info))
     return fingerprint(info.model, weights.hexdigest(), info.mean, info.std, info.side, machine)
 
 

@@ -122,8 +122,12 @@ function makeCard(label) {
     files.value = "";
   });
   const into = element("select", { ariaLabel: `Class into which ${label} is merged` });
-  const merge = element("button", { textContent: "Merge", ariaLabel: `Merge ${label} into the chosen class` });
-  into.addEventListener("change", () => (merge.hidden = !into.value));
+  const merge = element("button");
+  into.addEventListener("change", () => {
+    merge.hidden = !into.value;
+    merge.textContent = `Merge into ${into.value}`;
+    merge.ariaLabel = `Merge ${label} into ${into.value}`;
+  });
   merge.addEventListener("click", () => change("/api/classes/merge", { label, into: into.value }));
   const remove = element("button", { textContent: "Delete", ariaLabel: `Delete the class ${label}` });
   remove.addEventListener("click", () => change("/api/classes/delete", { label }));
