@@ -149,7 +149,7 @@ def test_too_few_validation_pictures_are_refused_at_once(
         lambda: list(ablate(config, few, 1, lambda _: None)),
         lambda: tune(config, few, search_space(config, ()), 1, "sqlite:///t.db"),
     ):
-        with pytest.raises(UserError, match=r"With --validation 0.05, no class is large enough"):
+        with pytest.raises(UserError, match=r"With --validation 0.05, no picture can be held out"):
             search()
     assert not Path(config.out).exists()
 

@@ -171,7 +171,7 @@ def test_the_page_shows_names_as_they_are(client: TestClient) -> None:
     page = client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "<title>hundredfold: &lt;b&gt;tiny&lt;/b&gt;</title>" in page.text
-    assert "Knows 6 classes in 2 superclasses, and no others" in page.text
+    assert "This model knows 6 classes in 2 superclasses. It answers with one of them" in page.text
     assert "<b>tiny" not in page.text
 
 
@@ -181,7 +181,7 @@ def test_a_model_of_coarse_labels_has_no_superclasses(trained: Train, tiny: Data
     with TestClient(make_app(served), "http://127.0.0.1") as test_client:
         page = test_client.get("/").text
         answer = test_client.post("/api/explain", content=png(tiny.test.images[0])).json()
-    assert "Knows 2 classes, and no others" in page
+    assert "This model knows 2 classes. It answers with one of them" in page
     assert "uperclass" not in page.replace('data-superclasses=""', "")
     assert list(answer) == ["classes", "heat_map", "similar"]
     assert {score["name"] for score in answer["classes"]} == {"low", "high"}

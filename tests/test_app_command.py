@@ -48,7 +48,7 @@ def test_the_command_explains_mistakes(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert main(["app", "--port", str(taken.getsockname()[1])]) == 2
-        assert "Cannot listen at 127.0.0.1" in capsys.readouterr().err
+        assert "Cannot listen on 127.0.0.1" in capsys.readouterr().err
     assert main(["app", "--port", "70000"]) == 2
     assert main(["app", "--host", ""]) == 2
     assert "--host is empty" in capsys.readouterr().err
@@ -56,7 +56,7 @@ def test_the_command_explains_mistakes(
     monkeypatch.setattr("hundredfold.cli.serving._run", lambda *_: None)
     assert main(["app", str(trained().path), "--port", "0"]) == 0
     output = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "Without examples and similar training pictures: There is no file or folder" in output
+    assert "Continuing without examples and similar training pictures: There is no file" in output
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.delitem(sys.modules, "hundredfold.app.endpoint")
     with pytest.raises(UserError, match=r"pip install 'hundredfold\[app\]'"):

@@ -47,7 +47,7 @@ def open_app(browser: Browser, address: str, width: int = 1280) -> tuple[Page, l
     page, problems = open_watched(browser, address, width)
     page.set_default_timeout(30_000)
     expect(page.get_by_role("heading", name="strong", exact=True)).to_be_visible()
-    expect(page.get_by_text("Knows 100 classes in 20 superclasses, and no others")).to_be_visible()
+    expect(page.get_by_text("This model knows 100 classes in 20 superclasses.")).to_be_visible()
     return page, problems
 
 

@@ -143,9 +143,9 @@ def test_the_command_writes_a_page_and_with_strict_fails_on_findings(
     page = (tmp_path / "audit/audit.html").read_text()
     assert "data:image/png;base64" in page and "Worth a look" in page
     assert main([*command.split(), "--strict"]) == 1
-    assert "To fix:" in capsys.readouterr().err
+    assert "Fix these problems" in capsys.readouterr().err
     assert main(["audit", "nowhere"]) == 2
-    for what, why in (("sample", "not a folder of files"), (zipped(faulty), "is an archive")):
+    for what, why in (("sample", "are not separate files"), (zipped(faulty), "is an archive")):
         assert main(["audit", what, "--fix", "x.csv", "--out", "none"]) == 2
         assert why in capsys.readouterr().err
     assert not Path("none").exists()  # refused before the audit
@@ -159,7 +159,7 @@ def test_a_list_is_written_only_where_it_is_safe_and_useful(
     before = table.read_text()
     for fix, why in (
         ("list.csv", "list.csv is the audited table"),
-        ("clean.tsv", "must end with .csv"),
+        ("clean.tsv", "must end in .csv"),
         ("nowhere/clean.csv", "There is no folder nowhere"),
     ):
         assert main(["audit", "list.csv", "--fix", fix, "--out", "none"]) == 2

@@ -72,7 +72,7 @@ def test_evaluate_reports_different_results(capsys: pytest.CaptureFixture[str]) 
         run.save_metrics(metrics | {"test_flip": flip})
         assert main(["evaluate", str(run)]) == 1
         err = capsys.readouterr().err
-        assert f"NOT equal to what training recorded: loss of test_flip by {change:.2g}. " in err
+        assert f"DIFFER from the recorded ones: loss of test_flip by {change:.2g}. " in err
         assert why in err
 
 
@@ -92,7 +92,7 @@ def test_without_data_and_network_the_sample_is_used(
     monkeypatch.setattr(cifar100, "URL", "http://127.0.0.1:9/cifar-100-python.tar.gz")
     assert main(["train", *SMALL[2:]]) == 0
     out = capsys.readouterr().out
-    assert "Training on the small sample" in out
+    assert "The small sample that comes with hundredfold is used instead" in out
     assert main(["train", "--data", "cifar100"]) == 2
     assert capsys.readouterr().err.startswith("error: Cannot download http://127.0.0.1:9/")
 

@@ -31,10 +31,10 @@ def test_compare_command_describes_the_result(
     wins, losses, _ = contrast.mcnemar
     assert losses > wins
     line = (
-        rf"Fine: b \(seed 0\) is right and 概念_ж \(seed 0\) wrong on {losses} pictures, "
-        rf"the reverse on {wins}; p = "
+        rf"Fine: b \(seed 0\) is right and 概念_ж \(seed 0\) is wrong on {losses} pictures; "
+        rf"概念_ж \(seed 0\) is right and b \(seed 0\) is wrong on {wins} \(McNemar's test: p = "
     )
-    assert re.search(line + r"0\.\d+\.\n", out)
+    assert re.search(line + r"0\.\d+\)\.\n", out)
     assert contrast.difference
     mean, error = (100 * abs(value) for value in contrast.difference)
     assert (
@@ -80,7 +80,7 @@ def test_equal_configurations_are_reported(
     assert main(["compare", str(trained()), str(trained())]) == 0
     out = capsys.readouterr().out
     assert "The configurations are the same." in out
-    assert "Coarse: tiny and tiny (2) get the same pictures right; p = 1." in out
+    assert "Coarse: tiny and tiny (2) get the same pictures right (McNemar's test: p = 1)." in out
 
 
 @pytest.mark.parametrize(

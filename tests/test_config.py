@@ -66,7 +66,7 @@ def test_the_tutorial_recipe_has_the_values_of_the_notebook() -> None:
         ("lookahead", 1.0, "--lookahead"),
         ("batch_size", 1, "--batch-size"),
         ("validation", 0.9, "--validation"),
-        ("validate_on", "test", "unless --validation is 0"),
+        ("validate_on", "test", "--validation holds out pictures"),
         ("sizes", (32, 24), "from small to large"),
         ("sizes", (8, 32), "at least 16 pixels"),
         ("name", "../../etc", "--name"),

@@ -91,8 +91,8 @@ def compare_with_one() -> None:
         assert processes.all_max(processes.rank * 7) == 7
         processes.pace.work[:] = ([0.1, 0.5, 0.1], [0.3, 0.3, 9.0])[processes.rank]
         assert processes.describe_slow() == (
-            f"Process 1 on {platform.node()} works 3.0 times as long for a step as the others, "
-            "which wait for it."
+            f"Process 1 on {platform.node()} takes 3.0 times as long for a step as the "
+            "other processes, which have to wait for it."
         )
         assert processes.describe_slow() == ""  # no step since
     print("equal")
@@ -266,7 +266,7 @@ def test_several_processes_refuse_a_budget_and_need_torchrun(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(UserError, match="--budget follows the clock of a single process"):
+    with pytest.raises(UserError, match="--budget works only if a single process trains"):
         make_setup(Config(budget="9s"), load_sample(), torch_cpu(), Processes(0, 2))
     with pytest.raises(UserError, match=r"Cannot connect to 1 other process: .* torchrun"):
         train(Config(data="sample", device="cpu"), quiet=True)

@@ -183,7 +183,7 @@ def test_sizes_are_parsed(text: str, size: float) -> None:
 def test_a_size_that_is_none_is_refused(folder: Path, config: Config) -> None:
     with pytest.raises(UserError, match="--cache is 'much', but must be a size such as"):
         dataclasses.replace(config, cache="much")
-    with pytest.raises(UserError, match="'much', must be such as 500MB"):
+    with pytest.raises(UserError, match="'much', but must be a size such as 500MB"):
         load_data(str(folder), lambda _: None, cache="much")
     assert not (cache_folder() / "pictures").exists()
 

@@ -101,4 +101,4 @@ def test_explain_command_draws_a_figure(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["explain", str(run), "a leaf.png", "--target", "beever"]) == 2
     assert "Did you mean beaver?" in " ".join(capsys.readouterr().err.split())
     assert main(["explain", str(run)]) == 2
-    assert "Name a picture" in capsys.readouterr().err
+    assert "Name one picture" in capsys.readouterr().err

@@ -56,9 +56,9 @@ def test_the_fitted_head_is_kept_if_fine_tuning_makes_the_model_worse(
     before = run.metrics()["head"]["validation"]["fine_top1"]
     assert epoch.validation["fine_top1"] < before
     assert display.said[-1].startswith(
-        f"Fine-tuning raised the loss on the validation pictures "
-        f"({before:.2%} of them were classified correctly before it, "
-        f"{epoch.validation['fine_top1']:.2%} after it)"
+        "Fine-tuning raised the loss on the validation pictures, so the model from before "
+        f"fine-tuning is kept. It classified {before:.2%} of these pictures correctly, and the "
+        f"fine-tuned model {epoch.validation['fine_top1']:.2%}."
     )
     assert run.metrics()["interpolation"]["share"] == 0
     setup, first = begin(run.config(), data)
@@ -113,8 +113,8 @@ def test_weights_after_a_mild_fine_tuning_are_a_mean_of_those_before_and_after(
     assert loss < run.history()[-1].validation["loss"]
     assert loss < run.metrics()["head"]["validation"]["loss"]
     assert run.info().temperature == pytest.approx(fit_temperature(logits, labels))
-    assert f"With them, {correct:.2%} of the validation pictures" in display.said[-1]
-    assert f"{share:.0%} after and {1 - share:.0%} before" in write_report(run).read_text()
+    assert f"They classify {correct:.2%} of the validation pictures" in display.said[-1]
+    assert f"({share:.0%}) and before it ({1 - share:.0%})" in write_report(run).read_text()
 
 
 def test_fine_tuning_is_kept_without_validation_pictures(tiny: Dataset, tmp_path: Path) -> None:
@@ -176,5 +176,5 @@ def test_a_long_budget_ends_a_fine_tuning_after_twenty_epochs(
 
 
 def test_no_epochs_need_pretrained_weights() -> None:
-    with pytest.raises(UserError, match="--epochs is 0, but must be above 0 unless there are"):
+    with pytest.raises(UserError, match="--epochs is 0, but must be above 0 unless --weights"):
         Config(epochs=0)

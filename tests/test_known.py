@@ -134,7 +134,7 @@ def test_pictures_of_another_kind_are_told_apart(
     Path("own.jpg").write_bytes(picture("warm", 104))
     expected = {"foreign.png": foreign[3].known, "own.jpg": own[4].known}
     main(["predict", str(taught), "foreign.png"])
-    assert "Probably none of these; the nearest is" in capsys.readouterr().out
+    assert "probably shows none of the model's classes. The nearest" in capsys.readouterr().out
     main(["predict", str(taught), "foreign.png", "own.jpg", "--format", "json"])
     rows = json.loads(capsys.readouterr().out)
     assert {row["picture"]: row["known"] for row in rows} == pytest.approx(expected)

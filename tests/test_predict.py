@@ -186,8 +186,8 @@ def test_table_has_a_row_for_each_picture(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Name pictures"),
-        (["a.png", "--test", "1"], "Name pictures"),
+        ([], "Name either pictures"),
+        (["a.png", "--test", "1"], "Name either pictures"),
         (["a.png", "--top", "0"], "--top is 0"),
         (["nowhere.png"], "nowhere.png"),
         (["https://localhost:1/x.png"], "cannot be downloaded"),

@@ -148,7 +148,7 @@ def test_the_page_is_correct_with_any_class_names(
     assert "nan" not in re.sub(r'(src|xlink:href)="[^"]*"', "", text).lower()
     assert html.escape(classes[-1]) in text
     assert "<script>alert" not in text
-    assert "Without validation pictures no temperature" in text
+    assert "There were no validation pictures, so" in text
     assert path.stat().st_size < 10e6
     page, complaints = open_page(browser, path, viewport={"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -236,6 +236,6 @@ def test_the_page_says_how_many_pictures_calibrated_the_probabilities(
 ) -> None:
     assert "a temperature fitted on 100 validation pictures.\n" in reported.read_text()
     assert (
-        "fitted on 24 validation pictures. These are few, so the temperature is kept near 1."
+        "fitted on 24 validation pictures. As these are few, the temperature is kept near 1."
         in write_report(run, tiny).read_text()
     )

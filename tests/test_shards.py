@@ -58,7 +58,8 @@ def test_a_shard_without_a_split_beside_others_is_named(
     (folder / "train-001.tar").rename(folder / "more.tar")
     assert len(load(folder, strict=True).train) == 12
     assert (
-        "The names of these shards say no split, so their pictures are used for training: more.tar."
+        "The names of these shards name no split, so their pictures are used for training: "
+        "more.tar."
     ) in said
 
 

@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_saves_its_batch(
     tiny: Dataset, tiny_config: Config
 ) -> None:
     config = dataclasses.replace(tiny_config, lr=1e30, epochs=3)
-    with pytest.raises(UserError, match=r"in epoch 1, step 2: lower --lr .* That batch is in"):
+    with pytest.raises(UserError, match=r"in epoch 1, step 2: lower --lr .* The batch of that"):
         train(config, tiny, quiet=True)
     (path,) = Path(tiny_config.out).iterdir()
     assert (path / "diverged.safetensors").stat().st_size > 16 * 3 * 32 * 32
@@ -91,7 +91,7 @@ def test_a_full_disk_does_not_hide_that_the_loss_is_not_finite(
 
     monkeypatch.setattr(Run, "save_batch", full)
     config = dataclasses.replace(tiny_config, lr=1e30, epochs=3)
-    with pytest.raises(DivergedError, match=r"lower --lr .* That batch is not kept: Cannot write"):
+    with pytest.raises(DivergedError, match=r"lower --lr .* that step is not saved: Cannot write"):
         train(config, tiny, quiet=True)
 
 

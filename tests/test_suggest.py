@@ -77,7 +77,7 @@ def test_the_command_writes_a_page_and_a_table(
     run = trained()
     assert main(["suggest", str(run), str(folder), "--count", "25"]) == 0
     output = " ".join(capsys.readouterr().out.split())
-    assert "25 pictures of 26 suggested" in output
+    assert "Suggested 25 of 26 pictures" in output
     assert "broken.png cannot be read as a picture" in output
     with Path("suggestions/suggestions.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -46,7 +46,7 @@ def test_near_duplicates_count_as_one_picture() -> None:
     assert found.interval == wilson_interval(1.0, 18)
     assert found.notes[1] == ()
     (note,) = found.notes[0]
-    assert note.startswith("7 of 12 pictures have a near duplicate. Change the background")
+    assert note.startswith("7 of 12 pictures have a near duplicate. Vary the background")
 
 
 def test_a_class_of_copies_cannot_be_judged() -> None:

@@ -227,4 +227,5 @@ def test_what_another_program_did_is_said(browser: Browser, address: str, tmp_pa
     (folder / "cup" / "2.jpg").symlink_to("nowhere")
     expect(said).to_contain_text("1 file is not used: cup/1.heic (HEIC is not supported")
     expect(said).to_contain_text("2.jpg")
-    expect(page.locator("#status")).to_have_text("Training needs pictures of two classes.")
+    asked = "To train a model, add pictures to at least two classes."
+    expect(page.locator("#status")).to_have_text(asked)

@@ -102,7 +102,7 @@ def test_mlflow_server_gets_every_epoch_during_training_and_only_once(
 def test_mlflow_store_needs_no_server(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     mlflow = pytest.importorskip("mlflow")
     assert main(["track", str(run), "--to", "mlflow"]) == 0
-    assert f"{run} is in mlflow" in capsys.readouterr().out
+    assert f"{run} was sent to mlflow" in capsys.readouterr().out
     check(mlflow.MlflowClient("sqlite:///mlflow.db"), run)
 
 

@@ -164,7 +164,7 @@ def test_validation_pictures_that_are_missing_or_not_used_are_said(
         (own, {"validation": 0.2}, None),
         (own, {"validation": 0.0}, "--validation 0 has no effect"),
         (own, {"validation": 0.0, "validate_on": "test"}, "because of --validate-on test"),
-        (few, {"validation": 0.01}, "no class is large enough for a share of 0.01"),
+        (few, {"validation": 0.01}, "With --validation 0.01, no picture can be held out"),
     ):
         display = Notes()
         config = dataclasses.replace(tiny_config, epochs=0.1, **changes)

@@ -139,7 +139,7 @@ def test_error_names_a_changed_seed_or_model(tiny: Dataset, tiny_config: Config)
     path.write_text(good)
     model = run.path / "model.json"
     model.write_text(model.read_text().replace('"a"', '"z"'))
-    with pytest.raises(UserError, match=r"model\.json is not what it was at the last checkpoint"):
+    with pytest.raises(UserError, match=r"model\.json was changed after the last checkpoint"):
         run.model()
     with pytest.raises(UserError, match=r"model\.json"):
         resume(run, tiny)

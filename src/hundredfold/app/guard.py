@@ -15,8 +15,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 REFUSED = (
-    "Open this page by the server's IP address, as localhost, by the machine's name or by the name "
-    "given to --host. Other names, and requests from pages of other servers, are refused."
+    "Open this page with the server's IP address, with localhost, with the name of the machine, or "
+    "with the name that was passed as --host. The server refuses all other names, and requests "
+    "that come from pages of other servers."
 )
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

@@ -101,10 +101,10 @@ def _about(served: ServedModel) -> str:
         groups = f" in {plural(len(info.superclasses), 'superclass')}"
     if served.predictor.known:
         return (
-            f"Knows {plural(len(info.classes), 'class')}{groups}. It says so if a picture looks "
-            "unlike those it was trained on, but not always."
+            f"This model knows {plural(len(info.classes), 'class')}{groups}. If a picture looks "
+            "unlike its training pictures, it says so, but it does not notice every such picture."
         )
     return (
-        f"Knows {plural(len(info.classes), 'class')}{groups}, and no others: whatever a "
-        "picture shows, the answer is one of them."
+        f"This model knows {plural(len(info.classes), 'class')}{groups}. It answers with one of "
+        "them, whatever a picture shows."
     )

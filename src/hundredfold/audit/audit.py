@@ -148,7 +148,7 @@ def _why_no_labels(pictures: AuditedPictures, fewest: int) -> str:
     if len(pictures.classes) < 2:
         return "there is only one class"
     if len(pictures) < fewest:
-        return f"that needs {fewest} pictures, not {len(pictures)}"
+        return f"at least {fewest} pictures are needed, and there are {len(pictures)}"
     return ""
 
 
@@ -209,7 +209,10 @@ def refuse_list(pictures: AuditedPictures) -> None:
             has a name that a table cannot hold.
     """
     if not pictures.paths:
-        raise UserError(f"{pictures.source} is not a folder of files, so no list can be written.")
+        raise UserError(
+            f"--fix lists picture files, but the pictures of {pictures.source} are not separate "
+            "files. Omit --fix."
+        )
     if is_archive(Path(pictures.source)):
         raise UserError(
             f"{pictures.source} is an archive, and a table cannot name files in an archive. Unpack "
@@ -240,11 +243,14 @@ def refuse_target(pictures: AuditedPictures, path: Path) -> None:
         UserError: the file is the source or no .csv, or its folder does not exist.
     """
     if path.suffix.lower() != ".csv":
-        raise UserError(f"--fix writes a table with commas, so {path} must end with .csv.")
+        raise UserError(f"--fix is {str(path)!r}, but must end in .csv, as it writes a CSV table.")
     if path.resolve() == Path(pictures.source).resolve():
         raise UserError(f"{path} is the audited table. Name another file for --fix.")
     if not path.parent.is_dir():
-        raise UserError(f"There is no folder {path.parent} for --fix.")
+        raise UserError(
+            f"There is no folder {path.parent} in which --fix could write {path.name}. Create the "
+            "folder, or name another file."
+        )
 
 
 def cleaned_list(result: AuditResult) -> str:

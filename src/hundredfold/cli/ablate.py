@@ -36,25 +36,26 @@ class AblateOptions:
     """Train a recipe without each of its parts in turn, and compare the accuracies.
 
     The parts are batch norm, augmentation, residuals, weight decay, gradient clipping, label
-    smoothing and lookahead, as far as the recipe has them. All variants are judged on validation
-    pictures. If you call it again after an interruption, it continues.
+    smoothing and lookahead. Parts that the recipe does not have are skipped. All variants are
+    judged on validation pictures. To continue after an interruption, run the same command again.
     """
 
     recipe: Annotated[str, tyro.conf.Positional] = "fast"
     """Name of the recipe."""
     seeds: int = 1
-    """Number of seeds (0, 1, ...) of each variant; two seeds may differ by half a point."""
+    """Number of seeds (0, 1, ...) with which each variant is trained. The accuracies of two seeds
+    may differ by half a percentage point."""
     epochs: float = 0.0
-    """Passes over the training pictures; more passes show more overfitting. 0 for two passes on
-    CIFAR-100, and for more on fewer pictures."""
+    """Number of passes over the training pictures; more passes show more overfitting. 0 chooses two
+    passes for CIFAR-100, and more for smaller sets of pictures."""
     validation: float = 0.05
     """Share of the training pictures held out to judge all variants (0..0.5)."""
     data: str = "auto"
-    """See train."""
+    """The data, as in train."""
     out: str = "ablation"
     """Folder for the runs, ablation.json and ablation.png."""
     device: str = "auto"
-    """See train."""
+    """The device, as in train."""
 
 
 EPOCHS = FlexibleFloat(2.0)

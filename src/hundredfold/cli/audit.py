@@ -38,10 +38,11 @@ def audit_data(
     Args:
         data: The data, as --data of train.
         near: Search for near duplicates as well as for copies.
-        labels: Search for labels that are likely wrong. For both, pretrained features of photos
-            are computed; for other pictures, three small networks are trained.
-        fix: File (.csv) to which a table of the pictures is written, without those that are
-            certainly wrong. Train on it with --data.
+        labels: Search for labels that are likely wrong. Here and in the search for near duplicates,
+            photos are compared by pretrained features. For other pictures, three small networks are
+            trained.
+        fix: File (.csv) for a table of the pictures that leaves out those that are certainly wrong.
+            To train on this table, pass it to train as --data.
         strict: Exit with code 1 if something should be fixed before training.
         out: Folder for audit.html and audit.json.
     """
@@ -65,7 +66,7 @@ def audit_data(
     console.print(f"Page    {escape(str(folder / 'audit.html'))}")
     if strict and result.wrong:
         wrong = "; ".join(f"{f.title}: {len(f.items):,}" for f in result.wrong)
-        raise CheckFailed(f"To fix: {wrong}.")
+        raise CheckFailed(f"Fix these problems before training: {wrong}.")
 
 
 def show_findings(result: AuditResult) -> None:

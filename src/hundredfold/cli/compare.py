@@ -101,9 +101,9 @@ def _in_words(contrast: Contrast) -> list[str]:
         said = f"{better} and {worse} are each right on {plural(wins, 'picture')} "
         said += "that the other gets wrong"
     else:
-        said = f"{better} is right and {worse} wrong on {plural(wins, 'picture')}, "
-        said += f"the reverse on {losses:,}"
-    sentences = [f"{level}: {said}; {_p_value(p)}."]
+        said = f"{better} is right and {worse} is wrong on {plural(wins, 'picture')}; "
+        said += f"{worse} is right and {better} is wrong on {losses:,}"
+    sentences = [f"{level}: {said} (McNemar's test: {_p_value(p)})."]
     if contrast.difference is None:
         return sentences
     mean, error = contrast.difference

@@ -32,9 +32,10 @@ MOST_SIMILAR = 64
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Explain a prediction: draw what in the picture speaks for it, and similar training pictures.
+    """Explain a prediction: draw which parts of the picture support it, and similar pictures.
 
-    The map shows how much log-probability the class loses if a window hides that part.
+    The map shows how far the log-probability of the class falls when a window hides each part of
+    the picture. The similar pictures are training pictures.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -59,7 +60,10 @@ def main(arguments: Sequence[str]) -> None:
     if not 0 <= options.like <= MOST_SIMILAR:
         raise UserError(f"--like is {options.like}, but must be between 0 and {MOST_SIMILAR}.")
     if bool(options.picture) == (options.test >= 0):
-        raise UserError("Name a picture to explain: a file, an address, or --test 17.")
+        raise UserError(
+            "Name one picture to explain: either a file or an https:// address, or a test picture, "
+            "such as --test 17."
+        )
     run = find_run(options.run)
     predictor = Predictor.load(run, options.device)
     dataset = _data(run, options)

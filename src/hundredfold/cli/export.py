@@ -18,8 +18,9 @@ from hundredfold.support.text import plural
 class ExportOptions:
     """Export a run's model for other programs: pixels in, calibrated probabilities out.
 
-    The exported model is compared with the run's model on test pictures, in batches of 1, 2 and 7.
-    If a probability differs, the file is removed and the exit code is 1.
+    The exported model is compared with the run's model in batches of 1, 2 and 7 test pictures, or
+    random pictures if the run's data is not available. If any probability differs by more than
+    rounding can explain, the file is deleted and the exit code is 1.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

@@ -18,8 +18,9 @@ class LogOptions:
     """What the terminal shows of a training, and which trackers record it."""
 
     track: tuple[str, ...] = ()
-    """Trackers that record the run as well: tensorboard, mlflow, or mlflow:ADDRESS of a server or
-    store. Each needs the extra of its name. The run directory holds everything in any case."""
+    """Trackers to which the run is also sent: tensorboard, mlflow, or mlflow:ADDRESS for a server
+    or store. To install what they need: pip install 'hundredfold[tensorboard]' or
+    'hundredfold[mlflow]'. The run directory always holds everything."""
     quiet: bool = False
     """Print nothing but errors."""
     verbose: bool = False

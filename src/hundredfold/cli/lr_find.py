@@ -32,9 +32,10 @@ class LrFindOptions:
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
     """The configuration."""
     steps: int = 100
-    """Number of steps of the full range, at least 10. The test stops if the loss diverges."""
+    """Number of steps from the lowest to the highest rate, at least 10. The test stops early if the
+    loss diverges."""
     figure: Path = Path("lr-find.png")
-    """File for the figure of the curve, PNG."""
+    """PNG file into which the curve is drawn."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     console.print(
         f"The loss falls most steeply at {suggestion:.2g}, and is lowest at {curve.lowest:.2g}."
     )
-    console.print(escape(f"The recipe {config.name} has{_rate_flags(config, config.lr)}."))
+    console.print(escape(f"At present, {config.name} has{_rate_flags(config, config.lr)}."))
     console.print(escape(f"Figure  {options.figure}"))
     others = ", with the other flags that you gave here" if flags else ""
     train = f"{command()} train {shlex.quote(name)}{_rate_flags(config, suggestion)}{others}"

@@ -25,5 +25,5 @@ def optional_data(run: Run, data: str, missing: str) -> Dataset | None:
         return load_sample().with_labels(run.info().labels)
     dataset, why = run_data_if_any(run, data)
     if why:
-        console.print(f"[yellow]Without {missing}:[/] {escape(why)}")
+        console.print(f"[yellow]Continuing without {missing}:[/] {escape(why)}")
     return dataset

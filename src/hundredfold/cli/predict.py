@@ -35,8 +35,8 @@ class PredictOptions:
     """Classify pictures: ranked classes and superclasses with calibrated probabilities."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run directory. Without one (if a picture, a folder or an address comes first), the model
-    `strong` answers; it comes with hundredfold and was trained on CIFAR-100."""
+    """The run directory. If a picture, a folder of pictures or an address comes first instead, the
+    model `strong` is used, which comes with hundredfold and was trained on CIFAR-100."""
     pictures: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PICTURE ...]")
     ] = ()
@@ -49,7 +49,7 @@ class PredictOptions:
     format: Literal["table", "json", "csv"] = "table"
     """The output format; json and csv also list the pictures that could not be read, and why."""
     reject: bool = True
-    """Say "none of these" in the table if a picture looks unlike those of the training."""
+    """Say "none of these" in the table if a picture looks unlike the training pictures."""
     data: str = ""
     """Where the data is now, as --data of train; only for --test. Empty for the place recorded in
     the run."""
@@ -70,7 +70,10 @@ def main(arguments: Sequence[str]) -> None:
     if not run.path.exists():
         raise UserError(f"There is no run and no picture at {options.run}.")
     if bool(options.pictures) == (options.test >= 0):
-        raise UserError("Name pictures to classify (files, folders, addresses, -) or --test 17.")
+        raise UserError(
+            "Name either pictures to classify (files, folders, https:// addresses, or - for "
+            "standard input) or a test picture, such as --test 17."
+        )
     predictor = Predictor.load(run, options.device)
     if options.test >= 0:
         named = [_test_picture(run, predictor, options.test, options.data)]
@@ -167,8 +170,9 @@ def _show_one(name: str, prediction: Prediction, reject: bool) -> None:
     """Print the ranked classes of a picture, and its superclasses next to them."""
     if reject and prediction.is_foreign:
         console.print(
-            f"Probably none of these; the nearest is {escape(prediction.label)}. Of pictures like "
-            f"those of the training, only {prediction.known:.1%} look as unfamiliar as this one."
+            "This picture probably shows none of the model's classes. The nearest class is "
+            f"{escape(prediction.label)}. Among pictures like the training pictures, only "
+            f"{prediction.known:.1%} look as unfamiliar as this one."
         )
     head = ["class", "probability", "superclass", "probability"]
     columns = 4 if prediction.superclasses else 2

@@ -21,7 +21,7 @@ def report_run(run: Annotated[Path, tyro.conf.Positional], /, data: str = "") ->
 
     Args:
         run: The run directory.
-        data: Where the data is now, as in train. Empty for where it was during training.
+        data: Where the data is now, as --data of train. Empty for the place recorded in the run.
     """
     found = find_run(run)
     path = write_report(found, data, lambda text: console.print(escape(text), style="yellow"))

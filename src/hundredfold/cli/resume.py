@@ -12,9 +12,10 @@ from hundredfold.training.resume import last_unfinished_run, resume
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    """Continue an interrupted run. On a CPU the result is the same to the bit as without a stop.
+    """Continue an interrupted run where it stopped.
 
-    The run keeps its configuration. A finished run cannot be resumed.
+    On a CPU, the result is bit for bit the same as without the interruption. The run keeps its
+    configuration. A finished run cannot be resumed.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = "last"

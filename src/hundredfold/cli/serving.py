@@ -32,7 +32,8 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         raise UserError(
-            f"Cannot listen at {host}, port {port}: {error}. Choose another port: --port 7861."
+            f"Cannot listen on {host}, port {port}: {error}. Choose another --port, such as 7861, "
+            "or check the address that you passed as --host."
         ) from error
     return listening
 

@@ -47,6 +47,6 @@ def main(arguments: Sequence[str]) -> None:
     page = render_suggestions(found, run.path.name, len(pictures))
     save_file(folder / "suggestions.html", page)
     save_file(folder / "suggestions.csv", suggestions_csv(found))
-    console.print(f"{plural(len(found), 'picture')} of {len(pictures):,} suggested.")
+    console.print(f"Suggested {len(found):,} of {plural(len(pictures), 'picture')}.")
     console.print(f"Page    {escape(str(folder / 'suggestions.html'))}")
     console.print(f"Table   {escape(str(folder / 'suggestions.csv'))}")

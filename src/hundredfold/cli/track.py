@@ -33,4 +33,4 @@ def track_run(run: Annotated[Path, tyro.conf.Positional], /, to: str) -> None:
     except Exception as error:  # a tracker's library may raise anything
         why = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"{to} did not accept the run: {why}") from error
-    console.print(f"{escape(str(found))} is in {escape(to)}.")
+    console.print(f"{escape(str(found))} was sent to {escape(to)}.")

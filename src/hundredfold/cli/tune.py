@@ -31,7 +31,8 @@ from hundredfold.training.train import explained_memory
 class TuneOptions:
     """Search for better values of a recipe, judged by the accuracy on the validation pictures.
 
-    If you call it again, it continues. Several processes with one storage share the trials.
+    To continue a search, run the same command again. Processes that use the same --storage share
+    the trials.
     """
 
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
@@ -39,10 +40,11 @@ class TuneOptions:
     trials: int = 20
     """Total number of trials."""
     trial_epochs: float = 0.0
-    """Passes over the training pictures in each trial; 0 for --epochs."""
+    """Number of passes over the training pictures in each trial; 0 for the value of --epochs."""
     vary: tuple[str, ...] = ()
-    """Fields to vary: lr, muon_lr, weight_decay (around the recipe's own value), label_smoothing,
-    warmup, pad. Empty for the first three."""
+    """Fields to vary. lr, muon_lr and weight_decay vary around the recipe's own value;
+    label_smoothing, warmup and pad vary in a fixed range. Empty for lr, muon_lr and
+    weight_decay."""
     storage: str = ""
     """Optuna's storage, such as sqlite:///tune.db or the address of a database server. Empty for
     tuning.db in the folder --to."""

@@ -165,8 +165,8 @@ def _store_files(address: str) -> tuple[str, str, list[_RemoteFile]]:
             beside = _beside(names)
     except ImportError as error:
         raise UserError(
-            f"{address}: {first_line(error)}. For s3:// and gs://: pip install "
-            "'hundredfold[remote]'."
+            f"Cannot read {address}: {first_line(error)}. To read addresses that begin with s3:// "
+            "or gs://, install more packages: pip install 'hundredfold[remote]'."
         ) from error
     except UserError:
         raise

@@ -165,7 +165,8 @@ class Dataset:
         """
         if not 0 <= index < len(self.test):
             raise UserError(
-                f"--test {index} does not exist: the test pictures are 0 to {len(self.test) - 1}."
+                f"There is no test picture {index}. The test pictures have the numbers 0 to "
+                f"{len(self.test) - 1}."
             )
         picture = self.test[index : index + 1]
         return picture.images[0], self.classes[int(picture.labels)]

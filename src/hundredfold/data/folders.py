@@ -104,7 +104,10 @@ def build_dataset(
                 + first_few(f"{name} ({number})" for name, number in unknown.items())
             )
             if strict:
-                raise UserError(f"{sentence}.")
+                raise UserError(
+                    f"{sentence}. Rename or remove these classes, or omit --strict to train "
+                    "without their pictures."
+                )
             tell(f"{sentence}. These pictures are left out.")
             rows[split] = [i for i in chosen if entries[i].label in known]
     if given and not rows["test"]:
@@ -115,8 +118,8 @@ def build_dataset(
         )
     if not rows["test"]:
         raise UserError(
-            f"{collection.path} has no picture left for testing: at least one class needs two "
-            "different pictures."
+            f"{collection.path} has no picture left for testing. At least one class needs two "
+            "pictures that are not copies or near duplicates of each other."
         )
     dataset = _dataset(collection, rows, classes)
     if related.any_related:
@@ -171,8 +174,8 @@ def describe_dataset(dataset: Dataset, collection: PictureCollection) -> str:
     width, height = (statistics.median_low(values) for values in zip(*sizes, strict=True))
     number = (f"{fewest:,} to " if fewest != most else "") + plural(most, "training picture")
     sentences = [
-        f"Pictures of {width} x {height} pixels (medians), resized to {side} x {side}, "
-        f"{collection.where}; {number} per class."
+        f"The pictures have {width} x {height} pixels (medians). They are resized to {side} x "
+        f"{side}, {collection.where}. Each class has {number}."
     ]
     if shared := count_shared(dataset, collection):
         sentences.append(

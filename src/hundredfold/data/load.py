@@ -101,7 +101,7 @@ def find_source(source: str) -> Path | None:
         path = expanded(source)
     exists = os.path.exists(path)  # noqa: PTH110  # pathlib's raises if a name is too long
     if not exists and not ("{" in source and find_shards(path)):
-        raise UserError(f"There is no file or folder {source}.")
+        raise UserError(f"There is no file or folder {source}. Check the path or name other data.")
     return path
 
 
@@ -124,8 +124,8 @@ def _cifar100_or_sample(tell: Callable[[str], None]) -> Dataset:
     except UnavailableError as error:
         tell(f"CIFAR-100 is not available: {error}")
         tell(
-            "Training on the small sample that comes with hundredfold instead: 2,500 of the 50,000 "
-            "pictures. The accuracy is NOT comparable with that on CIFAR-100."
+            "The small sample that comes with hundredfold is used instead: 2,500 of the 50,000 "
+            "training pictures. An accuracy on it is NOT comparable with one on CIFAR-100."
         )
         return load_sample()
 

@@ -78,7 +78,7 @@ def pack(
         ['pictures-000000.tar']
     """
     if per_shard < 1:
-        raise UserError(f"A shard needs at least one picture, not {per_shard}.")
+        raise UserError(f"--per-shard is {per_shard}, but must be at least 1.")
     entries = _existing(source, tell)
     classes = in_natural_order(entry.label for entry in entries)
     _refuse_names(entries)
@@ -142,7 +142,10 @@ def _refuse_names(entries: Sequence[Entry]) -> None:
     """Raise a UserError if the name of a class or superclass would be read as another one."""
     for name in sorted({name for entry in entries for name in (entry.label, entry.parent)} - {""}):
         if not is_kept(name) or unescape_formula(name) != name:
-            raise UserError(f"The class name {name!r} cannot be kept in shards. Change it.")
+            raise UserError(
+                f"The class name {name!r} cannot be stored in shards, because it would be read as "
+                "another name. Rename the class."
+            )
 
 
 def _finished(folder: Path, packed: str, jobs: Sequence[str]) -> dict[str, Shard]:

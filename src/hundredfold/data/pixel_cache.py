@@ -81,7 +81,7 @@ def read_pictures(
         UserError: `most` is not a size, a cache file cannot be written, or the disk is faulty.
     """
     if most and parse_size(most) < 0:
-        raise UserError(f"The size of the cache, {most!r}, must be such as 500MB or 20GB.")
+        raise UserError(f"--cache is {most!r}, but must be a size such as 500MB or 20GB.")
     shape = (len(entries), 3, size, size)
     large = prod(shape) > MAX_IN_MEMORY
     paths = [_absolute(entry.file) for entry in entries]

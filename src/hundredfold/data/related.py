@@ -61,9 +61,9 @@ def find_related(collection: PictureCollection, rows: Sequence[int]) -> RelatedP
     if chained:
         remarks.append(
             "Near duplicates form chains through more than half of the pictures of "
-            f"{first_few(in_natural_order(chained))}. They may be on both sides of a split; only "
-            "exact copies are kept together there. To say which pictures belong together, use a "
-            "table with a column `group`."
+            f"{first_few(in_natural_order(chained))}. In these classes, near duplicates may be on "
+            "both sides of a split. Exact copies and pictures of one group still stay together. To "
+            "say which pictures belong together, use a table with a column `group`."
         )
     groups = {row: rows[place] for row, place in zip(rows, lowest, strict=True)}
     return RelatedPictures(groups, tuple(remarks))

@@ -68,7 +68,10 @@ def verify(path: Path) -> None:
     """
     known = read_index(path.parent).finished.get(path.name)
     if known and checksum(path) != known.sha256:
-        raise DamagedFileError(f"{path} has another checksum than in {INDEX}. Pack it again.")
+        raise DamagedFileError(
+            f"{path} is damaged or was changed: its checksum differs from the one in {INDEX}. Pack "
+            "the pictures again."
+        )
 
 
 def checksum(path: Path) -> str:

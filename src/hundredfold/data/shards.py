@@ -160,7 +160,7 @@ def list_shards(path: Path, shards: Sequence[Path]) -> Listing:
     remarks = describe_similar_classes(entries)
     if undivided and any(entry.split for entry in entries):
         remarks.append(
-            "The names of these shards say no split, so their pictures are used for training: "
+            "The names of these shards name no split, so their pictures are used for training: "
             f"{first_few(undivided)}."
         )
     return Listing(

@@ -166,13 +166,13 @@ def _is_low(digest: str) -> bool:
 
 def _describe_choice(held: int, total: int, unstable: Sequence[str], *, together: bool) -> str:
     names = first_few(unstable)
-    but = f", except at most one in each of these small classes: {names}" if unstable else ""
+    but = f", except at most one in each of these classes: {names}" if unstable else ""
     related = (
         " Copies, near duplicates and pictures of one group stay on one side, so a new picture "
         "that belongs to them may move them."
     )
     return (
         f"There is no test split, so {held:,} of the {total:,} pictures are held out for the test. "
-        "The choice depends only on their content: a new picture does not move the others to "
-        f"another side{but}.{related if together else ''}"
+        "The choice depends only on their content: if you add a picture, all others stay in their "
+        f"split{but}.{related if together else ''}"
     )

@@ -110,13 +110,13 @@ def compare_with_record(run: Run, metrics: Mapping[str, Any]) -> str:
     if not differences:
         return ""
     reason = (
-        "Differences of this size come from rounding, on another device or with another number of "
-        "threads or version of torch."
+        "Differences of this size come from rounding, which depends on the device, the number of "
+        "threads and the version of torch."
         if rounding
-        else "That is more than rounding: data and weights are unchanged, so this machine or this "
-        "version of torch computes differently."
+        else "This is more than rounding. The data and the weights are unchanged, so this machine "
+        "or this version of torch computes differently."
     )
-    return f"NOT equal to what training recorded: {', '.join(differences)}. {reason}"
+    return f"The results DIFFER from the recorded ones: {', '.join(differences)}. {reason}"
 
 
 def run_data_if_any(run: Run, data: Dataset | str = "") -> tuple[Dataset | None, str]:

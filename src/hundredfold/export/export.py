@@ -94,7 +94,10 @@ def export(
     if missing and int8:
         raise UserError(missing)
     if missing:
-        tell(f"Checked on random pictures, and not measured on the test set: {missing}")
+        tell(
+            "The exported model is checked on random pictures, and its accuracy is not measured "
+            f"on the test set: {missing}"
+        )
     predictor = Predictor.load(run, "cpu")
     model, known = predictor.model, predictor.known
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
@@ -186,8 +189,8 @@ def _refuse_differences(what: str, difference: float, limit: float, path: Path) 
     if not difference <= limit:  # also true for NaN
         path.unlink()
         raise CheckFailed(
-            f"{path.name} was deleted: its {what} differ from the predictor's by up to "
-            f"{difference:.2g}."
+            f"{path.name} was deleted, because its {what} differ from those of the run's model by "
+            f"up to {difference:.2g}."
         )
 
 

@@ -193,7 +193,7 @@ def describe_test(count: int, weights: str) -> str:
             f" The intervals are wide because {there_are} only {plural(count, 'test picture')}."
         )
     if weights:
-        sentences += " The network was pretrained on other pictures than these."
+        sentences += " The network was pretrained on pictures other than these."
     return sentences
 
 
@@ -209,10 +209,10 @@ def describe_cross_validation(metrics: Mapping[str, Any]) -> str:
     try:
         accuracy, count = found["accuracy"], found["pictures"]
         return (
-            f"The test has only {plural(metrics['test_pictures'], 'picture')}. A cross-validation "
-            "of a head on the pretrained features, before any fine-tuning, uses all "
-            f"{count:,} pictures ({found['folds']} folds, {found['repeats']} times): "
-            f"{format_metric('', accuracy)} are classified correctly "
+            f"The test set has only {plural(metrics['test_pictures'], 'picture')}. Therefore, a "
+            "head on the pretrained features, without fine-tuning, was also cross-validated on all "
+            f"{count:,} pictures ({found['folds']} folds, {found['repeats']} times). It classified "
+            f"{format_metric('', accuracy)} of them correctly "
             f"({INTERVAL} {format_interval(accuracy, count)} %)."
         )
     except (KeyError, TypeError, ValueError) as error:

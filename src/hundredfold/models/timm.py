@@ -44,8 +44,8 @@ def build_timm(info: ModelInfo, weights: str = "") -> nn.Module:
     name = info.model.removeprefix(TIMM)
     if not timm.is_model(name):
         close = timm.list_models(f"*{name[:8]}*")[:5]
-        hint = f", but {', '.join(close)}" if close else ""
-        raise UserError(f"timm has no model {name!r}{hint}.")
+        hint = f" Models with similar names are {', '.join(close)}." if close else ""
+        raise UserError(f"timm has no model {name!r}.{hint}")
     if info.levels and not can_fold(name):
         raise UserError(f"{info.model} cannot classify by the features of several stages.")
     options = {"num_classes": len(info.classes), "pretrained": weights == HUB}
@@ -57,7 +57,9 @@ def build_timm(info: ModelInfo, weights: str = "") -> nn.Module:
                 f"The weights of {name} cannot be downloaded ({type(error).__name__}). If you have "
                 "a file of them, pass it with --weights."
             ) from error
-        raise UserError(f"{info.model} fails: {first_line(error)}") from error
+        raise UserError(
+            f"timm cannot create {info.model} for pictures of {info.side} px: {first_line(error)}"
+        ) from error
     if weights == INSTALLED:
         _fill(model, installed_weights(name, model), weights, info.model)
     elif weights not in ("", HUB):
@@ -91,9 +93,10 @@ def _fill(model: nn.Module, stored: Mapping[str, Tensor], source: str, name: str
     if not _fits(given, needed, head):
         fitting = [key for key in needed if key in given and given[key].shape == needed[key].shape]
         raise UserError(
-            f"--weights {source} does not fit {name}: {len(fitting)} of the model's {len(needed)} "
-            f"tensors outside its head are among the file's {len(stored)} with the right shape. "
-            "The file must contain all of these, and no others. It may be for another architecture."
+            f"--weights {source} does not fit {name}. Apart from its head, the model needs "
+            f"{len(needed)} tensors; {len(fitting)} of them are in the file with the right shape. "
+            f"The file has {len(stored)} tensors. It must contain all tensors that the model "
+            "needs, and no others. The file may be for another architecture."
         )
     found = {key: given[key] for key in needed if key in given}
     model.load_state_dict(found, strict=False)

@@ -104,8 +104,8 @@ def _calibration(run: Run) -> str:
     """Return sentences that say how the temperature was fitted."""
     pictures = run.metrics().get("calibration_pictures", 0)
     if not pictures:
-        return "Without validation pictures no temperature could be fitted."
-    few = "" if pictures >= FEW_PICTURES else " These are few, so the temperature is kept near 1."
+        return "There were no validation pictures, so the probabilities are not calibrated."
+    few = "" if pictures >= FEW_PICTURES else " As these are few, the temperature is kept near 1."
     return (
         f"Logits are divided by {run.info().temperature:.3g}, a temperature fitted on "
         f"{plural(pictures, 'validation picture')}.{few}"
@@ -141,8 +141,8 @@ def _head(run: Run) -> str:
         return text
     share, correct = interpolation["share"], percent(interpolation["validation"][key])
     return (
-        f"{text} The final weights are a mean: {share:.0%} after and {1 - share:.0%} before "
-        f"fine-tuning. They classify {correct} of these pictures correctly."
+        f"{text} The final weights are an average of the weights after fine-tuning ({share:.0%}) "
+        f"and before it ({1 - share:.0%}). They classify {correct} of these pictures correctly."
     )
 
 
@@ -266,9 +266,10 @@ def _foreign_gallery(
         (
             "Just rejected",
             f"{plural(len(foreign), 'test picture')} of {len(known):,} "
-            f"({percent(len(foreign) / len(known))}) would be answered by 'none of these', because "
-            "their features or their logits are unlike those of the training. By design, it is "
-            f"about {FOREIGN:.0%}. Those closest to the limit come first.",
+            f"({percent(len(foreign) / len(known))}) would be rejected: the model would answer "
+            "'none of these', because the features or the logits are unlike those of the training "
+            f"pictures. By design, about {FOREIGN:.0%} of all pictures that resemble the training "
+            "pictures are rejected. The pictures closest to the limit come first.",
             [_picture(level, i, test) for i in closest.tolist()],
         )
     ]

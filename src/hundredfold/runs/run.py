@@ -201,7 +201,9 @@ class Run:
         if not (last := self.newest_checkpoint()):
             raise UserError(f"{self} has no weights: its training ended before a checkpoint.")
         if last.info != dataclasses.replace(self.info(), temperature=1.0):
-            raise UserError(f"{self.path / MODEL_FILE} is not what it was at the last checkpoint.")
+            raise UserError(
+                f"{self.path / MODEL_FILE} was changed after the last checkpoint. Restore it."
+            )
         return last.weights()
 
     def newest_checkpoint(self, tell: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
@@ -218,13 +220,19 @@ class Run:
     def _read_metrics(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the final metrics, and the digest of every other file by its name."""
         if not self.finished:
-            raise UserError(f"{self} is unfinished, or not a run: it lacks {METRICS_FILE}.")
+            raise UserError(
+                f"{self} has no {METRICS_FILE}. Either its training is not finished, or it is not "
+                "a run. `hundredfold resume` finishes a training."
+            )
         return read_metrics(self.path / METRICS_FILE)
 
     def _bytes(self, name: str) -> bytes:
         """Return a file's content; in a finished run, only if training wrote it."""
         if not self.path.is_dir():
-            raise UserError(f"There is no run at {self.path}.")
+            raise UserError(
+                f"There is no run at {self.path}. `hundredfold runs FOLDER` lists the runs of a "
+                "folder."
+            )
         digests, path = self._read_metrics()[1] if self.finished else None, self.path / name
         if not path.exists():
             kind = DamagedError if digests and name in digests else UserError

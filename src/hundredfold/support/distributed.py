@@ -118,8 +118,8 @@ class Processes:
         if ratio < SLOW:
             return ""
         return (
-            f"Process {slowest} on {self.machines[slowest]} works {ratio:.1f} times as long for a "
-            "step as the others, which wait for it."
+            f"Process {slowest} on {self.machines[slowest]} takes {ratio:.1f} times as long for a "
+            "step as the other processes, which have to wait for it."
         )
 
     def all_sum(self, values: Tensor) -> None:

@@ -67,7 +67,9 @@ def extra(name: str, needed: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f"{needed} an extra: pip install 'hundredfold[{name}]'.") from error
+        raise UserError(
+            f"{needed} additional packages. To install them: pip install 'hundredfold[{name}]'"
+        ) from error
 
 
 def first_line(error: Exception) -> str:

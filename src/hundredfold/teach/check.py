@@ -87,7 +87,10 @@ def _about_size(name: str, count: int, is_judged: bool) -> list[str]:
     if count < FEW:
         return [f"Only {plural(count, 'picture')}. Add at least {FEW - count}."]
     if not is_judged:
-        return [f"All pictures of {name} are almost the same, so nothing says how well it is told."]
+        return [
+            f"All pictures of {name} are almost the same, so it is impossible to estimate how well "
+            "this class is recognised. Add different pictures."
+        ]
     return []
 
 
@@ -100,8 +103,8 @@ def _about_copies(
     sentences = []
     if within >= max(2, MANY_NEAR * total):
         sentences.append(
-            f"{within} of {plural(total, 'picture')} have a near duplicate. Change the background, "
-            "the light, the distance."
+            f"{within} of {plural(total, 'picture')} have a near duplicate. Vary the background, "
+            "the light and the distance."
         )
     for other, number in Counter(twin for twin in twins.values() if twin != own).items():
         have = "has a near duplicate" if number == 1 else "have near duplicates"

@@ -90,7 +90,7 @@ function showModel({ classes, waiting, unusable, accuracy, interval, judged, is_
     : waiting
       ? `Looking at ${waiting} new pictures …`
       : filled < fewPictures
-        ? "Training needs pictures of two classes."
+        ? "To train a model, add pictures to at least two classes."
         : "";
   byId("accuracy").textContent =
     accuracy === null

@@ -92,7 +92,10 @@ class MLflow:
 def _refuse_link(path: Path) -> None:
     """Refuse links: a run from somebody else could have a private file of this machine sent."""
     if path.is_symlink():
-        raise UserError(f"{path} is a link, so the file that it points to is not sent: remove it.")
+        raise UserError(
+            f"{path} is a link. The file that it points to is not sent, because it may be private. "
+            "Remove the link, and send the run again."
+        )
 
 
 def _client(address: str) -> Any:

@@ -112,8 +112,16 @@ def _weigh(tuned: Config, path: Path, configure: Configure, tell: Callable[[str]
         accuracy = _short_accuracy(
             replace(other.config, validation=config.validation), other.dataset
         )
+    if accuracy is None:
+        tell(
+            f"{_describe(features)} {_short(tuned)} was too short to train a network from scratch."
+        )
+        return loaded
     if accuracy <= features:
-        tell(f"{_describe(features)} Training from scratch for {_short(tuned)}: {accuracy:.1%}.")
+        tell(
+            f"{_describe(features)} A network that was trained from scratch for {_short(tuned)} "
+            f"classifies {accuracy:.1%} of these pictures correctly."
+        )
         return loaded
     tell(
         f"The network is trained from scratch: after {_short(tuned)}, it classifies {accuracy:.1%} "
@@ -186,14 +194,21 @@ def _features_accuracy(config: Config, dataset: Dataset) -> float | None:
     return head.validation[learned_top1(head.validation)]
 
 
-def _short_accuracy(config: Config, dataset: Dataset) -> float:
-    """Return the validation accuracy after a short training from scratch (0..1)."""
+def _short_accuracy(config: Config, dataset: Dataset) -> float | None:
+    """Return the validation accuracy after a short training from scratch (0..1).
+
+    Returns:
+        The accuracy; None if the time is too short on this machine.
+
+    Raises:
+        DivergedError: the training diverged.
+    """
     setup = _setup(replace(config, budget=_short(config)), dataset)
     try:
         setup, clock = plan_budget(setup, 0, time.perf_counter())
-        *_, last = train_epochs(first_state(setup), setup, clock)
-    except UserError:  # the machine is too slow for a training that short, or it diverges
-        return 0.0
+    except UserError:
+        return None
+    *_, last = train_epochs(first_state(setup), setup, clock)
     return last.validation[learned_top1(last.validation)]
 
 

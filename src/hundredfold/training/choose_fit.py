@@ -89,9 +89,10 @@ def load_with_best_fit(config: Config, tell: Callable[[str], None] = say) -> Loa
     accuracy = top_k(logits[best], labels, 1)
     low, high = wilson_interval(accuracy, len(labels))
     tell(
-        f"The pictures are oblong and become squares by --fit {best}. In a cross-validation of "
-        f"pretrained features, {accuracy:.1%} of {len(labels):,} training pictures are classified "
-        f"correctly (95 % interval {100 * low:.1f} to {100 * high:.1f}). The losses: {means}."
+        f"The pictures are not square. They are made square by --fit {best}. In a cross-validation "
+        f"of pretrained features, {accuracy:.1%} of {len(labels):,} training pictures are then "
+        f"classified correctly (95 % interval {100 * low:.1f} to {100 * high:.1f}). The losses of "
+        f"the three ways to make pictures square: {means}."
     )
     if best != "crop":
         loaded = Loaded(*load_to_train(replace(config, fit=best), lambda _: None))

@@ -80,17 +80,17 @@ def describe(interpolation: Interpolation, state: State) -> str:
     after = format_metric(key, state.history[-1].validation[key])
     if not interpolation.share:
         return (
-            f"Fine-tuning raised the loss on the validation pictures ({before} of them were "
-            f"classified correctly before it, {after} after it), so the model is kept as it was "
-            "before. Its head is now fitted to the validation pictures as well."
+            "Fine-tuning raised the loss on the validation pictures, so the model from before "
+            f"fine-tuning is kept. It classified {before} of these pictures correctly, and the "
+            f"fine-tuned model {after}. The head is now fitted to the validation pictures as well."
         )
     if interpolation.share == 1:
         return ""
     share, correct = interpolation.share, format_metric(key, interpolation.validation[key])
     return (
-        f"The weights are a mean: {share:.0%} after and {1 - share:.0%} before fine-tuning. They "
-        f"classify {correct} of the validation pictures correctly (before fine-tuning {before}, "
-        f"after {after})."
+        f"The final weights are an average of the weights after fine-tuning ({share:.0%}) and "
+        f"before it ({1 - share:.0%}). They classify {correct} of the validation pictures "
+        f"correctly (before fine-tuning: {before}, after it: {after})."
     )
 
 

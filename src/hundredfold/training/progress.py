@@ -104,7 +104,7 @@ class Display:
         if config.validate_on == "test":
             self.note(
                 "  Each epoch is evaluated on the TEST set, as in the tutorial: "
-                "do not choose anything by these figures."
+                "do not use these results to choose any setting."
             )
         self.config, self.started = config, time.perf_counter()
         self.progress.update(self.task, epoch=f"1/{math.ceil(config.epochs)}")
@@ -155,7 +155,7 @@ class Display:
             few = (
                 ""
                 if count >= FEW_PICTURES
-                else " These are few, so the divisor is kept close to 1."
+                else " As these pictures are few, the divisor is kept close to 1."
             )
             self._print(
                 f"Probabilities are calibrated on {plural(count, 'validation picture')}: "

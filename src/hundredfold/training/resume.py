@@ -175,8 +175,9 @@ def _refuse_changes(run: Run, setup: Setup, last: Checkpoint | None) -> None:
         _refuse_other_configuration(run, setup.config, last.config)
     if dataclasses.replace(run.info(), temperature=1.0) != setup.info:
         raise UserError(
-            f"The {MODEL_FILE} of {run} does not match its {CONFIG_FILE} and its data: one of them "
-            "was changed, or comes from another version of hundredfold."
+            f"The {MODEL_FILE} of {run} does not match its {CONFIG_FILE} and its data. One of them "
+            "was changed, or comes from another version of hundredfold. Restore it, or start a new "
+            "run."
         )
     if not last and setup.config.budget:
         raise UserError(
@@ -199,7 +200,7 @@ def _refuse_other_configuration(run: Run, now: Config, before: Config) -> None:
     if changes:
         raise UserError(
             f"{run.path / CONFIG_FILE} was changed: {', '.join(changes)}. A run keeps its "
-            "configuration to its end; start a new one with another configuration."
+            "configuration to its end. Undo the changes, or start a new run with them."
         )
 
 
@@ -225,7 +226,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         now: the environment of this process.
     """
     return [
-        f"{key} is {now.get(key)}, and was {before.get(key)}"
+        f"{key} was {before.get(key)} when the run started, and is {now.get(key)} now"
         for key in DECIDING
         if before.get(key) != now.get(key)
     ]
@@ -261,7 +262,9 @@ def reproduce(
     run = find_run(run)
     config, device = run.config(), pick_device(run.config().device)
     if not run.finished:
-        raise UserError(f"{run} is not finished: hundredfold resume {shlex.quote(str(run))}")
+        raise UserError(
+            f"{run} is not finished. To finish it: hundredfold resume {shlex.quote(str(run))}"
+        )
     if config.budget:
         raise UserError(
             f"{run} was trained with a time budget (--budget). Its number of steps depended on the "
@@ -293,8 +296,8 @@ def _epoch_difference(history: Sequence[Epoch], epoch: Epoch) -> str:
     recorded = history[epoch.epoch - 1]
     for step, (before, now) in enumerate(zip(recorded.loss, epoch.loss, strict=False), 1):
         if before != now:
-            return f"the loss of step {step} is {now}, and was {before}"
+            return f"the loss of step {step} was {before}, and is {now} now"
     for name in ("pictures", "train_loss", "lr", "validation"):
         if getattr(recorded, name) != getattr(epoch, name):
-            return f"{name} is {getattr(epoch, name)}, and was {getattr(recorded, name)}"
+            return f"{name} was {getattr(recorded, name)}, and is {getattr(epoch, name)} now"
     return ""

@@ -148,9 +148,9 @@ def _events(session: Session) -> Iterator[StepRecord | Epoch]:
         if not error.batch:
             raise
         try:
-            where = f"That batch is in {session.run.save_batch(*error.batch)}."
+            where = f"The batch of that step is saved in {session.run.save_batch(*error.batch)}."
         except UserError as unsaved:  # the disk is full
-            where = f"That batch is not kept: {unsaved}"
+            where = f"The batch of that step is not saved: {unsaved}"
         raise DivergedError(f"{error} {where}") from error
 
 

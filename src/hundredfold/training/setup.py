@@ -123,8 +123,9 @@ def require_validation(validation: Split, config: Config) -> None:
     """
     if not len(validation):
         raise UserError(
-            f"With --validation {config.validation:g}, no class is large enough to hold out a "
-            "picture: use a larger share, such as 0.2."
+            f"With --validation {config.validation:g}, no picture can be held out, because every "
+            "class is too small for this share or consists of related pictures. Use a larger "
+            "share, such as 0.2, or add pictures."
         )
 
 
@@ -137,8 +138,9 @@ def validation_remarks(setup: Setup, dataset: Dataset) -> list[str]:
         return ["The data has validation pictures of its own, so --validation 0 has no effect."]
     if config.validation and not len(setup.validation_split):
         return [
-            f"No pictures are held out for validation, because no class is large enough for a "
-            f"share of {config.validation:g}. So the probabilities are not calibrated."
+            f"With --validation {config.validation:g}, no picture can be held out, because every "
+            "class is too small for this share or consists of related pictures. So the "
+            "probabilities are not calibrated."
         ]
     return []
 
@@ -152,7 +154,9 @@ def make_setup(
         UserError: the configuration does not fit the data.
     """
     if config.budget and processes.size > 1:
-        raise UserError("--budget follows the clock of a single process: use --epochs instead.")
+        raise UserError(
+            "--budget works only if a single process trains. With several processes, use --epochs."
+        )
     side = dataset.train.store.shape[-1]
     if 0 < config.size < side:
         raise UserError(f"--size is {config.size}, but the pictures have {side} pixels a side.")
@@ -189,8 +193,9 @@ def make_setup(
     _refuse_small_pictures(setup)
     if config.compile and not setup.uses_cuda_graphs:
         raise UserError(
-            "--compile needs one CUDA GPU and --optimizer muon. The tutorial's recipes and "
-            "finetune use another optimizer. Omit --compile."
+            "--compile needs one CUDA GPU, --optimizer muon, and the model resnet9, whitenet or "
+            "whiteresnet. The tutorial's recipes, probe and finetune use another optimizer. Omit "
+            "--compile."
         )
     return setup
 
