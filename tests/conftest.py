@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from hundredfold.data.load import DATA_VARIABLE
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers and the processes that they start share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
+# A shell lets background jobs ignore Ctrl-C, and then the processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("patient", deadline=None)  # a busy machine is not a failure
 settings.load_profile("patient")
 expect.set_options(timeout=60_000)

@@ -278,7 +278,7 @@ def test_three_pictures_are_audited(tmp_path: Path) -> None:
     for i in range(3):
         save(scene(i), tmp_path / f"pets/class{i % 2}/{i}.png")
     found = audit(load_audited_pictures(str(tmp_path / "pets")))
-    assert "needs 30 pictures, not 3" in found.skipped[0]
+    assert "at least 30 pictures are needed, and there are 3." in found.skipped[0]
     assert not found.near and not found.wrong
     assert "No problems to fix before training" in render_audit(found)
 

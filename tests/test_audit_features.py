@@ -128,7 +128,10 @@ def test_few_photos_are_not_checked(tmp_path: Path) -> None:
     for i in range(29):
         write(tmp_path / "few", f"{KINDS[i % 2]}/{i}.png", KINDS[i % 2], i)
     found = audit(load_audited_pictures(str(tmp_path / "few")), near=False)
-    assert "needs 30 pictures, not 29" in found.skipped[0] and not found.method
+    assert (
+        "at least 30 pictures are needed, and there are 29." in found.skipped[0]
+        and not found.method
+    )
     assert "Labels were checked" not in render_audit(found)
 
 
@@ -164,4 +167,7 @@ def test_features_need_installed_weights_and_files_of_enough_pixels(
     monkeypatch.setattr(installed, "PACKAGES", {name: nowhere})
     assert why_no_features(pictures) == "the pretrained weights are not installed"
     found = audit(pictures, near=False)
-    assert "needs 100 pictures, not 45" in found.skipped[0] and not found.method
+    assert (
+        "at least 100 pictures are needed, and there are 45." in found.skipped[0]
+        and not found.method
+    )

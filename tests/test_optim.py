@@ -166,6 +166,7 @@ def test_the_rates_fall_from_the_head_to_the_first_layer(frozen: float) -> None:
         lr=0.01,
         layer_decay=0.5,
         weight_decay=0.1,
+        weights="hub",
         frozen=frozen,
     )
     model = timm_model(frozen)

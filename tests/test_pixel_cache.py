@@ -203,7 +203,7 @@ def test_sets_load_without_room_in_the_cache(
         monkeypatch.setattr("hundredfold.data.pixel_cache.MAX_IN_MEMORY", 1000)
         assert load(root).digest() == want
         reason = f"as {cache_folder() / 'pictures'} has no room: File too large"
-        assert f"decoded whenever they are needed, {reason};" in said[-1]
+        assert f"decoded whenever they are needed, {reason}. Each class" in said[-1]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not cache_files()

@@ -180,7 +180,7 @@ def test_a_training_that_fails_says_why(client: TestClient) -> None:
         show(client, label, range(1))
     post(client, "/api/train")
     state = wait(client, lambda state: not state["is_training"])
-    assert "at least one class needs two different pictures" in state["error"]
+    assert "At least one class needs two pictures that are not copies" in state["error"]
     assert state["model"] is None
 
 

@@ -114,7 +114,8 @@ def _weigh(tuned: Config, path: Path, configure: Configure, tell: Callable[[str]
         )
     if accuracy is None:
         tell(
-            f"{_describe(features)} {_short(tuned)} was too short to train a network from scratch."
+            f"{_describe(features)} A training from scratch gave no accuracy to compare, because "
+            f"{_short(tuned)} were too short for it, or because it diverged."
         )
         return loaded
     if accuracy <= features:
@@ -198,17 +199,14 @@ def _short_accuracy(config: Config, dataset: Dataset) -> float | None:
     """Return the validation accuracy after a short training from scratch (0..1).
 
     Returns:
-        The accuracy; None if the time is too short on this machine.
-
-    Raises:
-        DivergedError: the training diverged.
+        The accuracy; None if the time is too short on this machine, or the training diverges.
     """
     setup = _setup(replace(config, budget=_short(config)), dataset)
     try:
         setup, clock = plan_budget(setup, 0, time.perf_counter())
+        *_, last = train_epochs(first_state(setup), setup, clock)
     except UserError:
         return None
-    *_, last = train_epochs(first_state(setup), setup, clock)
     return last.validation[learned_top1(last.validation)]
 
 
