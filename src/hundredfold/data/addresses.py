@@ -156,7 +156,7 @@ def _store_files(address: str) -> tuple[str, str, list[_RemoteFile]]:
             root = path
             found = [name[len(root) :].lstrip("/") for name in store.find(root)]
             names = [name for name in found if is_data(name)]
-            _tell_others(address, [name for name in found if name not in {*names}])
+            _tell_others(address, [name for name in found if not is_data(name)])
             path, beside = "", list[str]()
         else:
             root = path.partition("{")[0].rpartition("/")[0]

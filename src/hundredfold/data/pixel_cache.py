@@ -33,7 +33,12 @@ from hundredfold.data.passes import RESULTS, remembered
 from hundredfold.data.sealed import seal, unseal
 from hundredfold.pictures.pixels import Fit
 from hundredfold.support.errors import UserError
-from hundredfold.support.files import file_stamp, fingerprint, fingerprint_of_each, process_lock
+from hundredfold.support.files import (
+    fingerprint,
+    fingerprint_of_each,
+    process_lock,
+    stamp_or_nothing,
+)
 from hundredfold.support.units import parse_size
 
 VERSION = 4
@@ -85,7 +90,7 @@ def read_pictures(
     shape = (len(entries), 3, size, size)
     large = prod(shape) > MAX_IN_MEMORY
     paths = [_absolute(entry.file) for entry in entries]
-    stamps = ((path, _stamp_or_nothing(path)) for path in paths)
+    stamps = ((path, stamp_or_nothing(path)) for path in paths)
     state = fingerprint_of_each(chain((VERSION, shape, fit), stamps))
     prefix = fingerprint(_common_folder(paths), size, fit).hex()[:PREFIX_DIGITS]
     file = folder / f"{prefix}-{fingerprint_of_each(paths).hex()[:PREFIX_DIGITS]}{PIXELS}"
@@ -170,14 +175,6 @@ def _common_folder(paths: Sequence[str]) -> str:
 
     ends = (choose(paths, key=parts) for choose in (min, max))
     return os.path.commonpath(list(ends))
-
-
-def _stamp_or_nothing(path: str) -> tuple[int, ...]:
-    """Return the stamp of a file, or an empty tuple if there is no such file."""
-    try:
-        return file_stamp(path)
-    except OSError:
-        return ()
 
 
 def _load(file: Path, shape: Shape, state: bytes, *, large: bool) -> DecodedPictures | None:

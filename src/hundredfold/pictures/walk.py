@@ -95,7 +95,7 @@ def walk(root: Path) -> FolderContents:
     waiting = [(root, "", above)]
     while waiting:
         folder, prefix, above = waiting.pop()
-        for entry in _entries(folder):
+        for entry in entries_of(folder):
             path, name = Path(entry.path), prefix + as_text(entry.name)
             if is_hidden(entry.name):
                 skipped.append(Skipped(name, HIDDEN))
@@ -118,7 +118,12 @@ def walk(root: Path) -> FolderContents:
     )
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
             return list(entries)

@@ -74,6 +74,14 @@ def file_stamp(path: str | Path) -> tuple[int, ...]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
+def stamp_or_nothing(path: str | Path) -> tuple[int, ...]:
+    """Return the stamp of a file, or an empty tuple if there is no such file."""
+    try:
+        return file_stamp(path)
+    except OSError:
+        return ()
+
+
 def fingerprint(*parts: object) -> bytes:
     """Return the SHA-256 of the `repr` of values, which serves as a cache key."""
     return fingerprint_of_each(parts)

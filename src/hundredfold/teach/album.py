@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from hundredfold.pictures.load import load_picture, picture_errors
 from hundredfold.pictures.pixels import open_picture
-from hundredfold.pictures.walk import HIDDEN, Skipped, is_hidden, walk
+from hundredfold.pictures.walk import HIDDEN, Skipped, entries_of, is_hidden, walk
 from hundredfold.support.errors import UserError, first_few
 from hundredfold.support.files import make_folder, save_file
 from hundredfold.support.text import plural, printable
-from hundredfold.teach.changes import Change, Move, entries_of, rename
+from hundredfold.teach.changes import Change, Move, rename
 
 STATE = ".teach"
 """Hidden folder of an album: what was deleted, and what the page remembers."""
@@ -129,14 +129,14 @@ class Album:
         self._pictures(into)
         if label == into:
             raise UserError("A class cannot be merged with itself.")
-        taken = {path.name for path in entries_of(self.folder / into)}
+        taken = {entry.name for entry in entries_of(self.folder / into)}
         moves = []
-        for path in entries_of(self.folder / label):
-            free = path.name
+        for entry in entries_of(self.folder / label):
+            free = entry.name
             while free in taken:
                 free = f"_{free}"
             taken.add(free)
-            moves.append(Move(path, self.folder / into / free))
+            moves.append(Move(Path(entry.path), self.folder / into / free))
         moves.append(Move(self.folder / label, self._bin(label)))
         self._do(f"merging {label} into {into}", moves)
 

@@ -31,18 +31,6 @@ class Change:
     """Whether an empty class was added."""
 
 
-def entries_of(folder: Path) -> list[Path]:
-    """Return the paths of all entries of a folder.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"Cannot read the folder {folder}: {error.strerror}.") from error
-
-
 def rename(moves: Sequence[Move]) -> None:
     """Rename files and folders in order; if one cannot be renamed, undo those before it.
 

@@ -18,7 +18,7 @@ from hundredfold.recipes import probe
 from hundredfold.runs.run import Run
 from hundredfold.support.device import keep_memory, pick_device, placed
 from hundredfold.support.errors import UserError
-from hundredfold.support.files import file_stamp, fingerprint, save_file
+from hundredfold.support.files import fingerprint, save_file, stamp_or_nothing
 from hundredfold.support.jsonio import as_json, parse_object
 from hundredfold.teach.album import STATE, Album, describe_unused
 from hundredfold.teach.check import Check, check_pictures
@@ -38,7 +38,7 @@ class Known(NamedTuple):
     """What is known about a picture file."""
 
     stamp: tuple[int, ...]
-    """Changes when the file does (`file_stamp`); empty for a broken link."""
+    """Changes when the file does (`stamp_or_nothing`); empty for a broken link."""
     features: Tensor
     """(D,) float32; empty if the file cannot be read."""
     thumbnail: Tensor
@@ -209,7 +209,7 @@ class Teacher:
         """Return a digest of the names, sizes and times of the pictures of each class."""
         facts: list[object] = [list(classes)]
         for label, path in self._paths(classes):
-            stamp = _stamp(path)[:2]  # deleting and undoing change the others
+            stamp = stamp_or_nothing(path)[:2]  # deleting and undoing change the others
             facts.append((label, path.name, stamp))
         return fingerprint(*facts).hex()
 
@@ -234,7 +234,7 @@ class Teacher:
             with self._lock:
                 classes = self._album.classes()
             pairs = self._paths(classes)
-            stamps = {path: _stamp(path) for _, path in pairs}
+            stamps = {path: stamp_or_nothing(path) for _, path in pairs}
             known = {p: k for p, k in self._known.items() if stamps.get(p) == k.stamp}
             missing = [path for path in stamps if path not in known][:AT_ONCE]
             self._known = known | self._computed({path: stamps[path] for path in missing})
@@ -304,11 +304,3 @@ class Teacher:
 
 def _stamps(known: Mapping[Path, Known]) -> dict[Path, tuple[int, ...]]:
     return {path: found.stamp for path, found in known.items()}
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Return the stamp of a file; empty if there is none, because it was moved just now."""
-    try:
-        return file_stamp(path)
-    except OSError:
-        return ()

@@ -203,7 +203,8 @@ def _finish(
         calibration_pictures = held_out
     known = fit_known(setup, state, logits)
     if state.head and not known:
-        why = "There are too few pictures" if logits is not None else "No pictures are held out"
+        missing = logits is None and state.history  # without epochs, training pictures would do
+        why = "No pictures are held out" if missing else "There are too few pictures"
         note(f'{why}, so the model cannot answer "none of these".')
     metrics, tensors = measure_model(state.model, session.test, info, known)
     now = time.perf_counter()

@@ -122,11 +122,8 @@ def require_validation(validation: Split, config: Config) -> None:
         UserError: it has none.
     """
     if not len(validation):
-        raise UserError(
-            f"With --validation {config.validation:g}, no picture can be held out, because every "
-            "class is too small for this share or consists of related pictures. Use a larger "
-            "share, such as 0.2, or add pictures."
-        )
+        why = _nothing_held_out(config)
+        raise UserError(f"{why} Use a larger share, such as 0.2, or add pictures.")
 
 
 def validation_remarks(setup: Setup, dataset: Dataset) -> list[str]:
@@ -137,12 +134,15 @@ def validation_remarks(setup: Setup, dataset: Dataset) -> list[str]:
     if own and not config.validation:
         return ["The data has validation pictures of its own, so --validation 0 has no effect."]
     if config.validation and not len(setup.validation_split):
-        return [
-            f"With --validation {config.validation:g}, no picture can be held out, because every "
-            "class is too small for this share or consists of related pictures. So the "
-            "probabilities are not calibrated."
-        ]
+        return [f"{_nothing_held_out(config)} So the probabilities are not calibrated."]
     return []
+
+
+def _nothing_held_out(config: Config) -> str:
+    return (
+        f"With --validation {config.validation:g}, no picture can be held out, because every class "
+        "is too small for this share or consists of related pictures."
+    )
 
 
 def make_setup(
