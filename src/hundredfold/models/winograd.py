@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hundredfold.models import winograd_compiled
+from hundredfold.models.unfolded import MOST_PIXELS, UnfoldedConv3x3
 from hundredfold.models.winograd_compiled import CompiledWinograd
 from hundredfold.models.winograd_torch import POINTS, TorchWinograd
 
@@ -59,17 +60,24 @@ class Conv3x3(nn.Conv2d):
     def forward(self, x: Tensor, *, pool: bool = False) -> Tensor:
         """Map (B, C, H, W) to (B, K, H, W); with `pool`, take the maximum of each 2 x 2 outputs."""
         m, compiled = self._way(x)
-        pooled = compiled and pool and m % 2 == 0
-        if not m:
-            y = super().forward(x)
-        elif compiled:
-            y = CompiledWinograd.apply(x.permute(0, 2, 3, 1), self.weight, m, pooled)
-            y = y.permute(0, 3, 1, 2)
+        pooled, last = compiled and pool and m % 2 == 0, x.permute(0, 2, 3, 1)
+        if m and compiled:
+            y = CompiledWinograd.apply(last, self.weight, m, pooled).permute(0, 3, 1, 2)
+        elif m:
+            y = TorchWinograd.apply(last, self.weight, m).permute(0, 3, 1, 2)
+        elif self._unfolds(x):
+            y = UnfoldedConv3x3.apply(last, self.weight).permute(0, 3, 1, 2)
         else:
-            y = TorchWinograd.apply(x.permute(0, 2, 3, 1), self.weight, m).permute(0, 3, 1, 2)
-        if m and self.bias is not None:
-            y = y + self.bias[:, None, None]
+            y = F.conv2d(x, self.weight, padding=1)
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype)[:, None, None]
         return F.max_pool2d(y, 2) if pool and not pooled else y
+
+    def _unfolds(self, x: Tensor) -> bool:
+        """Return whether to compute a step of training as one product in bfloat16."""
+        lower = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        small = x.shape[2] * x.shape[3] <= MOST_PIXELS
+        return self.training and x.device.type == "cpu" and lower and small
 
     def _way(self, x: Tensor) -> tuple[int, bool]:
         """Return the tile size m, 0 for torch's own convolution, and whether to use compiled code.
