@@ -129,9 +129,10 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tiny: Dataset, tiny_config:
 
 
 def test_training_runs_under_autocast(tiny: Dataset, tiny_config: Config) -> None:
-    config = dataclasses.replace(tiny_config, precision="bfloat16")
-    exact = train(tiny_config, tiny, quiet=True)
-    mixed = train(config, tiny, quiet=True)
+    exact, mixed = (
+        train(dataclasses.replace(tiny_config, precision=precision), tiny, quiet=True)
+        for precision in ("float32", "bfloat16")
+    )
     assert mixed.history()[0].loss != exact.history()[0].loss
     np.testing.assert_allclose(mixed.history()[0].loss[0], exact.history()[0].loss[0], rtol=0.02)
 

@@ -175,8 +175,8 @@ class Config:
     device: str = "auto"
     """auto | cpu | cuda | cuda:1 | mps. auto uses a GPU if there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Data type of the forward pass; auto is bfloat16 on CUDA GPUs that support it, else
-    float32."""
+    """Data type of the convolutions and matrix products in training. auto is bfloat16 on CUDA GPUs
+    that support it, and on CPUs with AMX for networks that are not pretrained, else float32."""
     compile: bool = False
     """Fuse the kernels of a step on a GPU with torch.compile: it takes a minute at first, and then
     steps are faster."""

@@ -7,7 +7,8 @@ after take time for every channel, so the method pays off where there are many c
 errors grow with m, up to about twenty times those of a direct convolution.
 
 There are two versions: compiled code, where the installation could compile it, and torch for
-everything else. Both compute the same up to rounding.
+everything else. Both compute the same up to rounding. The method rounds too much for bfloat16, for
+which there is another one (unfolded.py).
 """
 
 import torch
@@ -59,31 +60,34 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor, *, pool: bool = False) -> Tensor:
         """Map (B, C, H, W) to (B, K, H, W); with `pool`, take the maximum of each 2 x 2 outputs."""
-        m, compiled = self._way(x)
-        pooled, last = compiled and pool and m % 2 == 0, x.permute(0, 2, 3, 1)
-        if m and compiled:
-            y = CompiledWinograd.apply(last, self.weight, m, pooled).permute(0, 3, 1, 2)
-        elif m:
-            y = TorchWinograd.apply(last, self.weight, m).permute(0, 3, 1, 2)
-        elif self._unfolds(x):
-            y = UnfoldedConv3x3.apply(last, self.weight).permute(0, 3, 1, 2)
+        unfolds, (m, compiled) = self._unfolds(x), self._tile(x)
+        if not unfolds and not m:
+            y = super().forward(x)
+            return F.max_pool2d(y, 2) if pool else y
+        pooled, channels_last = compiled and pool and m % 2 == 0, x.permute(0, 2, 3, 1)
+        if unfolds:
+            y = UnfoldedConv3x3.apply(channels_last, self.weight)
+        elif compiled:
+            y = CompiledWinograd.apply(channels_last, self.weight, m, pooled)
         else:
-            y = F.conv2d(x, self.weight, padding=1)
+            y = TorchWinograd.apply(channels_last, self.weight, m)
+        y = y.permute(0, 3, 1, 2)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)[:, None, None]
         return F.max_pool2d(y, 2) if pool and not pooled else y
 
     def _unfolds(self, x: Tensor) -> bool:
-        """Return whether to compute a step of training as one product in bfloat16."""
-        lower = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        """Return whether to compute one product of the unfolded map, in bfloat16."""
+        if x.device.type != "cpu" or not self.training or not torch.is_autocast_enabled("cpu"):
+            return False
         small = x.shape[2] * x.shape[3] <= MOST_PIXELS
-        return self.training and x.device.type == "cpu" and lower and small
+        return small and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
-    def _way(self, x: Tensor) -> tuple[int, bool]:
-        """Return the tile size m, 0 for torch's own convolution, and whether to use compiled code.
+    def _tile(self, x: Tensor) -> tuple[int, bool]:
+        """Return the tile size m of Winograd's method, and whether to use compiled code.
 
-        Only trainings and large predictions on a CPU ask for the library, because compilers and
-        exporters that trace the network must not come across it.
+        m is 0 for another method. Only trainings and large predictions on a CPU ask for the
+        library, because compilers and exporters that trace the network must not come across it.
         """
         exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
         if x.device.type != "cpu" or not exact:

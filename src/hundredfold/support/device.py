@@ -52,6 +52,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def has_matrix_units() -> bool:
+    """Return whether the CPU multiplies bfloat16 matrices in units of their own (Intel's AMX).
+
+    Versions of torch that cannot tell count as without.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16"))
+
+
 def memory_format(device: torch.device) -> torch.memory_format:
     """Return the memory format for pictures and convolutions on a device.
 

@@ -26,7 +26,9 @@ def describe_training(setup: Setup, state: State) -> list[str]:
     where = device_name(setup.device)
     if setup.device.type == "cpu":
         where += f", {plural(torch.get_num_threads(), 'thread')}"
-        if config.model in MODELS and not native.available():
+        if setup.mixed:
+            where += ", bfloat16"
+        elif config.model in MODELS and not native.available():
             where += ", convolutions not compiled (slower)"
     if setup.processes.size > 1:
         where = f"{setup.processes.size} processes, each on {where}"

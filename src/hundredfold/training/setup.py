@@ -14,6 +14,7 @@ from hundredfold.models.build import build_model
 from hundredfold.models.info import ModelInfo
 from hundredfold.models.installed import INSTALLED, can_fold
 from hundredfold.models.timm import HUB, normalisation
+from hundredfold.support.device import has_matrix_units, pick_device
 from hundredfold.support.distributed import SINGLE_PROCESS, Processes
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded
@@ -91,17 +92,25 @@ def as_recorded(config: Config, dataset: Dataset) -> Config:
 
     The paths of the data and the weights are absolute, so that they are found from any folder. The
     fit is that of the dataset if the configuration leaves it open, and the balance of the classes
-    is decided.
+    is decided. So is the precision where this CPU trains faster in bfloat16, so that the run can be
+    continued on another one.
     """
     config = balanced(config, dataset.train.labels)
     is_file = config.weights not in ("", HUB, INSTALLED)
     weights = str(expanded(config.weights).resolve()) if is_file else config.weights
     fit = dataset.fit if config.fit == "auto" else config.fit
-    return replace(config, data=dataset.source, weights=weights, fit=fit)
+    config = replace(config, data=dataset.source, weights=weights, fit=fit)
+    on_cpu = pick_device(config.device).type == "cpu"
+    if config.precision == "auto" and on_cpu and config.model in MODELS and has_matrix_units():
+        return replace(config, precision="bfloat16")
+    return config
 
 
 def uses_bfloat16(config: Config, device: torch.device) -> bool:
-    """Return whether the forward pass on a device runs under bfloat16 autocast."""
+    """Return whether the forward pass on a device runs under bfloat16 autocast.
+
+    A recorded `auto` means float32 on a CPU (`as_recorded`).
+    """
     if config.precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return config.precision == "bfloat16"
