@@ -1,6 +1,7 @@
 """Time each convolution of a recipe's network, forward and backward, computed in different ways.
 
-The ways are torch's own convolution, and Winograd's filtering in torch and in compiled code.
+The ways are torch's own convolution, and Winograd's filtering in torch and in compiled code. On a
+CPU with AMX they are also torch's own convolution and one product of the unfolded map in bfloat16.
 
 python benchmarks/convolutions.py --recipes fast strong tutorial --save
 """
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 
 from hundredfold.models import winograd_compiled
 from hundredfold.models.architectures import MODELS
+from hundredfold.models.unfolded import UnfoldedConv3x3
 from hundredfold.models.winograd import Conv3x3, best_tile
 from hundredfold.models.winograd_compiled import CompiledWinograd
 from hundredfold.models.winograd_torch import TorchWinograd
 from hundredfold.recipes import RECIPES
-from hundredfold.support.device import keep_memory
+from hundredfold.support.device import has_matrix_units, keep_memory
 
 Convolve = Callable[[Tensor, Tensor], Tensor]
 
@@ -71,8 +73,9 @@ def passes(convolve: Convolve, x: Tensor, w: Tensor, n: int) -> list[float]:
 def measure(shape: tuple[int, int, int], batch: int, first: bool, n: int) -> dict[str, Any]:
     """Return the times of a convolution in milliseconds: direct, in torch, and compiled.
 
-    A tile of 0 stands for the direct convolution. Training takes the compiled one. The input of the
-    first convolution needs no gradient.
+    A tile of 0 stands for the direct convolution. In float32, training takes the compiled one. The
+    input of the first convolution needs no gradient. On a CPU with AMX, the times in bfloat16
+    follow.
     """
     channels, filters, side = shape
     x = torch.randn(batch, channels, side, side).contiguous(memory_format=torch.channels_last)
@@ -80,7 +83,7 @@ def measure(shape: tuple[int, int, int], batch: int, first: bool, n: int) -> dic
     x.requires_grad_(not first)
     w.requires_grad_()
     row: dict[str, Any] = {"channels": channels, "filters": filters, "side": side}
-    row["direct_ms"] = spread(passes(lambda x, w: F.conv2d(x, w, padding=1), x, w, n))
+    row["direct_ms"] = spread(passes(direct, x, w, n))
     compiled = winograd_compiled.suits(x.dtype, channels, filters)
     for name, function in (("torch", TorchWinograd), ("compiled", CompiledWinograd)):
         m = best_tile(channels, filters, side, side, compiled=name == "compiled")
@@ -89,7 +92,24 @@ def measure(shape: tuple[int, int, int], batch: int, first: bool, n: int) -> dic
             row["compiled_tile"], row["compiled_ms"] = row["torch_tile"], row["torch_ms"]
         elif m:
             row[f"{name}_ms"] = spread(passes(partial(by_tiles, function, m), x, w, n))
+    if has_matrix_units():
+        lower, factors = (value.detach().bfloat16() for value in (x, w))
+        lower.requires_grad_(not first)
+        factors.requires_grad_()
+        row["bfloat16_ms"] = spread(passes(direct, lower, factors, n))
+        row["unfolded_ms"] = spread(passes(unfolded, lower, factors, n))
     return row
+
+
+def direct(x: Tensor, w: Tensor) -> Tensor:
+    """Convolve as torch does."""
+    return F.conv2d(x, w, padding=1)
+
+
+def unfolded(x: Tensor, w: Tensor) -> Tensor:
+    """Convolve by one matrix product."""
+    y: Tensor = UnfoldedConv3x3.apply(x.permute(0, 2, 3, 1), w)
+    return y.permute(0, 3, 1, 2)
 
 
 def by_tiles(function: type[torch.autograd.Function], m: int, x: Tensor, w: Tensor) -> Tensor:
@@ -110,9 +130,10 @@ def main() -> None:
             for number, shape in enumerate(shapes(name, size)):
                 convolutions.append(measure(shape, config.batch_size, number == 0, options.rounds))
                 print(name, size, convolutions[-1], flush=True)
+            ways = [key.removesuffix("_ms") for key in convolutions[0] if key.endswith("_ms")]
             sums = [
                 f"{sum(row[f'{way}_ms']['mean'] for row in convolutions):.0f} ms {way}"
-                for way in ("direct", "torch", "compiled")
+                for way in ways
             ]
             print(f"{name} at {size} px: {', '.join(sums)}")
             about = {"recipe": name, "size": size, "batch": config.batch_size}

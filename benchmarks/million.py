@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hundredfold import Run
-from hundredfold.runs.run import MODEL_FILE
+from hundredfold.runs.folder import MODEL_FILE
 
 DOCS = Path(__file__).parents[1] / "docs"
 CLASSES, CONTENTS, SIDE = 100, 10_000, 64

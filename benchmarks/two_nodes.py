@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hundredfold import Run, load_cifar100
 from hundredfold.augment import prepare
 from hundredfold.recipes import RECIPES
-from hundredfold.runs.run import MODEL_FILE
+from hundredfold.runs.folder import MODEL_FILE
 from hundredfold.support.distributed import Processes, join_processes
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import train_step, training_loss

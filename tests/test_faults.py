@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from campaigns.damage import campaign, cut, flip, remove
 
-from hundredfold.runs.run import VERIFIED_FILES
+from hundredfold.runs.folder import VERIFIED_FILES
 
 
 @pytest.mark.long

@@ -27,7 +27,7 @@ CAMERA = """
       if (window.scene === "warm") pen.fillRect(x + 50, y, size, size);
       else pen.beginPath(), pen.arc(x + 90, y + 40, size / 2, 0, 7), pen.fill();
     }
-    setTimeout(draw, 120);
+    setTimeout(draw, 250); // slower than pictures are recorded, as in dim light
   };
   draw();
   navigator.mediaDevices.getUserMedia = async () => canvas.captureStream();

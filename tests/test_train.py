@@ -16,8 +16,7 @@ from support.making import Notes, make_split, update_digests
 
 from hundredfold import Config, Dataset, UserError, evaluate, train
 from hundredfold.data.dataset import Split
-from hundredfold.support.device import memory_format, pick_device
-from hundredfold.training.setup import uses_bfloat16
+from hundredfold.support.device import has_matrix_units, memory_format, pick_device
 
 
 def test_training_learns_and_writes_its_run(tiny: Dataset, tiny_config: Config) -> None:
@@ -34,8 +33,10 @@ def test_training_learns_and_writes_its_run(tiny: Dataset, tiny_config: Config) 
         "figures/curves.png",
     }
     assert run.finished
+    decided = {"fit": "crop", "balance": "none"}
+    decided["precision"] = "bfloat16" if has_matrix_units() else "float32"
     assert run.config() == dataclasses.replace(
-        tiny_config, epochs=12, lr=0.5, data="tiny", fit="crop", balance="none"
+        tiny_config, epochs=12, lr=0.5, data="tiny", **decided
     )
     assert [epoch.epoch for epoch in run.history()] == list(range(1, 13))
     assert all(
@@ -191,7 +192,6 @@ def test_devices_are_chosen_or_refused() -> None:
     for name in ("cuda:99", "cuda:256", "abacus", "xpu"):
         with pytest.raises(UserError, match=f"--device {name} (is|must be)"):
             pick_device(name)
-    assert not uses_bfloat16(Config(), torch.device("cpu"))
     assert memory_format(torch.device("cpu")) is torch.channels_last
     assert memory_format(torch.device("mps")) is torch.contiguous_format
 

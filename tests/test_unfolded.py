@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hundredfold import Config, Dataset, evaluate, train
+from hundredfold import Config, Dataset, evaluate, fast, finetune, train
 from hundredfold.models.unfolded import MOST_PIXELS, UnfoldedConv3x3
 from hundredfold.models.winograd import Conv3x3
 from hundredfold.support.device import has_matrix_units
@@ -88,27 +88,31 @@ def test_gradients_reach_only_what_is_trained() -> None:
     assert x.grad is not None and weight.grad is None
 
 
-def test_a_training_in_bfloat16_gives_the_same_bits_again(
-    tiny: Dataset, tiny_config: Config
-) -> None:
-    run = train(dataclasses.replace(tiny_config, precision="bfloat16"), tiny, quiet=True)
-    assert evaluate(run, tiny)["test"] == run.metrics()["test"]
-    assert all(part.difference == "" for part in reproduce(run, tiny))
-
-
 @pytest.mark.parametrize("units", [False, True])
-def test_a_run_records_the_precision_that_it_chose(
+def test_a_run_keeps_the_precision_that_its_first_machine_chose(
     units: bool, tiny: Dataset, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(setup, "has_matrix_units", lambda: units)
-    config = dataclasses.replace(tiny_config, device="cpu")
-    assert setup.as_recorded(config, tiny).precision == ("bfloat16" if units else "auto")
-    for precision in ("float32", "bfloat16"):
-        chosen = dataclasses.replace(config, precision=precision)
-        assert setup.as_recorded(chosen, tiny).precision == precision
-    pretrained = dataclasses.replace(config, model="tf_efficientnet_lite0", weights="hub")
-    assert setup.as_recorded(pretrained, tiny).precision == "auto"
-    assert not setup.uses_bfloat16(config, torch.device("cpu"))
+    run = train(tiny_config, tiny, quiet=True)
+    assert run.config().precision == ("bfloat16" if units else "float32")
+    assert evaluate(run, tiny)["test"] == run.metrics()["test"]
+    monkeypatch.setattr(setup, "has_matrix_units", lambda: not units)
+    assert all(part.difference == "" for part in reproduce(run, tiny))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_precision_that_is_named_is_used(
+    precision: str, tiny: Dataset, tiny_config: Config
+) -> None:
+    config = dataclasses.replace(tiny_config, precision=precision)
+    assert setup.as_recorded(config, tiny).precision == precision
+    assert setup.make_setup(config, tiny, torch.device("cpu")).config.precision == precision
+
+
+def test_pretrained_networks_are_trained_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "has_matrix_units", lambda: True)
+    assert setup.with_precision(finetune(), torch.device("cpu")).precision == "float32"
+    assert setup.with_precision(fast(), torch.device("mps")).precision == "float32"
 
 
 def test_matrix_units_are_those_that_the_system_names() -> None:

@@ -29,7 +29,7 @@ from hundredfold.cli.main import main as hundredfold
 from hundredfold.cli.optional_data import optional_data
 from hundredfold.data.sample import load_sample
 from hundredfold.recipes import fast
-from hundredfold.runs.run import CURVES
+from hundredfold.runs.folder import CURVES
 from hundredfold.support.environment import describe_environment
 
 Damage = Callable[[Path, random.Random], None]

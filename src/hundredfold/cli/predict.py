@@ -19,7 +19,8 @@ from hundredfold.metrics.scores import format_probability
 from hundredfold.pictures.load import Picture
 from hundredfold.pictures.urls import is_url
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run
-from hundredfold.runs.run import Run, is_run
+from hundredfold.runs.folder import is_run
+from hundredfold.runs.run import Run
 from hundredfold.support.console import console, error_console, escape, make_table, print_json
 from hundredfold.support.errors import UserError
 from hundredfold.support.files import expanded

@@ -22,7 +22,8 @@ from hundredfold.inference.predict import Predictor
 from hundredfold.metrics.scores import measure
 from hundredfold.models.info import ModelInfo
 from hundredfold.pictures import pixels
-from hundredfold.runs.run import EXPORT_FOLDER, Run
+from hundredfold.runs.folder import EXPORT_FOLDER
+from hundredfold.runs.run import Run
 from hundredfold.support.console import say
 from hundredfold.support.errors import CheckFailed, UserError
 from hundredfold.support.files import save_file

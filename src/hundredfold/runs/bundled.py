@@ -13,7 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hundredfold.runs.digests import digest, format_metrics, read_metrics
-from hundredfold.runs.run import METRICS_FILE, VERIFIED_FILES, WEIGHTS_FILE, Run
+from hundredfold.runs.folder import METRICS_FILE, VERIFIED_FILES, WEIGHTS_FILE
+from hundredfold.runs.run import Run
 from hundredfold.support.files import cache_folder, expanded, make_folder, save_file
 
 BUNDLED = ("strong",)

@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 
 from hundredfold.metrics.scores import top1_key
 from hundredfold.runs.epoch import Epoch
-from hundredfold.runs.run import Run, is_run
+from hundredfold.runs.folder import is_run
+from hundredfold.runs.run import Run
 from hundredfold.support.errors import DamagedError, UserError
 from hundredfold.support.files import expanded
 

@@ -73,12 +73,15 @@ const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 async function record(label) {
   recording = label;
   const burst = String(Date.now());
+  let last = "";
   if (!(await openWebcam())) recording = "";
   while (recording === label && stream) {
     const next = pause(recordEvery);
     const picture = await takePicture();
+    const content = (await picture?.text()) ?? last;
     const name = `webcam-${new Date().toISOString().replace(/\D/g, "")}`;
-    if (picture && !(await change("/api/pictures", { label, name, burst }, picture))) break;
+    if (content !== last && !(await change("/api/pictures", { label, name, burst }, picture))) break;
+    last = content; // in dim light, webcams show the same picture for longer
     await next;
   }
 }

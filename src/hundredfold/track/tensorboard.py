@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from hundredfold.runs.epoch import Epoch
-from hundredfold.runs.run import TENSORBOARD_FOLDER, Run
+from hundredfold.runs.folder import TENSORBOARD_FOLDER
+from hundredfold.runs.run import Run
 from hundredfold.support.errors import extra
 from hundredfold.track.base import epoch_metrics, final_metrics, hyperparameters
 

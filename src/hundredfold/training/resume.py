@@ -17,7 +17,8 @@ from hundredfold.models.timm import digest_of_body
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.checkpoints import Checkpoint
 from hundredfold.runs.epoch import Epoch, HeadRecord
-from hundredfold.runs.run import CONFIG_FILE, MODEL_FILE, Run
+from hundredfold.runs.folder import CONFIG_FILE, MODEL_FILE
+from hundredfold.runs.run import Run
 from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.distributed import Processes, join_processes, restart_count
 from hundredfold.support.environment import describe_environment

@@ -20,7 +20,8 @@ from hundredfold.metrics.calibration import fit_temperature
 from hundredfold.metrics.scores import FEW_TEST_PICTURES
 from hundredfold.runs.checkpoints import Checkpoint
 from hundredfold.runs.epoch import Epoch
-from hundredfold.runs.run import CURVES, Run
+from hundredfold.runs.folder import CURVES
+from hundredfold.runs.run import Run
 from hundredfold.support.console import command
 from hundredfold.support.distributed import Processes
 from hundredfold.support.errors import DivergedError, UserError

@@ -59,10 +59,10 @@ class Setup:
             return None
         return balanced_weights(self.train_split.labels, len(self.info.classes)).to(self.device)
 
-    @cached_property
+    @property
     def mixed(self) -> bool:
         """Whether the forward pass runs under bfloat16 autocast."""
-        return uses_bfloat16(self.config, self.device)
+        return self.config.precision == "bfloat16"
 
     @cached_property
     def uses_cuda_graphs(self) -> bool:
@@ -91,29 +91,29 @@ def as_recorded(config: Config, dataset: Dataset) -> Config:
     """Return a configuration as a run on a dataset records it.
 
     The paths of the data and the weights are absolute, so that they are found from any folder. The
-    fit is that of the dataset if the configuration leaves it open, and the balance of the classes
-    is decided. So is the precision where this CPU trains faster in bfloat16, so that the run can be
-    continued on another one.
+    fit is that of the dataset if the configuration leaves it open. The balance of the classes and
+    the precision are decided, so that the run can be continued on another machine.
     """
     config = balanced(config, dataset.train.labels)
     is_file = config.weights not in ("", HUB, INSTALLED)
     weights = str(expanded(config.weights).resolve()) if is_file else config.weights
     fit = dataset.fit if config.fit == "auto" else config.fit
     config = replace(config, data=dataset.source, weights=weights, fit=fit)
-    on_cpu = pick_device(config.device).type == "cpu"
-    if config.precision == "auto" and on_cpu and config.model in MODELS and has_matrix_units():
-        return replace(config, precision="bfloat16")
-    return config
+    return with_precision(config, pick_device(config.device))
 
 
-def uses_bfloat16(config: Config, device: torch.device) -> bool:
-    """Return whether the forward pass on a device runs under bfloat16 autocast.
+def with_precision(config: Config, device: torch.device) -> Config:
+    """Return a configuration that names the precision: the faster one, if it leaves that open.
 
-    A recorded `auto` means float32 on a CPU (`as_recorded`).
+    A CPU without matrix units takes longer in bfloat16, and pretrained networks were not measured.
     """
-    if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return config.precision == "bfloat16"
+    if config.precision != "auto":
+        return config
+    if device.type == "cuda":
+        lower = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        lower = device.type == "cpu" and config.model in MODELS and has_matrix_units()
+    return replace(config, precision="bfloat16" if lower else "float32")
 
 
 def split_dataset(dataset: Dataset, config: Config) -> tuple[Split, Split]:
@@ -175,6 +175,7 @@ def make_setup(
             f"with fit={config.fit!r}."
         )
     config = balanced(fitted(config, len(dataset.train)), dataset.train.labels)
+    config = with_precision(config, device)
     train, validation = split_dataset(dataset, config)
     train = train.to(device)
     mean, std = train.channel_stats()
