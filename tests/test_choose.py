@@ -88,6 +88,14 @@ def test_without_weights_the_network_is_trained_from_scratch(tmp_path: Path) -> 
     assert not any("pretrained" in sentence for sentence in said)
 
 
+def test_a_setting_that_rules_out_fine_tuning_is_named(tmp_path: Path) -> None:
+    root = write(tmp_path / "pictures", patterns, {"": 24})
+    found, said = chosen(root, size=64, optimizer="sgd")
+    assert found.config.name == "fast"
+    assert said[0].startswith("The network is trained from scratch. Recipe finetune is not ")
+    assert "--layer-decay" in said[0]
+
+
 def test_photos_that_features_tell_apart_start_from_them(tmp_path: Path) -> None:
     found, said = chosen(write(tmp_path / "pictures", patterns, {"": 24}), size=64)
     assert found.config.name == "finetune" and found.config.weights == "installed"

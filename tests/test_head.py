@@ -158,6 +158,18 @@ def test_without_flips_the_mirror_images_are_not_used(tiny: Dataset, tmp_path: P
     torch.testing.assert_close(last_linear(state.model).weight, want.weight, atol=1e-3, rtol=0)
 
 
+def test_both_ways_to_balance_classes_weigh_them_in_the_fit(tiny: Dataset, tmp_path: Path) -> None:
+    labels = tiny.train.labels
+    few = torch.cat([(labels == 0).nonzero()[:4, 0], (labels > 0).nonzero()[:, 0]])
+    data = dataclasses.replace(tiny, train=tiny.train.select(few))
+    heads = []
+    for balance in ("none", "loss", "sampling"):
+        _, state = begin(configured(probe, tmp_path, balance=balance, validation=0.0), data)
+        heads.append(last_linear(state.model).weight)
+    assert heads[1].equal(heads[2])
+    assert not heads[0].equal(heads[1])
+
+
 def test_validation_pictures_measure_a_head_that_was_not_fitted_to_them(
     probed: Run, tiny: Dataset, tmp_path: Path
 ) -> None:

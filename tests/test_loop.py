@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hundredfold import Config, Dataset, UserError, fast, load_sample, tutorial
-from hundredfold.models.build import count_parameters
+from hundredfold.models.build import build_model, count_parameters
 from hundredfold.training.batches import batches
 from hundredfold.training.loop import (
     StepRecord,
@@ -165,6 +165,15 @@ def test_sizes_too_small_for_the_network_are_refused(tiny: Dataset) -> None:
         make_setup(config, tiny, torch.device("cpu"))
     with pytest.raises(UserError, match=r"begins with pictures of 0 px"):
         make_setup(dataclasses.replace(config, sizes=(16, 1100)), tiny, torch.device("cpu"))
+    large = dataclasses.replace(config, size=224, sizes=(32, 224))
+    with pytest.raises(UserError, match=r"--sizes 32 224 begins with pictures of 32 px"):
+        make_setup(large, tiny, torch.device("cpu"))
+    for size, least in ((224, 112), (128, 64), (96, 48)):
+        setup = make_setup(
+            dataclasses.replace(config, size=size, sizes=(least, size)), tiny, torch.device("cpu")
+        )
+        model = build_model(setup.info)
+        assert model(torch.zeros(2, 3, least, least)).shape == (2, len(tiny.classes))
 
 
 def test_every_step_is_reported(tiny: Dataset, tiny_config: Config) -> None:

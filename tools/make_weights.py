@@ -17,12 +17,12 @@ from hundredfold import Config, Run, evaluate
 from hundredfold.models.build import count_parameters
 from hundredfold.recipes import RECIPES
 from hundredfold.runs.bundled import PACKED_FILE, pack_weights, unpack_weights
+from hundredfold.runs.folder import WEIGHTS_FILE
 from hundredfold.runs.new_run import copy_model
-from hundredfold.runs.run import WEIGHTS_FILE
 
 COPIED = ("hundredfold", "torch", "numpy", "python", "processor", "cores", "threads", "data_sha256")
 """Keys of the run's environment that the bundled model records."""
-RESOLVED = ("fit", "balance")
+RESOLVED = ("fit", "balance", "precision")
 """Fields that a run decides if the recipe leaves them open."""
 CARD = """# `{name}`: a classifier of CIFAR-100's 100 classes
 

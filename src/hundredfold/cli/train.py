@@ -1,7 +1,7 @@
 """`hundredfold train`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import tyro
 
@@ -75,10 +75,13 @@ def _load(arguments: Sequence[str], processes: Processes, tell: Callable[[str], 
     def configure(name: str) -> Config:
         return parse(TrainOptions, "train", name, flags).config
 
+    def unnamed(name: str) -> Config:  # --name would hide the recipe's
+        return replace(configure(name), name=name)
+
     if flags is arguments:  # the command line names no recipe
         if processes.size == 1:
             return choose(configure, tell)
         # The choice depends on the clock, so one process decides for all.
-        name = processes.broadcast(lambda: choose(configure, tell).config.name)
+        name = processes.broadcast(lambda: choose(unnamed, tell).config.name)
     with processes.main_process_first():
         return load_with_best_fit(configure(name), tell)

@@ -191,7 +191,8 @@ def _study(
     optuna: Any, config: Config, dataset: Dataset, space: dict[str, SearchRange], storage: str
 ) -> Any:
     """Return the study of this search: the existing one, or a new one."""
-    same = dataclasses.replace(as_recorded(config, dataset), out="", device="", data="")
+    recorded = as_recorded(config, dataset)  # what depends on the machine does not matter
+    same = dataclasses.replace(recorded, out="", device="", data="", precision=config.precision)
     what = to_json(same) + repr(sorted(space.items())) + dataset.digest()
     name = f"{config.name}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
     return _create_study(optuna, storage, name)

@@ -68,13 +68,16 @@ def choose(configure: Configure, tell: Callable[[str], None] = say) -> Loaded:
 
 def _choose_start(scratch: Config, configure: Configure, tell: Callable[[str], None]) -> Loaded:
     """Return the choice; the arguments are those of `choose`, and the configuration of `fast`."""
+    unsuited = ""
     try:
         tuned = configure("finetune")
-    except UserError:  # settings such as --widths are for networks that are trained from scratch
-        tuned = scratch
+    except UserError as error:  # --widths, for example, is for training from scratch
+        tuned, unsuited = scratch, str(error)
     path, has_model = find_source(scratch.data), scratch.model == tuned.model
     if path is None or cifar100.is_at(path):
         return _from_scratch(configure, tell)
+    if unsuited:
+        tell(f"The network is trained from scratch. Recipe finetune is not possible: {unsuited}")
     if has_model and (scratch.weights or can_fold(tuned.model)):
         return load_with_best_fit(tuned, tell)
     if has_model or not _has_weights(tuned, tell):

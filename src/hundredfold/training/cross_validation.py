@@ -53,7 +53,7 @@ def cross_validate(setup: Setup, test: Split, strength: float) -> dict[str, Any]
     model = placed(build_model(setup.info, setup.config.weights), setup.device)
     views = view_features(model, splits, setup, views=head_views(setup))
     labels = torch.cat([split.labels.cpu() for split in splits])
-    classes, balance = len(setup.info.classes), setup.class_weights is not None
+    classes, balance = len(setup.info.classes), setup.balances_head
     accuracies = []
     for repeat in range(REPEATS):
         rng = generator(setup.config.seed, "cross-validation", repeat)

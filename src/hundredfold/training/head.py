@@ -99,9 +99,9 @@ def refit_head(model: nn.Module, setup: Setup, record: HeadRecord) -> HeadRecord
 
 def _fit(setup: Setup) -> Callable[..., Iterator[Head]]:
     """Return `fit_heads` for the classes of a setup; it needs features, labels and strengths."""
-    weights = setup.class_weights
-    weights = weights.cpu() if weights is not None else None
-    return partial(fit_heads, classes=len(setup.info.classes), class_weights=weights)
+    labels, classes = setup.train_split.labels.cpu(), len(setup.info.classes)
+    weights = balanced_weights(labels, classes) if setup.balances_head else None
+    return partial(fit_heads, classes=classes, class_weights=weights)
 
 
 def _set_head(model: nn.Module, head: Head) -> None:

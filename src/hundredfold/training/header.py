@@ -1,5 +1,7 @@
 """Describe what is about to be trained, on which data and machine."""
 
+from dataclasses import replace
+
 import torch
 
 from hundredfold.data.addresses import without_key
@@ -11,7 +13,7 @@ from hundredfold.support import native
 from hundredfold.support.console import duration
 from hundredfold.support.environment import device_name
 from hundredfold.support.text import plural
-from hundredfold.training.setup import Setup
+from hundredfold.training.setup import Setup, with_precision
 from hundredfold.training.state import State
 
 
@@ -26,10 +28,13 @@ def describe_training(setup: Setup, state: State) -> list[str]:
     where = device_name(setup.device)
     if setup.device.type == "cpu":
         where += f", {plural(torch.get_num_threads(), 'thread')}"
-        if setup.mixed:
-            where += ", bfloat16"
-        elif config.model in MODELS and not native.available():
+        if config.model in MODELS and not setup.mixed and not native.available():
             where += ", convolutions not compiled (slower)"
+    default = with_precision(replace(config, precision="auto"), setup.device).precision
+    if setup.mixed or config.precision != default:
+        where += f", {config.precision}"
+    if config.precision != default:
+        where += f" ({default} is usual here)"
     if setup.processes.size > 1:
         where = f"{setup.processes.size} processes, each on {where}"
     schedule = "only the head is trained"
@@ -68,5 +73,5 @@ def _describe_balance(setup: Setup) -> list[str]:
     how = {
         "loss": "each class has the same weight in the loss",
         "sampling": "each class is drawn equally often",
-    }.get(setup.config.balance)
+    }.get(setup.config.balance if setup.steps or not setup.balances_head else "loss")
     return [f"classes of {fewest:,} to {most:,} pictures: {how}"] if how and fewest < most else []

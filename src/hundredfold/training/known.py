@@ -51,7 +51,7 @@ def fit_known(setup: Setup, state: State, held_logits: Tensor | None) -> Known |
     features = view_features(state.model, splits, setup)[0]
     labels, groups = torch.cat([split.labels.cpu() for split in splits]), group_pictures(splits)
     folds = stratified_folds(labels, FOLDS, generator(setup.config.seed, "known"), groups)
-    classes, balance = len(setup.info.classes), setup.class_weights is not None
+    classes, balance = len(setup.info.classes), setup.balances_head
     logits = held_out_logits(
         features[None], labels, classes, folds, state.head.strength, balance=balance
     )

@@ -21,7 +21,8 @@ from hundredfold.support.files import expanded
 from hundredfold.training.fitting import balanced, fitted
 
 SAFE_SIDE = 16
-"""Side in pixels from which all own networks can be trained."""
+"""Side in pixels from which all own networks can be trained, if it is at least half of the full
+side, on which the stride of the stem depends."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Setup:
         return balanced_weights(self.train_split.labels, len(self.info.classes)).to(self.device)
 
     @property
+    def balances_head(self) -> bool:
+        """Whether classes are balanced in fitting a head, always by their weight in the loss."""
+        return self.config.balance in ("loss", "sampling")
+
+    @property
     def mixed(self) -> bool:
         """Whether the forward pass runs under bfloat16 autocast."""
         return self.config.precision == "bfloat16"
@@ -93,6 +99,9 @@ def as_recorded(config: Config, dataset: Dataset) -> Config:
     The paths of the data and the weights are absolute, so that they are found from any folder. The
     fit is that of the dataset if the configuration leaves it open. The balance of the classes and
     the precision are decided, so that the run can be continued on another machine.
+
+    Raises:
+        UserError: this machine does not have the device.
     """
     config = balanced(config, dataset.train.labels)
     is_file = config.weights not in ("", HUB, INSTALLED)
@@ -110,7 +119,8 @@ def with_precision(config: Config, device: torch.device) -> Config:
     if config.precision != "auto":
         return config
     if device.type == "cuda":
-        lower = torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            lower = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         lower = device.type == "cpu" and config.model in MODELS and has_matrix_units()
     return replace(config, precision="bfloat16" if lower else "float32")
@@ -217,7 +227,8 @@ def _refuse_small_pictures(setup: Setup) -> None:
         UserError: it cannot.
     """
     side, info = min(setup.sizes), setup.info
-    if side >= SAFE_SIDE and (info.model in MODELS or can_fold(info.model)):
+    own = info.model in MODELS and 2 * side >= info.side
+    if side >= SAFE_SIDE and (own or can_fold(info.model)):
         return
     try:
         build_model(info)(torch.zeros(2, 3, side, side))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -71,10 +71,14 @@ def train(
     with join_processes() as processes, explained_memory(config), fork_rng(device):
         if dataset is None:
             with processes.main_process_first():
-                config, dataset, started = load_with_best_fit(config, display.note)
+                config, dataset, loaded = load_with_best_fit(config, display.note)
+            started = started or loaded
         digest = dataset.digest()
         dataset = dataset.with_labels(config.labels)
-        config = as_recorded(config, dataset)
+        wanted, config = config.precision, as_recorded(config, dataset)
+        exact = processes.all_max(config.precision == "float32")
+        if wanted == "auto" and exact:  # also on a machine that would take less time in bfloat16
+            config = replace(config, precision="float32")
         setup, clock = make_setup(config, dataset, device, processes), None
         _refuse_different(processes, digest, setup.config)
         for sentence in validation_remarks(setup, dataset):
