@@ -105,6 +105,7 @@ def test_a_variant_that_diverges_is_a_result(tiny: Dataset, tiny_config: Config)
     failed = [result for result in results if result.failure]
     assert failed
     assert all("no longer finite" in result.failure for result in failed)
+    assert all(result.gap is None for result in failed)
 
 
 def test_a_summary_has_the_accuracies_of_the_seeds_that_trained() -> None:

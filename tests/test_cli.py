@@ -61,6 +61,19 @@ def test_evaluate_says_that_a_run_is_unfinished(
     assert main(["evaluate", str(path)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"not finished: these are its weights after 0\.\d+ of 1 epoch\.", out)
+    for command in (["predict", str(path), "--test", "0"], ["explain", str(path), "--test", "0"]):
+        assert main(command) == 0
+        assert "is not finished: its last checkpoint is used" in capsys.readouterr().err
+    assert main(["export", str(path)]) == 2
+    assert "is not finished. To finish it: hundredfold resume" in capsys.readouterr().err
+    assert not (path / "export").exists()
+
+
+def test_an_unknown_tracker_is_refused_before_the_data_is_loaded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", "--data", "missing-folder", "--track", "tensorbord"]) == 2
+    assert "There is no tracker 'tensorbord'" in capsys.readouterr().err
 
 
 def test_evaluate_reports_different_results(capsys: pytest.CaptureFixture[str]) -> None:

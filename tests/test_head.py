@@ -90,7 +90,7 @@ def test_runs_without_epochs_can_be_compared_and_ablated(
         figure = tmp_path / f"{charts}.png"
         assert main(["compare", *map(str, runs), "--out", str(figure)]) == 0
         assert figure.exists() == (charts > 0)
-    config = configured(probe, tmp_path / "ablation", weight_decay=0.0)
+    config = configured(probe, tmp_path / "ablation")
     found_results = list(ablate(config, tiny, 1, lambda _: None, quiet=True))
     assert {result.without for result in found_results} == {"", "augmentation"}
     for result in found_results:

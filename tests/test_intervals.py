@@ -144,7 +144,7 @@ def test_the_sentences_say_why_intervals_are_wide() -> None:
     assert describe_test(199, "").endswith("wide because there are only 199 test pictures.")
     assert describe_test(1, "").endswith("wide because there is only 1 test picture.")
     assert "pretrained" not in describe_test(200, "")
-    assert describe_test(1, "hub").endswith("was pretrained on pictures other than these.")
+    assert describe_test(1, "hub").endswith("of its pretraining, the accuracy is too high.")
 
 
 def test_a_finished_run_has_the_intervals_of_both_views(run: Run, tiny: Dataset) -> None:

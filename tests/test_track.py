@@ -233,6 +233,22 @@ def test_unreachable_and_hanging_servers_do_not_delay_training(
     assert (run.path / "report.html").exists()
 
 
+def test_no_key_of_an_address_is_sent(tiny: Dataset, tiny_config: Config, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    data = dataclasses.replace(tiny, source="https://me:SECRET@host/pets.zip?key=SECRET")
+    run = train(tiny_config, data, quiet=True)
+    assert "SECRET" in (run.path / "config.json").read_text()
+    send_run(run, open_tracker("mlflow:sqlite:///keys.db"))
+    client = mlflow.MlflowClient("sqlite:///keys.db")
+    (found,) = client.search_runs([client.get_experiment_by_name("hundredfold").experiment_id])
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    client.download_artifacts(found.info.run_id, "", str(sent))
+    assert '"data": "https://host/pets.zip"' in (sent / "config.json").read_text()
+    assert not any(b"SECRET" in file.read_bytes() for file in sent.rglob("*.*"))
+    assert "SECRET" not in str(found.data.to_dictionary())
+
+
 @pytest.mark.parametrize("to", ["tensorboard", "mlflow"])
 def test_folder_that_is_no_run_is_refused_and_not_changed(
     to: str, capsys: pytest.CaptureFixture[str]

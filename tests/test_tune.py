@@ -118,7 +118,7 @@ def test_trials_of_coarse_labels_are_named_coarse(
 ) -> None:
     config = dataclasses.replace(tiny_config, epochs=0.5, labels="coarse", validation=0.25)
     space = search_space(config, ("lr",))
-    found = tune(config, tiny.with_labels("coarse"), space, 1, "sqlite:///t.db")
+    found = tune(config, tiny, space, 1, "sqlite:///t.db")
     assert found.metric == "coarse_top1"
     (trial,) = found.trials
     run = train(dataclasses.replace(config, **trial.values), tiny, quiet=True)

@@ -32,6 +32,14 @@ FLEXIBLE: Mapping[str, type[FlexibleFloat] | type[FlexibleInt]] = {
     "lr": FlexibleFloat,
 }
 """Fields that `training.fitting` may change if they have the recipe's own value."""
+PLACES: Mapping[str, str] = {
+    "data": "",
+    "out": "",
+    "device": "auto",
+    "cache": "",
+    "checkpoint": "1min",
+}
+"""Default values of the fields that say where and how a training is done, not what it learns."""
 REMOVED: Mapping[str, float] = {"freeze": 0.0}
 """Fields of earlier versions, and the values with which they changed nothing."""
 

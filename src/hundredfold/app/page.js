@@ -17,12 +17,17 @@ async function classify(file) {
   show(true, "picture", "clear");
   show(false, "invitation", "error");
   setBusy(true);
+  let answered = false;
   try {
     showClasses(await send("/api/predict", file, signal));
+    answered = true;
     byId("status").textContent = "Explaining …";
     showReasons(await send("/api/explain", file, signal));
   } catch (error) {
-    if (!signal.aborted) showError(error.message);
+    if (!signal.aborted) {
+      showError(error.message);
+      show(answered, "answer");
+    }
   }
   if (!signal.aborted) setBusy(false);
 }

@@ -6,6 +6,16 @@ from hundredfold.app.served_model import ServedModel
 from hundredfold.support.errors import extra
 
 
+def require_app() -> None:
+    """Check that the extra is installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    with extra("app", "The web page needs"):
+        import hundredfold.app.endpoint  # noqa: F401, PLC0415
+
+
 def make_app(served: ServedModel, host: str = "localhost") -> Any:
     """Return the app: the page at /, the endpoint at /api/predict and /api/explain.
 

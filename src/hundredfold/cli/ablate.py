@@ -99,7 +99,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _save(results: Sequence[AblationResult], folder: Path) -> None:
-    rows = [dataclasses.asdict(result) | {"run": str(result.run)} for result in results]
+    rows = [
+        dataclasses.asdict(result) | {"run": None if result.failure else str(result.run)}
+        for result in results
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     save_file(folder / "ablation.json", json.dumps(rows, indent=2) + "\n")
 

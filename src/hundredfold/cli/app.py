@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from hundredfold.app.serve import make_app
+from hundredfold.app.serve import make_app, require_app
 from hundredfold.app.served_model import make_served_model
-from hundredfold.cli.optional_data import optional_data
+from hundredfold.cli.optional_data import optional_data, say_if_unfinished
 from hundredfold.cli.serving import bind, serve
 from hundredfold.inference.predict import Predictor
 from hundredfold.runs.bundled import BUNDLED, BY_DEFAULT, find_run, is_bundled
@@ -43,14 +43,16 @@ class AppOptions:
 def main(arguments: Sequence[str]) -> None:
     """Serve the page until the user interrupts."""
     options = tyro.cli(AppOptions, prog="hundredfold app", args=arguments)
+    require_app()
     if options.run is None:
         error_console.print(BY_DEFAULT)
     run = find_run(options.run or BUNDLED[0])
     predictor = Predictor.load(run, options.device)
+    say_if_unfinished(run)
     with bind(options.host, options.port) as listening:
         dataset = optional_data(run, options.data, "examples and similar training pictures")
         with console.status("Computing the features of the training pictures"):
-            name = run.config().name if is_bundled(run) else run.path.name
+            name = run.config().name if is_bundled(run) else run.path.resolve().name
             served = make_served_model(name, predictor, dataset)
         app = make_app(served, options.host)
         serve(app, listening, options.host)

@@ -11,7 +11,7 @@ import tyro
 from torch import Tensor
 
 from hundredfold.cli.lookup import look_up
-from hundredfold.cli.optional_data import optional_data
+from hundredfold.cli.optional_data import optional_data, say_if_unfinished
 from hundredfold.data.dataset import Dataset
 from hundredfold.evaluation.evaluate import run_data
 from hundredfold.evaluation.explain import caption_similar, find_similar, occlusion_map
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     run = find_run(options.run)
     predictor = Predictor.load(run, options.device)
+    say_if_unfinished(run)
     dataset = _data(run, options)
     image, name, label = _picture(options, predictor, dataset)
     prediction = predictor([image])[0]

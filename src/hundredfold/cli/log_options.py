@@ -32,8 +32,10 @@ class LogOptions:
         """Return the display of the training.
 
         Raises:
-            UserError: the options contradict each other.
+            UserError: the options contradict each other, or there is no such tracker.
         """
+        for name in self.track:  # before long work
+            open_tracker(name)
         if self.quiet + self.verbose + self.log_json > 1:
             raise UserError("Give only one of --quiet, --verbose and --log-json.")
         if rank():

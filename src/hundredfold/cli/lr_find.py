@@ -15,7 +15,7 @@ from hundredfold.figures.style import to_png
 from hundredfold.figures.training import draw_range_test
 from hundredfold.support.console import command, console, counted, escape
 from hundredfold.support.device import pick_device
-from hundredfold.support.files import expanded, save_file
+from hundredfold.support.files import expanded, make_folder, save_file
 from hundredfold.training.setup import make_setup
 from hundredfold.training.state import first_state
 from hundredfold.training.train import explained_memory
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     name, flags = split_name(arguments)
     options = parse(LrFindOptions, "lr-find", name, flags)
     config = options.config
+    figure = expanded(options.figure)
+    make_folder(figure.parent)
     config, dataset = load_to_train(config)
     with (
         explained_memory(config),
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
         config = setup.config
         curve = find_lr(first_state(setup), setup, options.steps, advance)
     suggestion = curve.steepest
-    save_file(expanded(options.figure), to_png(draw_range_test(curve.lr, curve.loss, suggestion)))
+    save_file(figure, to_png(draw_range_test(curve.lr, curve.loss, suggestion)))
     console.print(
         f"The loss falls most steeply at {suggestion:.2g}, and is lowest at {curve.lowest:.2g}."
     )

@@ -1,11 +1,20 @@
-"""Find the data of a run for commands that also work without it."""
+"""Find the data of a run for commands that also work without it, and say what a run lacks."""
 
 from hundredfold.data.dataset import Dataset
 from hundredfold.data.sample import load_sample
 from hundredfold.evaluation.evaluate import run_data_if_any
 from hundredfold.runs.bundled import is_bundled
 from hundredfold.runs.run import Run
-from hundredfold.support.console import console, escape
+from hundredfold.support.console import console, error_console, escape
+
+
+def say_if_unfinished(run: Run) -> None:
+    """Tell the user if a run that is about to be used is not finished."""
+    if not run.finished:
+        error_console.print(
+            f"[yellow]{escape(str(run))} is not finished:[/] its last checkpoint is used, and the "
+            "probabilities are not calibrated."
+        )
 
 
 def optional_data(run: Run, data: str, missing: str) -> Dataset | None:

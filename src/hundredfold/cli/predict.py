@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.progress import track
 
+from hundredfold.cli.optional_data import say_if_unfinished
 from hundredfold.evaluation.evaluate import run_data
 from hundredfold.inference.predict import Prediction, Predictor, find_pictures, predict_many
 from hundredfold.metrics.scores import format_probability
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str]) -> None:
             "standard input) or a test picture, such as --test 17."
         )
     predictor = Predictor.load(run, options.device)
+    say_if_unfinished(run)
     if options.test >= 0:
         named = [_test_picture(run, predictor, options.test, options.data)]
     else:

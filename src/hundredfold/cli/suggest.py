@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from hundredfold.cli.optional_data import say_if_unfinished
 from hundredfold.evaluation.suggest import render_suggestions, suggest, suggestions_csv
 from hundredfold.inference.predict import Predictor, find_pictures
 from hundredfold.runs.bundled import find_run
@@ -40,11 +41,12 @@ def main(arguments: Sequence[str]) -> None:
     options = tyro.cli(SuggestOptions, prog="hundredfold suggest", args=arguments)
     run = find_run(options.run)
     predictor = Predictor.load(run, options.device)
+    say_if_unfinished(run)
     pictures = find_pictures(expanded(options.folder), say)
     with counted("Classifying", len(pictures)) as advance:
         found = suggest(predictor, pictures, options.count, advance=advance)
     folder = make_folder(expanded(options.out))
-    page = render_suggestions(found, run.path.name, len(pictures))
+    page = render_suggestions(found, run.path.resolve().name, len(pictures))
     save_file(folder / "suggestions.html", page)
     save_file(folder / "suggestions.csv", suggestions_csv(found))
     console.print(f"Suggested {len(found):,} of {plural(len(pictures), 'picture')}.")

@@ -52,8 +52,12 @@ def is_address(source: str) -> bool:
 
 
 def without_key(source: str) -> str:
-    """Return `--data` without the query of an address, which may hold a key."""
-    return source.partition("?")[0] if is_address(source) else source
+    """Return `--data` without the query and the user of an address, which may hold a key."""
+    if not is_address(source):
+        return source
+    protocol, _, rest = source.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{protocol}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def download_address(address: str) -> Path:

@@ -199,7 +199,7 @@ def _settings(run: Run) -> dict[str, str]:
     return {
         field: (" ".join(map(str, value)) if isinstance(value, tuple) else str(value)) or "empty"
         for field, value in config.items()
-        if field not in ("seed", "out")
+        if field not in ("seed", "out", "cache", "checkpoint")
     }
 
 

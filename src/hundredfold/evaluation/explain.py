@@ -28,9 +28,9 @@ def occlusion_map(predictor: Predictor, image: Tensor, target: int) -> Tensor:
     """Return for each pixel how much the log-probability of a class drops when it is hidden.
 
     A window a quarter of the picture wide moves over the picture in steps of a sixteenth. At each
-    position it covers the picture with the mean colour of the training pictures. Each pixel gets
-    the mean drop over all windows that cover it. Zeiler and Fergus, "Visualizing and Understanding
-    Convolutional Networks", 2014, section 4.2.
+    position it covers the picture with the mean by which the model normalises pictures. Each pixel
+    gets the mean drop over all windows that cover it. Zeiler and Fergus, "Visualizing and
+    Understanding Convolutional Networks", 2014, section 4.2.
 
     Args:
         predictor: the model to explain; it is not changed.

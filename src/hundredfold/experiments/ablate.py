@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hundredfold.augment import NO_AUGMENTATION, generator
-from hundredfold.config import Config
+from hundredfold.config import PLACES, Config
 from hundredfold.data.dataset import Dataset
 from hundredfold.inference.logits import predict_logits
 from hundredfold.metrics.scores import learned_top1, measure
@@ -54,8 +54,13 @@ class AblationResult:
     """Why training failed, such as divergence; empty if it did not."""
 
     @property
-    def gap(self) -> float:
-        """Overfitting: accuracy on training pictures minus accuracy on validation pictures."""
+    def gap(self) -> float | None:
+        """Overfitting: accuracy on training pictures minus accuracy on validation pictures.
+
+        None if training failed.
+        """
+        if self.failure:
+            return None
         name = learned_top1(self.training)
         return self.training[name] - self.validation[name]
 
@@ -71,6 +76,8 @@ def variants(config: Config) -> dict[str, Config]:
     configs = {"": dataclasses.replace(config, name=f"{config.name}-full")}
     for part, changes in WITHOUT.items():
         if changes.keys() & fixed_options(config.model):
+            continue
+        if not config.epochs and part != "augmentation":  # only a head is fitted
             continue
         changed = dataclasses.replace(config, **changes)
         if changed != config:
@@ -166,11 +173,8 @@ def variant_name(without: str) -> str:
 
 
 def _key(config: Config) -> Config:
-    """Return the fields that two runs on the same pictures share if they are the same training.
-
-    The paths of the runs and of the pictures do not matter.
-    """
-    return dataclasses.replace(config, out="", data="", device="auto")
+    """Return the fields that two runs on the same pictures share if they are the same training."""
+    return dataclasses.replace(config, **PLACES)
 
 
 def _finished_runs(folder: Path) -> dict[tuple[Config, str], Run]:
@@ -194,10 +198,11 @@ def _measure(part: str, run: Run, dataset: Dataset) -> AblationResult:
     sample = torch.randperm(len(training), generator=generator(0, "ablation"))[
         :MAX_TRAINING_PICTURES
     ]
+    chosen = training.select(sample)
     model, head = run.model(), run.metrics().get("head") or {}
     # A head that was fitted to the validation pictures in the end was measured with them before.
     refitted = head.get("refitted", False)
-    splits = (training[sample],) if refitted else (training[sample], held_out)
+    splits = (chosen,) if refitted else (chosen, held_out)
     trained, *others = [
         measure(predict_logits(model, split.parts(), info), split.labels, info.labels, info.parents)
         for split in splits

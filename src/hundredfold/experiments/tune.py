@@ -5,9 +5,10 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from hundredfold.config import Config
+from hundredfold.config import PLACES, Config
 from hundredfold.data.dataset import Dataset
 from hundredfold.metrics.scores import top1_key
 from hundredfold.support.device import fork_rng, pick_device
@@ -140,14 +141,14 @@ def tune(
         >>> list(result.trials[0].values)
         ['lr']
     """
-    optuna = _optuna()
+    optuna, dataset = _optuna(), dataset.with_labels(config.labels)
     held_out = config.validation or dataset.validation is not None
     if config.budget or config.validate_on == "test" or not held_out:
         raise UserError(
             "tune compares trials on validation pictures after equal numbers of epochs: set "
             "--validation above 0, and leave out --budget."
         )
-    if not config.epochs and "epochs" not in space:
+    if not config.epochs:
         raise UserError("--epochs is 0: only the head is trained, so there is nothing to tune.")
     with deferred_stop() as stop:  # a half-created storage could never be used
         study = _study(optuna, config, dataset, space, storage)
@@ -192,7 +193,8 @@ def _study(
 ) -> Any:
     """Return the study of this search: the existing one, or a new one."""
     recorded = as_recorded(config, dataset)  # what depends on the machine does not matter
-    same = dataclasses.replace(recorded, out="", device="", data="", precision=config.precision)
+    weights = Path(recorded.weights).name
+    same = dataclasses.replace(recorded, **PLACES, precision=config.precision, weights=weights)
     what = to_json(same) + repr(sorted(space.items())) + dataset.digest()
     name = f"{config.name}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
     return _create_study(optuna, storage, name)

@@ -1,6 +1,7 @@
 """Export a run to ONNX or torch.export, and check that it predicts what the predictor does."""
 
 import copy
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,13 +82,16 @@ def export(
         tell: called with a sentence if the data is not available.
 
     Raises:
-        UserError: the run has no weights, an extra is missing, or a file cannot be written.
+        UserError: the run is unfinished, an extra is missing, or a file cannot be written.
         CheckFailed: the predictions of the exported model differ; it is deleted.
 
     Examples:
         >>> export(run, "torch").path.name
         'model.pt2'
     """
+    if not run.finished:
+        command = f"hundredfold resume {shlex.quote(str(run))}"
+        raise UserError(f"{run} is not finished. To finish it: {command}")
     info, folder = run.info(), run.folder(EXPORT_FOLDER)
     if int8 and to != "onnx":
         raise UserError("--int8 is only possible with --to onnx.")

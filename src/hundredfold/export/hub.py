@@ -122,7 +122,7 @@ def push(run: Run, name: str, *, private: bool = False) -> str:
         folder, hub = write_folder(run, name, Path(temporary)), HfApi()
         try:
             hub.create_repo(name, private=private, exist_ok=True)
-            message = run.path.name
+            message = run.path.resolve().name
             commit = hub.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
         except Exception as error:  # the network, the server, the name or the token
             raise UserError(

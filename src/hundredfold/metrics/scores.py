@@ -193,7 +193,10 @@ def describe_test(count: int, weights: str) -> str:
             f" The intervals are wide because {there_are} only {plural(count, 'test picture')}."
         )
     if weights:
-        sentences += " The network was pretrained on pictures other than these."
+        sentences += (
+            " The network was pretrained. If these test pictures were among those of its "
+            "pretraining, the accuracy is too high."
+        )
     return sentences
 
 

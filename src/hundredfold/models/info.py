@@ -47,9 +47,10 @@ class ModelInfo:
     fit: Fit = "crop"
     """How a picture that is not square becomes one."""
     mean: tuple[float, ...]
-    """(3,) mean of each channel of the training pictures, for values scaled to 0..1."""
+    """(3,) mean of each channel, for values scaled to 0..1: of the training pictures, or of
+    those of the pretraining."""
     std: tuple[float, ...]
-    """(3,) standard deviation of each channel of the training pictures."""
+    """(3,) standard deviation of each channel, of the same pictures."""
     temperature: float = 1.0
     """Divisor of the logits before the softmax, which calibrates the probabilities."""
 

@@ -1,5 +1,6 @@
 """Render the page of a report from its template."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -92,7 +93,7 @@ def render_report(
         else None,
         pairs=_pairs(first, test),
         galleries=_galleries(first, test) + _foreign_gallery(run, first, test),
-        missing=missing.replace(config.data, without_key(config.data)),
+        missing=re.sub(r"(\w+://[^\s?]*)\?\S*", r"\1", missing),  # the query may hold a key
         head=_head(run),
         calibration=_calibration(run),
         tables=_tables(run),

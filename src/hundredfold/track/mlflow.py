@@ -1,14 +1,18 @@
 """Send a run to MLflow: parameters, metrics and files."""
 
+import dataclasses
 import logging
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+from hundredfold.data.addresses import without_key
 from hundredfold.runs.epoch import Epoch
+from hundredfold.runs.folder import CONFIG_FILE
 from hundredfold.runs.run import Run
 from hundredfold.support.errors import UserError, extra
+from hundredfold.support.jsonio import to_json
 from hundredfold.track.base import epoch_metrics, final_metrics, hyperparameters
 
 EXPERIMENT = "hundredfold"
@@ -64,7 +68,12 @@ class MLflow:
             self._metrics(final_metrics(run), self.sent)
         for path in run.published_files():
             _refuse_link(path)
-            self.client.log_artifact(self.id, str(path))
+            if path.name == CONFIG_FILE:  # the address of the data may hold a key
+                config = run.config()
+                public = dataclasses.replace(config, data=without_key(config.data))
+                self.client.log_text(self.id, to_json(public), CONFIG_FILE)
+            else:
+                self.client.log_artifact(self.id, str(path))
         if run.figures.is_dir():
             for path in (run.figures, *run.figures.rglob("*")):
                 _refuse_link(path)
