@@ -54,7 +54,7 @@ def compare_with_one() -> None:
     """Train in each of two processes, together and alone, and compare."""
     config = Config(
         data="sample", widths=(8, 16), batch_size=51, epochs=1, lr=0.01, optimizer="sgd",
-        batch_norm=False, balance="loss", lookahead=0.9,
+        batch_norm=False, balance="loss", lookahead=0.9, precision="float32",
     )  # fmt: skip
     sample = load_sample()  # with classes of unequal size, so that their weights matter
     few = dataclasses.replace(sample, train=sample.train[:1003], test=sample.test[:50])

@@ -43,7 +43,8 @@ def test_the_state_is_not_changed(
 
 
 def test_the_curve_equals_steps_taken_by_hand(tiny: Dataset, tiny_config: Config) -> None:
-    config = Config(**vars(tiny_config) | {"optimizer": "sgd", "momentum": 0.0})
+    changes: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0, "precision": "float32"}
+    config = Config(**vars(tiny_config) | changes)
     setup = make_setup(config, tiny, torch.device("cpu"))
     curve = find_lr(first_state(setup), setup, 12)
     model = first_state(setup).model

@@ -14,7 +14,7 @@ from hundredfold.training.resume import reproduce
 
 def fitting(tiny_config: Config) -> Config:
     """Return a configuration whose network has enough channels for compiled convolutions."""
-    return dataclasses.replace(tiny_config, widths=(16, 16), sizes=())
+    return dataclasses.replace(tiny_config, widths=(16, 16), sizes=(), precision="float32")
 
 
 @pytest.mark.parametrize("compiled", [False, True])

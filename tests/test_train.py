@@ -33,7 +33,7 @@ def test_training_learns_and_writes_its_run(tiny: Dataset, tiny_config: Config) 
         "figures/curves.png",
     }
     assert run.finished
-    decided = {"fit": "crop", "balance": "none"}
+    decided: dict[str, Any] = {"fit": "crop", "balance": "none"}
     decided["precision"] = "bfloat16" if has_matrix_units() else "float32"
     assert run.config() == dataclasses.replace(
         tiny_config, epochs=12, lr=0.5, data="tiny", **decided

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hundredfold.models.architectures import MODELS, MOST_CHANNELS, MOST_SIDE, TIMM, is_model
 from hundredfold.support.errors import UserError
@@ -32,7 +32,7 @@ FLEXIBLE: Mapping[str, type[FlexibleFloat] | type[FlexibleInt]] = {
     "lr": FlexibleFloat,
 }
 """Fields that `training.fitting` may change if they have the recipe's own value."""
-PLACES: Mapping[str, str] = {
+PLACES: Mapping[str, Any] = {
     "data": "",
     "out": "",
     "device": "auto",
