@@ -143,9 +143,10 @@ def strong(**changes: Any) -> Config:
 def best(**changes: Any) -> Config:
     """`strong` with more channels and augmentation, for two hours on a CPU.
 
-    `hundredfold train best` on CIFAR-100, n = 1: fine 78.75 %, coarse 87.59 %, single view; 79.97 %
-    and 88.11 % with flip TTA; 125 min on two cores of an AMD EPYC (AVX2), torch 2.14.1
-    (benchmarks/results/2026-11-29-best.json).
+    `hundredfold train best` on CIFAR-100, n = 2: fine 78.59 % (std 0.23), coarse 87.47 % (0.17),
+    single view; 79.82 % (0.21) and 88.10 % (0.01) with flip TTA. 125 min on two cores of an AMD
+    EPYC (AVX2), 113 min on two cores of an Intel Xeon (AMX), torch 2.14.1
+    (benchmarks/results/2026-11-29-best.json, 2026-11-30-best-bfloat16.json).
 
     Examples:
         >>> best(validation=0.1).validation
