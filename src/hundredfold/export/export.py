@@ -1,7 +1,6 @@
 """Export a run to ONNX or torch.export, and check that it predicts what the predictor does."""
 
 import copy
-import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from hundredfold.inference.predict import Predictor
 from hundredfold.metrics.scores import measure
 from hundredfold.models.info import ModelInfo
 from hundredfold.pictures import pixels
-from hundredfold.runs.folder import EXPORT_FOLDER
+from hundredfold.runs.folder import EXPORT_FOLDER, require_finished
 from hundredfold.runs.run import Run
 from hundredfold.support.console import say
 from hundredfold.support.errors import CheckFailed, UserError
@@ -89,9 +88,7 @@ def export(
         >>> export(run, "torch").path.name
         'model.pt2'
     """
-    if not run.finished:
-        command = f"hundredfold resume {shlex.quote(str(run))}"
-        raise UserError(f"{run} is not finished. To finish it: {command}")
+    require_finished(run.path)
     info, folder = run.info(), run.folder(EXPORT_FOLDER)
     if int8 and to != "onnx":
         raise UserError("--int8 is only possible with --to onnx.")

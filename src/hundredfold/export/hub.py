@@ -1,13 +1,13 @@
 """Publish a run on the Hugging Face Hub, with a model card."""
 
 import dataclasses
-import shlex
 import tempfile
 from pathlib import Path
 
 from hundredfold.data.addresses import without_key
 from hundredfold.metrics.scores import INTERVAL, VIEWS, describe_test, metric_rows
 from hundredfold.models.build import count_parameters
+from hundredfold.runs.folder import require_finished
 from hundredfold.runs.new_run import copy_model
 from hundredfold.runs.run import Run
 from hundredfold.support.errors import UserError, extra, first_line
@@ -62,9 +62,7 @@ def write_folder(run: Run, name: str, folder: Path) -> Path:
     Raises:
         UserError: the run is unfinished, or the folder is not empty or cannot be written.
     """
-    if not run.finished:
-        command = f"hundredfold resume {shlex.quote(str(run))}"
-        raise UserError(f"{run} is not finished. To finish it: {command}")
+    require_finished(run.path)
     if any(make_folder(folder).iterdir()):
         raise UserError(f"{folder} is not empty: name another folder.")
     config = dataclasses.replace(

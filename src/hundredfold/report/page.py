@@ -93,7 +93,7 @@ def render_report(
         else None,
         pairs=_pairs(first, test),
         galleries=_galleries(first, test) + _foreign_gallery(run, first, test),
-        missing=re.sub(r"(\w+://[^\s?]*)\?\S*", r"\1", missing),  # the query may hold a key
+        missing=re.sub(r"\w+://\S+", lambda address: without_key(address[0]), missing),
         head=_head(run),
         calibration=_calibration(run),
         tables=_tables(run),

@@ -4,6 +4,7 @@ Every file is either complete or absent, and the files of a finished run are ver
 are read.
 """
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,17 @@ def is_finished(run: Path) -> bool:
             "verifies them."
         )
     return has_metrics
+
+
+def require_finished(run: Path) -> None:
+    """Check that the training of a run has ended.
+
+    Raises:
+        UserError: it has not.
+    """
+    if not is_finished(run):
+        command = f"hundredfold resume {shlex.quote(str(run))}"
+        raise UserError(f"{run} is not finished. To finish it: {command}")
 
 
 def final_metrics(run: Path) -> tuple[dict[str, Any], dict[str, str]]:

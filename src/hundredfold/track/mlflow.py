@@ -66,11 +66,11 @@ class MLflow:
         """Send the final metrics and the files."""
         if run.finished:
             self._metrics(final_metrics(run), self.sent)
+        config = run.config()
+        public = dataclasses.replace(config, data=without_key(config.data))
         for path in run.published_files():
             _refuse_link(path)
-            if path.name == CONFIG_FILE:  # the address of the data may hold a key
-                config = run.config()
-                public = dataclasses.replace(config, data=without_key(config.data))
+            if path.name == CONFIG_FILE and public != config:
                 self.client.log_text(self.id, to_json(public), CONFIG_FILE)
             else:
                 self.client.log_artifact(self.id, str(path))

@@ -70,8 +70,8 @@ def _describe_balance(setup: Setup) -> list[str]:
     """Return a line about how classes of unequal size are balanced; none if they are not."""
     counts = setup.train_split.labels.bincount()
     fewest, most = int(counts[counts > 0].min()), int(counts.max())
-    how = {
-        "loss": "each class has the same weight in the loss",
-        "sampling": "each class is drawn equally often",
-    }.get(setup.config.balance if setup.steps or not setup.balances_head else "loss")
-    return [f"classes of {fewest:,} to {most:,} pictures: {how}"] if how and fewest < most else []
+    if not setup.balances_head or fewest == most:
+        return []
+    drawn = setup.config.balance == "sampling" and setup.steps
+    how = "is drawn equally often" if drawn else "has the same weight in the loss"
+    return [f"classes of {fewest:,} to {most:,} pictures: each class {how}"]

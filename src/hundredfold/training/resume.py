@@ -1,7 +1,6 @@
 """Resume a run that was interrupted, and reproduce a finished one to compare."""
 
 import dataclasses
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from hundredfold.models.timm import digest_of_body
 from hundredfold.runs.bundled import find_run
 from hundredfold.runs.checkpoints import Checkpoint
 from hundredfold.runs.epoch import Epoch, HeadRecord
-from hundredfold.runs.folder import CONFIG_FILE, MODEL_FILE
+from hundredfold.runs.folder import CONFIG_FILE, MODEL_FILE, require_finished
 from hundredfold.runs.run import Run
 from hundredfold.support.device import fork_rng, pick_device
 from hundredfold.support.distributed import Processes, join_processes, restart_count
@@ -262,10 +261,7 @@ def reproduce(
     """
     run = find_run(run)
     config, device = run.config(), pick_device(run.config().device)
-    if not run.finished:
-        raise UserError(
-            f"{run} is not finished. To finish it: hundredfold resume {shlex.quote(str(run))}"
-        )
+    require_finished(run.path)
     if config.budget:
         raise UserError(
             f"{run} was trained with a time budget (--budget). Its number of steps depended on the "
