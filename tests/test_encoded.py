@@ -213,7 +213,7 @@ def test_a_killed_worker_ends_training_with_a_sentence(
     class Killer(Notes):
         killed = False
 
-        def step(self, step: StepRecord, progress: float) -> None:
+        def step(self, step: StepRecord, epochs_done: int, progress: float) -> None:
             if not self.killed:  # the error may come at any moment after this
                 self.killed = True
                 children = list(Path("/proc/self/task").glob("*/children"))

@@ -14,10 +14,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from hundredfold import Config, Dataset, Run, train
+from hundredfold import Config, Dataset, Run, resume, train
 from hundredfold.figures.training import draw_curves
 from hundredfold.support.console import _Console, byte_progress, command, duration
 from hundredfold.training.progress import Display, JsonDisplay
+from support.stopping import interrupted
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,12 +34,23 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return out
 
 
+def plain(terminal: io.StringIO) -> str:
+    """Return what a terminal shows, without its control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+
+
 def test_a_terminal_gets_a_live_line(
     terminal: io.StringIO, tiny: Dataset, tiny_config: Config
 ) -> None:
     train(tiny_config, tiny)
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
-    assert re.search(r"epoch 2/2 .*images/s  loss \d\.\d+  lr \d\.\d+ .*left", text)
+    assert re.search(r"epoch 2/2 .*images/s  loss \d\.\d+  lr \d\.\d+ .*left", plain(terminal))
+
+
+def test_the_live_line_of_a_resumed_run_starts_with_its_epoch(
+    terminal: io.StringIO, tiny: Dataset, tiny_config: Config
+) -> None:
+    resume(interrupted(tiny_config, tiny, 7), tiny)  # after two of the five steps of epoch 2
+    assert set(re.findall(r"epoch \d/\d", plain(terminal))) == {"epoch 2/2"}
 
 
 def test_quiet_prints_nothing(terminal: io.StringIO, tiny: Dataset, tiny_config: Config) -> None:

@@ -34,8 +34,8 @@ def test_after_an_error_a_sigterm_of_torchrun_is_ignored_so_that_the_error_is_sh
 
 def test_a_second_ctrl_c_stops_immediately(tiny: Dataset, tiny_config: Config) -> None:
     class Impatient(Stopper):
-        def step(self, step: StepRecord, progress: float) -> None:
-            super().step(step, progress)
+        def step(self, step: StepRecord, epochs_done: int, progress: float) -> None:
+            super().step(step, epochs_done, progress)
             if self.left == 0:
                 signal.raise_signal(self.number)
                 raise AssertionError("the second signal was not handled immediately")

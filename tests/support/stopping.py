@@ -17,7 +17,7 @@ class Stopper(Display):
         super().__init__(quiet=True)
         self.left, self.number = steps, number
 
-    def step(self, step: StepRecord, progress: float) -> None:
+    def step(self, step: StepRecord, epochs_done: int, progress: float) -> None:
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(self.number)

@@ -47,7 +47,7 @@ class Display:
         self.verbose = verbose
         self.noted: set[str] = set()
         self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("{task.fields[epoch]}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(compact=True),
@@ -107,12 +107,13 @@ class Display:
                 "do not use these results to choose any setting."
             )
         self.config, self.started = config, time.perf_counter()
-        self.progress.update(self.task, epoch=f"1/{math.ceil(config.epochs)}")
 
-    def step(self, step: StepRecord, progress: float) -> None:
+    def step(self, step: StepRecord, epochs_done: int, progress: float) -> None:
         """Update the live line after a step, at a progress of 0..1."""
         self.pictures += step.pictures
-        self.progress.update(self.task, completed=progress)
+        epoch = epochs_done + 1
+        position = f"epoch {epoch}/{max(math.ceil(self.config.epochs), epoch)}"
+        self.progress.update(self.task, completed=progress, epoch=position)
         now = time.perf_counter()
         if not self.progress.disable and now - self.last_update > REFRESH:
             self.last_update = now
@@ -129,8 +130,6 @@ class Display:
             self._print(f"\n[bold]{header}[/]")
         row = "  ".join(f"{text:>{max(len(name), 8)}}" for name, text in columns.items())
         self._print(row)
-        epochs = max(math.ceil(self.config.epochs), epoch.epoch)
-        self.progress.update(self.task, epoch=f"{min(epoch.epoch + 1, epochs)}/{epochs}")
 
     def summary(self, run: Run, metrics: dict[str, Any]) -> None:
         """Show the results of a training, its times, and the next command."""

@@ -113,7 +113,7 @@ def _train_and_write(session: Session, display: Display, trackers: Sequence[Trac
             _try_to_write(lambda: run.save_checkpoint(session.checkpoint()), display)
         for event in _events(session):
             if isinstance(event, StepRecord):
-                display.step(event, state.progress)
+                display.step(event, state.epochs_done, state.progress)
             else:
                 _try_to_write(lambda: run.save_history(state.history), display)
                 display.epoch(event)
