@@ -285,16 +285,16 @@ def test_three_pictures_are_audited(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_wrong_labels_are_found(tiny: Dataset) -> None:
-    big = tiny.train[torch.arange(960) % 96]
+    big = tiny.train[torch.arange(384) % 96]
     rng = torch.Generator().manual_seed(0)  # the same noise whatever tests ran before
     noise = torch.randint(0, 20, big.images.shape, dtype=torch.uint8, generator=rng)
-    changed = torch.arange(960) % 37 == 0
+    changed = torch.arange(384) % 37 == 0
     labels = torch.where(changed, (big.labels + 3) % 6, big.labels)
     pictures = from_dataset(dataclasses.replace(tiny, train=Split(big.images + noise, labels)))
     state = torch.get_rng_state()
     found = audit(pictures, near=False)
     assert torch.get_rng_state().equal(state)
-    issues = [s.picture for s in found.label_issues if s.picture < 960]
+    issues = [s.picture for s in found.label_issues if s.picture < 384]
     hits = sum(bool(changed[i]) for i in issues)
     assert hits >= 0.9 * int(changed.sum()) and len(issues) < 3 * hits
     assert found.pictures.classes[found.label_issues[0].suggested] in found.pictures.classes

@@ -89,7 +89,7 @@ def test_weights_after_a_mild_fine_tuning_are_a_mean_of_those_before_and_after(
     tiny: Dataset, tmp_path: Path
 ) -> None:
     data = dataclasses.replace(tiny, validation=make_split(60, 6, 3))
-    config = configured(finetune, tmp_path, epochs=6.0, batch_size=24, lr=1e-4)
+    config = configured(finetune, tmp_path, epochs=3.0, batch_size=24, lr=2e-4)
     display = Notes()
     run = train(config, data, display=display)
     interpolation = run.metrics()["interpolation"]

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from support.stopping import interrupted
 
 from hundredfold import Config, Dataset, Run, resume, train
 from hundredfold.figures.training import draw_curves
 from hundredfold.support.console import _Console, byte_progress, command, duration
 from hundredfold.training.progress import Display, JsonDisplay
-from support.stopping import interrupted
 
 ROOT = Path(__file__).parent.parent
 
