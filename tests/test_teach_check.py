@@ -34,7 +34,7 @@ def test_up_to_ten_pictures_are_left_out_one_at_a_time() -> None:
     assert found.accuracy == pytest.approx(sum(hits) / 10)
     assert found.interval == pytest.approx(wilson_interval(sum(hits) / 10, 10))
     assert found.count == 10
-    assert all(notes[0] == "Only 5 pictures. Add at least 5." for notes in found.notes)
+    assert all(notes[0] == "Only 5 pictures. Add at least 5 more." for notes in found.notes)
 
 
 def test_near_duplicates_count_as_one_picture() -> None:
@@ -57,7 +57,7 @@ def test_a_class_of_copies_cannot_be_judged() -> None:
     assert found.notes[0][0].startswith("All pictures of cup are almost the same")
     alone = check_pictures(features[:24], thumbnails[:24], labels[:24], CLASSES)
     assert (alone.accuracy, alone.interval, alone.count) == (None, None, 0)
-    assert alone.notes[2] == ("Only 0 pictures. Add at least 10.",)
+    assert alone.notes[2] == ("No pictures yet. Add at least 10.",)
 
 
 def test_pictures_in_the_wrong_class_are_mentioned() -> None:

@@ -84,8 +84,10 @@ def _predict(features: Tensor, labels: Tensor, groups: Tensor, classes: int) -> 
 
 
 def _about_size(name: str, count: int, is_judged: bool) -> list[str]:
+    if not count:
+        return [f"No pictures yet. Add at least {FEW}."]
     if count < FEW:
-        return [f"Only {plural(count, 'picture')}. Add at least {FEW - count}."]
+        return [f"Only {plural(count, 'picture')}. Add at least {FEW - count} more."]
     if not is_judged:
         return [
             f"All pictures of {name} are almost the same, so it is impossible to estimate how well "
