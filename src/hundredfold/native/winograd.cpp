@@ -8,36 +8,74 @@
 
 namespace {
 
-constexpr int ROWS = 6;  // rows of a product that are computed together, with COLUMNS columns
+// The instructions that compute a product: the type of their registers, and the rows that are computed together.
+struct Avx2 {
+    typedef lanes Register;
+    static constexpr int rows = 6;
+};
+struct Avx512 {
+    typedef float Register __attribute__((vector_size(8 * LANES), aligned(4), may_alias));
+    static constexpr int rows = 8;
+};
 
-// out (rows, width) = a (rows, depth) @ b (depth, width), or += if `add`. Number (i, d) of a is a[i * row + d * step].
-template <int rows, bool add>
-INLINE void product_rows(const float *a, long row, long step, const float *b, float *out, long depth, long width) {
-    for (long c = 0; c < width; c += COLUMNS) {
-        lanes sum[rows][2];
-        for (int i = 0; i < rows; i++)
-            for (int h = 0; h < 2; h++) sum[i][h] = add ? load(out + i * width + c + h * LANES) : lanes{0};
-        for (long d = 0; d < depth; d++) {
-            const lanes b0 = load(b + d * width + c), b1 = load(b + d * width + c + LANES);
-            for (int i = 0; i < rows; i++) {
-                sum[i][0] += a[i * row + d * step] * b0;
-                sum[i][1] += a[i * row + d * step] * b1;
-            }
-        }
-        for (int i = 0; i < rows; i++)
-            for (int h = 0; h < 2; h++) store(out + i * width + c + h * LANES, sum[i][h]);
+// out (rows, columns) = a (rows, depth) @ b (depth, columns), or += if `add`, for columns that fill `registers` registers.
+// Number (i, d) of a is a[i * row + d * step]; rows of b and out are `width` apart.
+template <class Set, int rows, int registers, bool add>
+INLINE void product_block(const float *a, long row, long step, const float *b, float *out, long depth, long width) {
+    typedef typename Set::Register Register;
+    constexpr long numbers = sizeof(Register) / sizeof(float);
+    Register sum[rows][registers];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int h = 0; h < registers; h++)
+            sum[i][h] = add ? *(const Register *)(out + i * width + h * numbers) : Register{0};
+    for (long d = 0; d < depth; d++) {
+        Register line[registers];
+        UNROLL for (int h = 0; h < registers; h++) line[h] = *(const Register *)(b + d * width + h * numbers);
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int h = 0; h < registers; h++) sum[i][h] += a[i * row + d * step] * line[h];
     }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int h = 0; h < registers; h++) *(Register *)(out + i * width + h * numbers) = sum[i][h];
+}
+
+// As product_block, for a width that is a multiple of COLUMNS.
+template <class Set, int rows, bool add>
+INLINE void product_rows(const float *a, long row, long step, const float *b, float *out, long depth, long width) {
+    constexpr long two = 2 * sizeof(typename Set::Register) / sizeof(float);
+    long c = 0;
+    for (; c + two <= width; c += two)
+        product_block<Set, rows, 2, add>(a, row, step, b + c, out + c, depth, width);
+    if (c < width) product_block<Set, rows, 1, add>(a, row, step, b + c, out + c, depth, width);
 }
 
 // As product_rows, for any number of rows.
-template <bool add>
-INLINE void product(const float *a, long row, long step, const float *b, float *out, long rows, long depth,
-                    long width) {
-    for (; rows >= ROWS; rows -= ROWS, a += ROWS * row, out += ROWS * width)
-        product_rows<ROWS, add>(a, row, step, b, out, depth, width);
+template <class Set, bool add>
+INLINE void product_with(const float *a, long row, long step, const float *b, float *out, long rows, long depth,
+                         long width) {
+    for (; rows >= Set::rows; rows -= Set::rows, a += Set::rows * row, out += Set::rows * width)
+        product_rows<Set, Set::rows, add>(a, row, step, b, out, depth, width);
     for (; rows >= 2; rows -= 2, a += 2 * row, out += 2 * width)
-        product_rows<2, add>(a, row, step, b, out, depth, width);
-    if (rows) product_rows<1, add>(a, row, step, b, out, depth, width);
+        product_rows<Set, 2, add>(a, row, step, b, out, depth, width);
+    if (rows) product_rows<Set, 1, add>(a, row, step, b, out, depth, width);
+}
+
+#define FOR_AVX2 __attribute__((target("avx2,fma")))
+#define FOR_AVX512 __attribute__((target("avx512f")))
+
+template <bool add>
+FOR_AVX512 void wide_product(const float *a, long row, long step, const float *b, float *out, long rows, long depth,
+                             long width) {
+    product_with<Avx512, add>(a, row, step, b, out, rows, depth, width);
+}
+
+// The product with the widest registers of this processor. All widths add in the same order, so they give the same bits.
+template <bool add>
+FOR_AVX2 void product(const float *a, long row, long step, const float *b, float *out, long rows, long depth,
+                      long width) {
+    if (__builtin_cpu_supports("avx512f"))
+        wide_product<add>(a, row, step, b, out, rows, depth, width);
+    else
+        product_with<Avx2, add>(a, row, step, b, out, rows, depth, width);
 }
 
 // The parts of a thread's scratch.
@@ -113,8 +151,6 @@ INLINE void differentiate_maps(const float *x, const float *of_y, const uint8_t 
         case 5: return FUNCTION<5>(__VA_ARGS__);  \
         case 6: return FUNCTION<6>(__VA_ARGS__);  \
     }
-
-#define FOR_AVX2 __attribute__((target("avx2,fma")))
 
 FOR_AVX2 void convolve(const float *x, const float *factors, float *y, uint8_t *chosen, float *start, const Shape &s,
                        long begin, long end) {
