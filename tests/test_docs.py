@@ -17,5 +17,5 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
         assert f'<h2 id="{name}">' in commands
         assert f"usage: hundredfold {name}" in commands
     library = (tmp_path / "library.html").read_text()
-    assert 'id="hundredfold.training.train.train"' in library
+    assert 'id="hundredfold.train"' in library
     assert "../benchmarks" not in (tmp_path / "LOG.html").read_text()
