@@ -38,7 +38,7 @@ INLINE void product_block(const float *a, long row, long step, const float *b, f
         UNROLL for (int h = 0; h < registers; h++) *(Register *)(out + i * width + h * numbers) = sum[i][h];
 }
 
-// As product_block, for a width that is a multiple of COLUMNS.
+// As product_block, for a width that is a multiple of COLUMNS: two registers of AVX2, or one of AVX-512.
 template <class Set, int rows, bool add>
 INLINE void product_rows(const float *a, long row, long step, const float *b, float *out, long depth, long width) {
     constexpr long two = 2 * sizeof(typename Set::Register) / sizeof(float);
